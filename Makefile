@@ -1,0 +1,58 @@
+# `make up` and `make test` need nothing but Python 3.11-3.13 and make.
+PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
+SETTINGS ?=
+
+.PHONY: up test lint bench soak lock clean
+
+up: $(VENV)/.runtime
+	@exec $(BIN)/eventpush up
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m bench $(ARGS)
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.faults.soak $(ARGS)
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "eventpush needs Python 3.11, 3.12 or 3.13; none found on PATH: install one, or run make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "eventpush needs Python 3.11, 3.12 or 3.13; $(PYTHON) is %d.%d: run make PYTHON=/path/to/python3.12" % v)'
+	@echo "creating $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: $(VENV)/bin/python requirements.lock pyproject.toml
+	@echo "installing the pinned packages (about 400 MB the first time; some minutes on a slow line)"
+	@$(PIP) -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
+	@$(PIP) -r requirements-dev.lock
+	@touch $@
+
+# The peers that the benchmark compares with pin older libraries than ours: they live in an environment of their own.
+$(VENV)/.bench: $(VENV)/.dev requirements-bench.lock
+	@$(PYTHON) -m venv $(VENV)/peers
+	@$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-bench.lock
+	@touch $@
+
+# Renew the locks: hashes, no addresses.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+lock:
+	$(LOCK) --extra embedded --group build -o requirements.lock pyproject.toml
+	$(LOCK) --extra embedded --group build --group dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	$(LOCK) -o requirements-bench.lock requirements-bench.in
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

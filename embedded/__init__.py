@@ -1,0 +1,1 @@
+"""Real Kafka and the real ClickHouse engine on a machine without Docker."""

@@ -1,0 +1,1 @@
+"""A request in, published bytes and a status out."""

@@ -1,0 +1,1 @@
+"""What every process needs and none owns: settings, logging, metrics, health, signals."""

@@ -1,0 +1,13 @@
+"""The one exception that is shown to people."""
+
+
+class Problem(Exception):  # noqa: N818 - it is shown as a message, not handled as an error
+    """Something a person has to mend: printed as one line, exit status 1, never a traceback.
+
+    `what` names the thing and its value; `remedy` says what to do about it.
+    """
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}: {remedy}" if remedy else what)
+        self.what = what
+        self.remedy = remedy

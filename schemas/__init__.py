@@ -1,0 +1,1 @@
+"""What every event, topic, table and reason looks like, in one place."""

@@ -1,0 +1,1 @@
+"""Clean events and dead letters in, ClickHouse rows out."""

@@ -1,0 +1,1 @@
+"""Raw bytes in, an outcome out: validate, deduplicate, enrich, publish."""
