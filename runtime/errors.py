@@ -2,7 +2,8 @@
 
 
 class Problem(Exception):  # noqa: N818 - it is shown as a message, not handled as an error
-    """Something a person has to mend: printed as one line, exit status 1, never a traceback.
+    """
+    Something a person has to mend: printed as one line, exit status 1, never a traceback.
 
     `what` names the thing and its value; `remedy` says what to do about it.
     """
