@@ -1,0 +1,178 @@
+"""Every setting there is: one frozen object, read once from `EVENTPUSH_…` variables, checked at start.
+
+`load()` gives the settings or raises a `Problem` that names each wrong variable, its value and the remedy.
+`table()` gives them all as rows for the documentation, which a test compares with `docs/settings.md`.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from runtime.errors import Problem
+
+PREFIX = "EVENTPUSH_"
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """All settings; each field's description is its documentation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # --- every process -------------------------------------------------------------------------------------------
+    log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least severe line shown.")
+    data_dir: Path = Field(Path(".eventpush"), description="Where the embedded stack and local state live.")
+
+    # --- Kafka ---------------------------------------------------------------------------------------------------
+    kafka_bootstrap: str = Field(
+        "127.0.0.1:9092", description="Brokers to begin with, `host:port` separated by commas."
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How connections to Kafka are secured."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="SASL mechanism, when the protocol is a SASL one."
+    )
+    kafka_sasl_username: str | None = Field(None, description="SASL user name.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="SASL password.")
+    kafka_ssl_ca_file: Path | None = Field(
+        None, description="CA certificates (PEM) that the brokers' are checked with."
+    )
+    topic_partitions: Annotated[int, Field(ge=1, le=1024)] = Field(
+        4,
+        description="Partitions of every topic. Fixed for the life of the topics: the window's state is per partition.",
+    )
+    topic_replication_factor: Annotated[int, Field(ge=1, le=9)] = Field(
+        1, description="Replicas of every topic; 3 in production."
+    )
+    topic_min_insync_replicas: Annotated[int, Field(ge=1, le=9)] = Field(
+        1, description="Replicas that must have a record before it counts as written; 2 in production."
+    )
+    topic_retention_h: Positive = Field(
+        168, description="Hours that raw events, events and dead letters stay in Kafka."
+    )
+    event_topics_max: Annotated[int, Field(ge=8, le=10_000)] = Field(
+        200, description="Bound on topics of event types; further types go to `telematics.event.other.v1`."
+    )
+
+    # --- streams -------------------------------------------------------------------------------------------------
+    streams_app_id: str = Field(
+        "eventpush-streams", description="Consumer group and transactional id prefix of the stream workers."
+    )
+    window_s: Positive = Field(
+        86_400, description="How long after its first arrival an event's repeat is recognised, in seconds."
+    )
+    sender_retry_s: Positive = Field(
+        86_400, description="How long the sender may retry, in seconds: the window must be at least this."
+    )
+    future_skew_s: Annotated[int, Field(ge=0)] = Field(
+        300, description="How far in the future an event's times may lie, in seconds."
+    )
+    window_store: Literal["memory", "rocksdb"] = Field(
+        "memory", description="Where the window's identities live: in memory, or on disk for horizons that do not fit."
+    )
+    streams_batch_max_events: Annotated[int, Field(ge=1, le=20_000)] = Field(
+        8_000, description="Most raw events in one transaction."
+    )
+    streams_metrics_port: Port = Field(
+        9102, description="Port of the stream worker's `/metrics`, `/healthz`, `/readyz`."
+    )
+    session_timeout_s: Annotated[int, Field(ge=6, le=300)] = Field(
+        6,
+        description="Seconds without a heartbeat after which a worker's partitions go to others (brokers allow 6 to 300).",
+    )
+    transaction_timeout_s: Annotated[int, Field(ge=2, le=900)] = Field(
+        10,
+        description="Seconds after which a dead worker's transaction is aborted; readers wait for it that long.",
+    )
+    stall_timeout_s: Annotated[int, Field(ge=10)] = Field(
+        60, description="A worker with lag and no progress for this many seconds ends itself with a reason."
+    )
+
+    # --- sink ----------------------------------------------------------------------------------------------------
+    sink_app_id: str = Field("eventpush-sink", description="Consumer group of the sink.")
+    sink_batch_max_rows: Annotated[int, Field(ge=1, le=500_000)] = Field(20_000, description="Most rows in one insert.")
+    sink_linger_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
+        200, description="How long the sink waits for more rows before it inserts, in milliseconds."
+    )
+    sink_metrics_port: Port = Field(9103, description="Port of the sink's `/metrics`, `/healthz`, `/readyz`.")
+    clickhouse_url: str = Field("http://127.0.0.1:8123", description="ClickHouse's HTTP interface.")
+    clickhouse_user: str = Field("default", description="ClickHouse user.")
+    clickhouse_password: SecretStr = Field(SecretStr(""), description="ClickHouse password.")
+    clickhouse_cluster: str | None = Field(
+        None, description="Cluster name: tables are made `ON CLUSTER` and replicated when it is set."
+    )
+
+    # --- ingress -------------------------------------------------------------------------------------------------
+    ingress_host: str = Field("127.0.0.1", description="Address that the ingress listens on.")
+    ingress_port: Port = Field(8080, description="Port that the ingress listens on.")
+    ingress_processes: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Ingress processes on the one port.")
+    ingress_metrics_port: Port = Field(9101, description="Port of the ingress's `/metrics`; the public port has none.")
+
+    @model_validator(mode="after")
+    def _window_covers_retries(self) -> "Settings":
+        if self.window_s < self.sender_retry_s:
+            msg = (
+                f"{PREFIX}WINDOW_S={self.window_s} is smaller than {PREFIX}SENDER_RETRY_S={self.sender_retry_s}: "
+                "a late retry would be taken for a new event; make the window at least as long as the sender retries"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _replicas_suffice(self) -> "Settings":
+        if self.topic_min_insync_replicas > self.topic_replication_factor:
+            msg = (
+                f"{PREFIX}TOPIC_MIN_INSYNC_REPLICAS={self.topic_min_insync_replicas} is more than "
+                f"{PREFIX}TOPIC_REPLICATION_FACTOR={self.topic_replication_factor}: nothing could ever be written"
+            )
+            raise ValueError(msg)
+        return self
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field: `window_s` → `EVENTPUSH_WINDOW_S`."""
+    return PREFIX + field.upper()
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings from `environ` (default: the process's own); raises `Problem` naming every wrong variable."""
+    environ = os.environ if environ is None else environ
+    given = {name[len(PREFIX) :].lower(): value for name, value in environ.items() if name.startswith(PREFIX)}
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        raise Problem("; ".join(_complaint(e) for e in error.errors()), "") from None
+
+
+def _complaint(error: Any) -> str:
+    if not error["loc"]:
+        return str(error["ctx"]["error"])
+    name = variable(str(error["loc"][0]))
+    if error["type"] == "extra_forbidden":
+        return f"{name} is not a setting of eventpush: see docs/settings.md for the list"
+    secret = "PASSWORD" in name or "TOKEN" in name or "SECRET" in name
+    found = "(hidden)" if secret else repr(error["input"])
+    return f"{name}={found}: {error['msg'].lower()}; see docs/settings.md"
+
+
+def table() -> list[tuple[str, str, str]]:
+    """One row a setting: variable, default, description."""
+    return [
+        (variable(name), _shown(field.get_default(call_default_factory=True)), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _shown(default: object) -> str:
+    if default is None:
+        return ""
+    if isinstance(default, SecretStr):
+        return default.get_secret_value()
+    return str(default)

@@ -1,0 +1,101 @@
+"""The registry of topics: every topic's name, purpose, key, and how it is created.
+
+`for_settings` turns the registry into what the brokers are asked for. All topics have the same number of partitions,
+and everything that comes of a raw record goes to the partition number that the record came from: so the order of a
+device's events holds on every topic.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+RAW = "telematics.raw.v1"
+EVENTS = "telematics.events.v1"
+DEAD_LETTER = "telematics.dead-letter.v1"
+DEVICES = "telematics.devices.v1"
+ACCOUNT = "telematics.account.v1"
+WINDOW = "telematics.window.v1"
+EVENT_PREFIX = "telematics.event."
+OTHER = "telematics.event.other.v1"
+
+#: Headers of a raw record (ASCII).
+HEADER_ARRIVAL_US = "arrival_us"  # microseconds since the epoch, decimal
+HEADER_RECEIPT_ID = "receipt_id"
+HEADER_TRACEPARENT = "traceparent"  # W3C Trace Context, as it was sent
+
+_TYPE_LENGTH_MAX = 64
+_NOT_ALLOWED = re.compile(r"[^a-z0-9_-]")
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic: what it carries, who writes and reads it, how it is created."""
+
+    name: str
+    description: str
+    key: str
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    compacted: bool = False
+    window_retention: bool = False  # kept as long as the window needs it, not `topic_retention_h`
+
+
+RAW_TOPIC = Topic(RAW, "requests' bytes untouched, as they were accepted", "IMEI", ("ingress",), ("streams",))
+EVENTS_TOPIC = Topic(EVENTS, "valid, unique, enriched events of all types", "IMEI", ("streams",), ("sink",))
+DEAD_LETTER_TOPIC = Topic(
+    DEAD_LETTER, "what broke a rule, with every reason and the original bytes", "IMEI", ("streams", "sink"), ("sink",)
+)
+DEVICES_TOPIC = Topic(
+    DEVICES,
+    "the registry: a device's vehicle, fleet and driver",
+    "IMEI",
+    ("devices load",),
+    ("streams",),
+    compacted=True,
+)
+ACCOUNT_TOPIC = Topic(ACCOUNT, "one summary of each batch of the stream stage", "", ("streams",), ("account",))
+WINDOW_TOPIC = Topic(
+    WINDOW, "changelog of the deduplication window", "", ("streams",), ("streams",), window_retention=True
+)
+
+#: The event types that the sender's contract names; their topics exist from the beginning.
+KNOWN_TYPES = (
+    "overspeed",
+    "fuel_fill",
+    "fuel_drain",
+    "geofence_enter",
+    "geofence_exit",
+    "tampering",
+    "power_cut",
+    "sos",
+)
+
+
+def of_type(event: str) -> str:
+    """The topic of an event type: `Fuel Fill` → `telematics.event.fuel-fill.v1`, at most 64 characters of it."""
+    return f"{EVENT_PREFIX}{_NOT_ALLOWED.sub('-', event.lower())[:_TYPE_LENGTH_MAX]}.v1"
+
+
+def is_of_type(topic: str) -> bool:
+    """Whether the topic carries the events of one type."""
+    return topic.startswith(EVENT_PREFIX)
+
+
+def type_topic(name: str) -> Topic:
+    """The registry entry of a type's topic."""
+    return Topic(name, "events of one type", "IMEI", ("streams",), ("subscribers",))
+
+
+FIXED: tuple[Topic, ...] = (
+    RAW_TOPIC,
+    EVENTS_TOPIC,
+    DEAD_LETTER_TOPIC,
+    DEVICES_TOPIC,
+    ACCOUNT_TOPIC,
+    WINDOW_TOPIC,
+)
+
+
+def all_topics(types: Iterable[str] = KNOWN_TYPES) -> tuple[Topic, ...]:
+    """Every topic that exists from the beginning: the fixed ones, `other`, and one for each known type."""
+    return (*FIXED, type_topic(OTHER), *(type_topic(of_type(t)) for t in types))
