@@ -85,7 +85,7 @@ class Settings(BaseModel):
     )
     session_timeout_s: Annotated[int, Field(ge=6, le=300)] = Field(
         6,
-        description="Seconds without a heartbeat after which a worker's partitions go to others (brokers allow 6 to 300).",
+        description="Seconds without a heartbeat after which a worker counts as dead (the broker allows 6 to 300).",
     )
     transaction_timeout_s: Annotated[int, Field(ge=2, le=900)] = Field(
         10,

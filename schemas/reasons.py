@@ -1,4 +1,4 @@
-"""The registry of reason codes: why an event is in the dead letters. Bounded: metrics and dashboards may use them as labels."""
+"""The registry of reason codes: why an event is in the dead letters. Bounded: fit for metric labels."""
 
 from enum import StrEnum
 
