@@ -1,6 +1,6 @@
 """The registry of topics: every topic's name, purpose, key, and how it is created.
 
-`for_settings` turns the registry into what the brokers are asked for. All topics have the same number of partitions,
+All topics have the same number of partitions,
 and everything that comes of a raw record goes to the partition number that the record came from: so the order of a
 device's events holds on every topic.
 """
@@ -8,6 +8,8 @@ device's events holds on every topic.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from schemas.event_types import KINDS
 
 RAW = "telematics.raw.v1"
 EVENTS = "telematics.events.v1"
@@ -58,18 +60,6 @@ WINDOW_TOPIC = Topic(
     WINDOW, "changelog of the deduplication window", "", ("streams",), ("streams",), window_retention=True
 )
 
-#: The event types that the sender's contract names; their topics exist from the beginning.
-KNOWN_TYPES = (
-    "overspeed",
-    "fuel_fill",
-    "fuel_drain",
-    "geofence_enter",
-    "geofence_exit",
-    "tampering",
-    "power_cut",
-    "sos",
-)
-
 
 def of_type(event: str) -> str:
     """The topic of an event type: `Fuel Fill` → `telematics.event.fuel-fill.v1`, at most 64 characters of it."""
@@ -96,6 +86,6 @@ FIXED: tuple[Topic, ...] = (
 )
 
 
-def all_topics(types: Iterable[str] = KNOWN_TYPES) -> tuple[Topic, ...]:
+def all_topics(types: Iterable[str] = KINDS) -> tuple[Topic, ...]:
     """Every topic that exists from the beginning: the fixed ones, `other`, and one for each known type."""
     return (*FIXED, type_topic(OTHER), *(type_topic(of_type(t)) for t in types))
