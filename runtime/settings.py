@@ -27,6 +27,9 @@ class Settings(BaseModel):
     # --- every process -------------------------------------------------------------------------------------------
     log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least severe line shown.")
+    metrics_host: str = Field(
+        "127.0.0.1", description="Address that every `/metrics` port listens on; never one that strangers reach."
+    )
     data_dir: Path = Field(Path(".eventpush"), description="Where the embedded stack and local state live.")
 
     # --- Kafka ---------------------------------------------------------------------------------------------------
@@ -114,6 +117,58 @@ class Settings(BaseModel):
     ingress_port: Port = Field(8080, description="Port that the ingress listens on.")
     ingress_processes: Annotated[int, Field(ge=1, le=64)] = Field(1, description="Ingress processes on the one port.")
     ingress_metrics_port: Port = Field(9101, description="Port of the ingress's `/metrics`; the public port has none.")
+    ingress_body_max_bytes: Annotated[int, Field(ge=1_024, le=64 * 1024 * 1024)] = Field(
+        1_048_576, description="Largest request body as it is sent (compressed, if it is), in bytes; above it 413."
+    )
+    ingress_decompressed_max_bytes: Annotated[int, Field(ge=1_024, le=256 * 1024 * 1024)] = Field(
+        4_194_304, description="Largest request body after decompression, in bytes; above it 413."
+    )
+    ingress_event_max_bytes: Annotated[int, Field(ge=1_024, le=900_000)] = Field(
+        262_144, description="Largest single event, in bytes; above it 413. A Kafka record must hold it (1 MiB)."
+    )
+    ingress_request_max_events: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        1_000, description="Most events in one request (JSON array or NDJSON); above it 413."
+    )
+    ingress_nesting_max: Annotated[int, Field(ge=1, le=100)] = Field(
+        32, description="How deep the objects and arrays of an event may be nested; deeper is answered 400."
+    )
+    ingress_headers_max: Annotated[int, Field(ge=8, le=1_000)] = Field(
+        64, description="Most headers of a request; above it 400."
+    )
+    ingress_header_max_bytes: Annotated[int, Field(ge=512, le=65_536)] = Field(
+        8_190, description="Longest request line and longest header, in bytes; above it 400."
+    )
+    ingress_header_timeout_s: Annotated[float, Field(gt=0, le=300)] = Field(
+        10, description="Time for a request's headers to arrive, in seconds; then 408."
+    )
+    ingress_body_timeout_s: Annotated[float, Field(gt=0, le=300)] = Field(
+        10, description="Time for a request's body to arrive, in seconds; then 408."
+    )
+    ingress_keepalive_s: Annotated[float, Field(gt=0, le=7_200)] = Field(
+        75, description="How long an idle connection stays open, in seconds; more than the proxy in front keeps it."
+    )
+    ingress_connections_max: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        4_096, description="Most open connections of one ingress process; further ones wait to be accepted."
+    )
+    ingress_inflight_max_requests: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        8_192, description="Most requests that one ingress process works on at once; above it 503 at once."
+    )
+    ingress_inflight_max_bytes: Annotated[int, Field(ge=1_048_576)] = Field(
+        67_108_864, description="Most bytes that one ingress process holds for Kafka; above it 503 at once."
+    )
+    ingress_linger_ms: Annotated[int, Field(ge=0, le=100)] = Field(
+        4,
+        description="Under load, one write to Kafka each this many milliseconds; after a pause, at once.",
+    )
+    ingress_publish_timeout_ms: Annotated[int, Field(ge=100, le=1_900)] = Field(
+        1_500, description="Time for Kafka to acknowledge, in milliseconds; then 503. The sender waits 2 s in all."
+    )
+    ingress_compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = Field(
+        "lz4", description="How raw events are compressed on their way into Kafka and on its disks."
+    )
+    ingress_drain_s: Annotated[float, Field(ge=0, le=300)] = Field(
+        10, description="How long a stopping ingress finishes what it has begun, in seconds."
+    )
 
     @model_validator(mode="after")
     def _window_covers_retries(self) -> "Settings":

@@ -1,0 +1,86 @@
+"""The registry of metrics: the name, kind, labels and meaning of each, for every process.
+
+A metric is declared here and nowhere else. It comes into being in a process when it is first used there, so a
+process's `/metrics` shows its own. `table()` gives them all as rows for the documentation.
+
+Kinds: `Count` only grows, `Level` is a value now, `Spread` counts observations in buckets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+
+_declared: list["_Metric"] = []
+
+
+@dataclass(frozen=True)
+class _Metric:
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _declared.append(self)
+
+
+class Count(_Metric):
+    """A number of things that happened; Prometheus shows it as `<name>_total`."""
+
+    @cached_property
+    def metric(self) -> Counter:
+        """The counter, made and registered on first use."""
+        return Counter(self.name, self.help, self.labels, registry=REGISTRY)
+
+
+class Level(_Metric):
+    """A value now; over several processes, the sum of the living ones."""
+
+    @cached_property
+    def metric(self) -> Gauge:
+        """The gauge, made and registered on first use."""
+        return Gauge(self.name, self.help, self.labels, registry=REGISTRY, multiprocess_mode="livesum")
+
+
+@dataclass(frozen=True)
+class Spread(_Metric):
+    """Observations in buckets; the unit is in the name."""
+
+    buckets: Sequence[float] = ()
+
+    @cached_property
+    def metric(self) -> Histogram:
+        """The histogram, made and registered on first use."""
+        return Histogram(self.name, self.help, self.labels, registry=REGISTRY, buckets=self.buckets)
+
+
+_ACK_S = (0.001, 0.002, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 1.5, 2)
+_EVENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
+
+# --- ingress -----------------------------------------------------------------------------------------------------
+INGRESS_REPLIES = Count("eventpush_ingress_replies", "Answers by status and reason.", ("status", "reason"))
+INGRESS_EVENTS = Count("eventpush_ingress_events", "Events acknowledged with 200: Kafka has them.")
+INGRESS_BYTES = Count("eventpush_ingress_bytes", "Bytes of the acknowledged events.")
+INGRESS_ACK_S = Spread("eventpush_ingress_acknowledge_seconds", "From the request's headers to its 200.", (), _ACK_S)
+INGRESS_BATCH_EVENTS = Spread(
+    "eventpush_ingress_batch_events", "Events in one write to one partition of Kafka.", (), _EVENTS
+)
+INGRESS_INFLIGHT_REQUESTS = Level("eventpush_ingress_inflight_requests", "Requests being worked on.")
+INGRESS_INFLIGHT_BYTES = Level("eventpush_ingress_inflight_bytes", "Bytes held until Kafka has acknowledged them.")
+INGRESS_CONNECTIONS = Level("eventpush_ingress_connections", "Open connections.")
+INGRESS_KAFKA_UP = Level("eventpush_ingress_kafka_up", "Processes that are connected to Kafka.")
+INGRESS_PRODUCERS = Count("eventpush_ingress_kafka_connects", "Times that a connection to Kafka was made anew.")
+
+
+def table() -> list[tuple[str, str, str, str]]:
+    """One row a metric: its name as Prometheus shows it, kind, labels, meaning."""
+    kinds: dict[type[_Metric], tuple[str, str]] = {
+        Count: ("counter", "_total"),
+        Level: ("gauge", ""),
+        Spread: ("histogram", ""),
+    }
+    return [
+        (m.name + kinds[type(m)][1], kinds[type(m)][0], ", ".join(m.labels), m.help)
+        for m in sorted(_declared, key=lambda m: m.name)
+    ]
