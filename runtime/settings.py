@@ -148,7 +148,7 @@ class Settings(BaseModel):
         75, description="How long an idle connection stays open, in seconds; more than the proxy in front keeps it."
     )
     ingress_connections_max: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        4_096, description="Most open connections of one ingress process; further ones wait to be accepted."
+        4_096, description="Most open connections of one ingress process; a further one is answered 503."
     )
     ingress_inflight_max_requests: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         8_192, description="Most requests that one ingress process works on at once; above it 503 at once."

@@ -1,0 +1,185 @@
+"""The door: which path leads where, and the way of a request to its answer.
+
+    admitted → body → events → published → 200
+
+Each step raises `Refused` when it cannot go on, and `Door.__call__` turns that into the answer; there is no other way
+to an error. What is not foreseen is logged and answered 503: the sender repeats it, and nothing is lost.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from itertools import count
+from secrets import token_hex
+
+import structlog
+
+from ingress import body as bodies
+from ingress.events import Event, Limits, parse
+from ingress.protocol import Request
+from ingress.publisher import Publisher, Record
+from ingress.refusals import Reason, Refused, unavailable
+from ingress.replies import Reply, accepted, refusal
+from runtime import metrics
+from runtime.settings import Settings
+from schemas import topics
+
+log = structlog.get_logger(__name__)
+
+EVENTS_PATH = "/api/events"
+_JSON_TYPES = frozenset({"application/json"})
+_NDJSON_TYPES = frozenset({"application/x-ndjson", "application/jsonl"})
+_TRACEPARENT_MAX = 128
+
+Route = Callable[[Request], Awaitable[Reply]]
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000
+
+
+class Door:
+    """Answers requests: `await door(request)`; publisher and clock (µs since the epoch) are given."""
+
+    def __init__(self, settings: Settings, publisher: Publisher, clock: Callable[[], int] = _now_us) -> None:
+        self._settings = settings
+        self._publisher = publisher
+        self._clock = clock
+        self._limits = Limits(
+            settings.ingress_request_max_events, settings.ingress_event_max_bytes, settings.ingress_nesting_max
+        )
+        self._receipt_prefix = token_hex(6)
+        self._receipt_numbers = count(1)
+        self._inflight = 0
+        self.draining = False
+        self._routes: dict[str, dict[str, Route]] = {
+            EVENTS_PATH: {"POST": self.receive},
+            "/healthz": {"GET": self.healthz, "HEAD": self.healthz},
+            "/readyz": {"GET": self.readyz, "HEAD": self.readyz},
+        }
+
+    async def __call__(self, request: Request) -> Reply:
+        """The request's answer, whatever happens on the way."""
+        try:
+            return await self._route(request)(request)
+        except Refused as refused:
+            return refusal(refused)
+        except Exception as error:
+            log.exception("a fault while answering", path=request.message.path[:100], error=type(error).__name__)
+            return refusal(unavailable(Reason.INTERNAL, "internal fault: send it again"))
+
+    def _route(self, request: Request) -> Route:
+        path = request.message.path.partition("?")[0]
+        methods = self._routes.get(path)
+        if methods is None:
+            raise Refused(Reason.NOT_FOUND, f"there is nothing at this path: events are sent to POST {EVENTS_PATH}")
+        route = methods.get(request.message.method)
+        if route is None:
+            allowed = ", ".join(methods)
+            raise Refused(
+                Reason.WRONG_METHOD, f"{request.message.method} is not possible here: {allowed} is", {"Allow": allowed}
+            )
+        return route
+
+    async def receive(self, request: Request) -> Reply:
+        """`POST /api/events`."""
+        arrival_us = self._clock()
+        receipt_id = f"{self._receipt_prefix}-{next(self._receipt_numbers):x}"
+        self._inflight += 1
+        try:
+            ndjson, gzip = self._admit(request)
+            body = await self._body(request, gzip=gzip)
+            events = parse(body, ndjson=ndjson, limits=self._limits)
+            await self._publisher.publish(_records(events, arrival_us, receipt_id, request))
+        except Refused as refused:
+            return refusal(refused, receipt_id)
+        finally:
+            self._inflight -= 1
+        metrics.INGRESS_EVENTS.metric.inc(len(events))
+        metrics.INGRESS_ACK_S.metric.observe((self._clock() - arrival_us) / 1_000_000)
+        return accepted(receipt_id)
+
+    def _admit(self, request: Request) -> tuple[bool, bool]:
+        """All that can be known before the body is read. Gives (is it NDJSON, is it gzip)."""
+        if self._inflight > self._settings.ingress_inflight_max_requests:
+            raise unavailable(Reason.OVERLOADED, "too many requests at once: send it again")
+        headers = request.message.headers
+        declared = headers.get("Content-Length")
+        if declared is not None and int(declared) > self._settings.ingress_body_max_bytes:
+            raise bodies.too_large(self._settings.ingress_body_max_bytes)
+        ndjson = _is_ndjson(headers.get("Content-Type"))
+        gzip = _is_gzip(headers.get("Content-Encoding"))
+        return ndjson, gzip
+
+    async def _body(self, request: Request, *, gzip: bool) -> bytes:
+        expectation = request.message.headers.get("Expect")
+        if expectation is not None:
+            if expectation.lower() != "100-continue":
+                raise Refused(Reason.WRONG_EXPECTATION, "Expect: only 100-continue is understood")
+            request.protocol.invite_body(request.payload)
+        body = await bodies.read(
+            request.payload,
+            max_bytes=self._settings.ingress_body_max_bytes,
+            timeout_s=self._settings.ingress_body_timeout_s,
+        )
+        return bodies.gunzip(body, self._settings.ingress_decompressed_max_bytes) if gzip else body
+
+    async def healthz(self, _request: Request) -> Reply:
+        """The process runs its loop."""
+        return Reply(HTTPStatus.OK, b'{"status":"ok"}')
+
+    async def readyz(self, _request: Request) -> Reply:
+        """An event sent now would be stored: not stopping, and Kafka reachable this moment."""
+        if self.draining:
+            raise unavailable(Reason.SHUTTING_DOWN, "this process is stopping")
+        try:
+            async with asyncio.timeout(1):
+                trouble = await self._publisher.unreachable()
+        except TimeoutError:
+            trouble = "Kafka does not answer within 1 s"
+        if trouble is not None:
+            raise unavailable(Reason.KAFKA_AWAY, trouble)
+        return Reply(HTTPStatus.OK, b'{"status":"ready"}')
+
+
+def _is_ndjson(content_type: str | None) -> bool:
+    media_type, _, parameters = (content_type or "").partition(";")
+    media_type = media_type.strip().lower()
+    if media_type not in _JSON_TYPES and media_type not in _NDJSON_TYPES:
+        found = repr(media_type[:100]) if media_type else "missing"
+        raise Refused(
+            Reason.WRONG_MEDIA_TYPE,
+            f"Content-Type is {found}: application/json (an event or an array) or application/x-ndjson is expected",
+            {"Accept": "application/json, application/x-ndjson"},
+        )
+    name, _, charset = parameters.partition("=")
+    if name.strip().lower() == "charset" and charset.strip().strip('"').lower() not in {"utf-8", "utf8", "us-ascii"}:
+        raise Refused(Reason.WRONG_MEDIA_TYPE, f"the charset is {charset.strip()[:40]!r}: JSON is sent in UTF-8")
+    return media_type in _NDJSON_TYPES
+
+
+def _is_gzip(encoding: str | None) -> bool:
+    name = (encoding or "identity").strip().lower()
+    if name not in {"identity", "gzip", "x-gzip"}:
+        raise Refused(
+            Reason.WRONG_MEDIA_TYPE,
+            f"Content-Encoding is {name[:40]!r}: gzip or none is expected",
+            {"Accept-Encoding": "gzip, identity"},
+        )
+    return name != "identity"
+
+
+def _records(events: list[Event], arrival_us: int, receipt_id: str, request: Request) -> list[Record]:
+    trace = request.message.headers.get("traceparent")
+    fixed = [(topics.HEADER_ARRIVAL_US, b"%d" % arrival_us)]
+    if trace is not None and len(trace) <= _TRACEPARENT_MAX and trace.isascii():
+        fixed.append((topics.HEADER_TRACEPARENT, trace.encode()))
+    timestamp_ms = arrival_us // 1_000
+    receipt = receipt_id.encode()
+    if len(events) == 1:
+        return [Record(events[0].key, events[0].value, timestamp_ms, [*fixed, (topics.HEADER_RECEIPT_ID, receipt)])]
+    return [
+        Record(key, value, timestamp_ms, [*fixed, (topics.HEADER_RECEIPT_ID, b"%s.%d" % (receipt, index))])
+        for index, (key, value) in enumerate(events)
+    ]

@@ -1,0 +1,30 @@
+"""A publisher that keeps what it is given: for tests of the door without Kafka."""
+
+from collections.abc import Sequence
+
+from ingress.publisher import Record
+from ingress.refusals import Reason, unavailable
+
+
+class MemoryPublisher:
+    """Keeps records in `records`; while `away` is set it refuses as the real one does."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.away: str | None = None
+
+    async def start(self) -> None:
+        """Nothing to begin."""
+
+    async def stop(self) -> None:
+        """Nothing to end."""
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        """Keeps the records, or raises `Refused`."""
+        if self.away is not None:
+            raise unavailable(Reason.KAFKA_AWAY, "events cannot be stored at the moment: send it again")
+        self.records += records
+
+    async def unreachable(self) -> str | None:
+        """What `away` says."""
+        return self.away

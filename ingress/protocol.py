@@ -1,0 +1,200 @@
+"""aiohttp's connection, answering in the API's way.
+
+aiohttp parses (in C), orders pipelined requests and guards its buffers. What is different here: answers are prepared
+bytes (aiohttp's own response costs more than all the rest of a request's way), errors that aiohttp raises itself are
+the API's JSON, and a request's headers must arrive in time.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, cast
+
+from aiohttp import StreamReader, web
+from aiohttp.http import HttpVersion10, RawRequestMessage
+from aiohttp.web_protocol import RequestHandler
+
+from ingress.refusals import Reason, Refused, unavailable
+from ingress.replies import Reply, encoded, refusal
+from runtime import metrics
+
+Handler = Callable[["Request"], Awaitable[Reply]]
+Counter = Callable[[Reply], None]
+
+
+class Request:
+    """A parsed request's head and its body's stream."""
+
+    __slots__ = ("_task", "message", "payload", "protocol")
+
+    def __init__(self, message: RawRequestMessage, payload: StreamReader, protocol: "Connection") -> None:
+        self.message = message
+        self.payload = payload
+        self.protocol = protocol
+        self._task: object = None  # aiohttp clears it after each request
+
+    def _cancel(self, error: BaseException) -> None:
+        """What aiohttp calls when the client has gone: reading the body ends with `error`."""
+        self.payload.set_exception(error)
+
+
+class Connection(RequestHandler):
+    """One client's connection."""
+
+    __slots__ = ("_headers_timer", "server")
+
+    def __init__(self, server: "Server", **options: Any) -> None:
+        super().__init__(server, **options)
+        self.server = server
+        self._headers_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begins to wait for headers; one connection too many is told so and closed."""
+        super().connection_made(transport)
+        self.server.opened()
+        if self.server.open > self.server.connections_max:
+            message = f"more than {self.server.connections_max} connections: send it again later"
+            self._refuse(unavailable(Reason.OVERLOADED, message))
+        else:
+            self._expect_headers()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forgets the connection."""
+        self._headers_are_here()
+        super().connection_lost(exc)
+        self.server.closed()
+
+    def data_received(self, data: bytes) -> None:
+        """Parses; keeps time from a request's first byte to the end of its headers."""
+        before = self._request_count
+        super().data_received(data)
+        if self._request_count != before:
+            if self._headers_timer is not None:
+                self._headers_are_here()
+        elif self._headers_timer is None and self._waiter is not None:  # idle, and a request has begun
+            self._expect_headers()
+
+    def _expect_headers(self) -> None:
+        self._headers_timer = self._loop.call_later(self.server.header_timeout_s, self._headers_are_late)
+
+    def _headers_are_here(self) -> None:
+        if self._headers_timer is not None:
+            self._headers_timer.cancel()
+            self._headers_timer = None
+
+    def _headers_are_late(self) -> None:
+        self._headers_timer = None
+        if not self._force_close:
+            message = f"the request's headers did not arrive within {self.server.header_timeout_s:g} s"
+            self._refuse(Refused(Reason.TIMED_OUT, message))
+
+    def _refuse(self, refused: Refused) -> None:
+        """An answer without a request."""
+        reply = refusal(refused)
+        self.server.count(reply)
+        self._write(reply, keep_alive=False)
+        self.force_close()
+
+    def invite_body(self, payload: StreamReader) -> None:
+        """Answers `Expect: 100-continue`, unless the client has not waited for it."""
+        if not payload.is_eof() and self.transport is not None:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What aiohttp could not parse (400), or what our handler should never let through (503)."""
+        if status == HTTPStatus.BAD_REQUEST:
+            refused = Refused(Reason.BAD_REQUEST, f"the request is not HTTP/1.1: {_first_line(message)}", close=True)
+        else:
+            self.server.log_fault(exc)
+            refused = Refused(Reason.INTERNAL, "internal fault: send it again", {"Retry-After": "1"}, close=True)
+        return cast("web.StreamResponse", refusal(refused))
+
+    async def finish_response(
+        self,
+        request: web.BaseRequest,
+        resp: web.StreamResponse,
+        start_time: float | None,  # noqa: ARG002 - aiohttp's signature
+    ) -> tuple[web.StreamResponse, bool]:
+        """Writes the answer; aiohttp asks of it only whether the connection stays."""
+        message = cast("Request", request).message
+        reply = cast("Reply", resp)
+        keep_alive = not (reply.close or message.should_close or message.upgrade or self.server.draining)
+        self.server.count(reply)
+        self._write(reply, keep_alive=keep_alive, message=message)
+        await self._drain_helper()
+        return cast("web.StreamResponse", _Done(keep_alive)), False
+
+    def _write(self, reply: Reply, *, keep_alive: bool, message: RawRequestMessage | None = None) -> None:
+        if self.transport is not None:
+            http_1_0 = message is not None and message.version == HttpVersion10
+            head_only = message is not None and message.method == "HEAD"
+            self.transport.write(encoded(reply, keep_alive=keep_alive, http_1_0=http_1_0, head_only=head_only))
+
+
+class _Done:
+    __slots__ = ("keep_alive",)
+
+    def __init__(self, keep_alive: bool) -> None:
+        self.keep_alive = keep_alive
+
+
+class Server(web.Server):
+    """aiohttp's low-level server, making our connections and requests."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        count: Counter,
+        log_fault: Callable[[BaseException | None], None],
+        header_timeout_s: float,
+        connections_max: int,
+        **options: Any,
+    ) -> None:
+        super().__init__(cast("Any", handler), request_factory=cast("Any", _request))
+        self.count = count
+        self.log_fault = log_fault
+        self.header_timeout_s = header_timeout_s
+        self.connections_max = connections_max
+        self.options = options
+        self.draining = False
+        self.open = 0
+        self._none_open = asyncio.Event()
+
+    def opened(self) -> None:
+        """A connection has been made."""
+        self.open += 1
+        metrics.INGRESS_CONNECTIONS.metric.inc()
+        self._none_open.clear()
+
+    def closed(self) -> None:
+        """A connection is gone."""
+        self.open -= 1
+        metrics.INGRESS_CONNECTIONS.metric.dec()
+        if self.open == 0:
+            self._none_open.set()
+
+    async def all_closed(self) -> None:
+        """Waits until no connection is open."""
+        if self.open:
+            await self._none_open.wait()
+
+    def __call__(self) -> Connection:
+        """A protocol for a new connection."""
+        return Connection(self, loop=self._loop, access_log=None, auto_decompress=False, **self.options)
+
+
+def _request(
+    message: RawRequestMessage, payload: StreamReader, protocol: Connection, _writer: object, _task: object
+) -> Request:
+    return Request(message, payload, protocol)
+
+
+def _first_line(message: str | None) -> str:
+    return (message or "it cannot be parsed").splitlines()[0].rstrip(":")[:200]

@@ -1,0 +1,334 @@
+"""Group commit: many requests, one write to Kafka.
+
+This is the ingress's one clever module. Each event is appended to the open batch of its partition; everybody in a
+batch waits for one shared outcome. A batch is sent at once when the last send is at least `linger_ms` ago, so a lone
+event does not wait, and otherwise when that time has passed, so that under load there is one write each few
+milliseconds whatever the number of requests. One batch of a partition is on its way at a time: the order of a device's
+events is the order of their arrival.
+
+Nobody waits longer than the timeout, and what has timed out has an unknown outcome: it may be in Kafka, so the
+sender's repeat may be a duplicate, which the stream stage drops. A producer that failed once, in whatever way, is not
+used again (a gap in an idempotent producer's sequence poisons its partition): a new one takes its place, and the old
+one is given the rest of the timeout for what it still has on its way. While no connection can be made at all, events
+are refused at once, so nothing piles up.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from aiokafka.partitioner import murmur2
+
+from ingress.refusals import Reason, unavailable
+from runtime import metrics
+from runtime.kafka import connection as kafka_connection
+from runtime.settings import Settings
+from schemas import topics
+
+log = structlog.get_logger(__name__)
+
+_BATCH_MAX_BYTES = 524_288  # with one event on top still below the broker's 1 MiB for a batch
+_CONNECT_TIMEOUT_S = 5.0
+_CONNECT_PAUSE_S = (0.1, 1.0)
+
+
+class Record(NamedTuple):
+    """One event as it goes to the raw topic."""
+
+    key: bytes | None
+    value: bytes
+    timestamp_ms: int
+    headers: list[tuple[str, bytes]]
+
+
+class Publisher(Protocol):
+    """Where accepted events go."""
+
+    async def start(self) -> None:
+        """Begins; does not wait for Kafka."""
+
+    async def stop(self) -> None:
+        """Sends what is open, waits for what is on its way (bounded), closes."""
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        """Returns when all records are safe; raises `Refused` (503) when that is not known of every one."""
+
+    async def unreachable(self) -> str | None:
+        """None when a record would be taken now, else what is in the way."""
+
+
+class _Outcome(asyncio.Future[Reason | None]):
+    """A batch's outcome, shared by all who wait for it: one who is cancelled does not cancel it for the others."""
+
+    def cancel(self, msg: Any = None) -> bool:  # noqa: ARG002 - asyncio's signature
+        return False
+
+
+class _Batch:
+    __slots__ = ("builder", "bytes", "deadline", "events", "link", "outcome", "partition")
+
+    def __init__(self, builder: Any, partition: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.builder = builder
+        self.partition = partition
+        self.outcome = _Outcome(loop=loop)
+        self.events = 0
+        self.bytes = 0
+        self.deadline: asyncio.TimerHandle | None = None
+        self.link: _Link | None = None  # that it was sent on
+
+    def settle(self, failure: Reason | None) -> None:
+        if self.deadline is not None:
+            self.deadline.cancel()
+        if not self.outcome.done():
+            self.outcome.set_result(failure)
+
+
+class _Link:
+    """One producer's life, from its connection to its first failure."""
+
+    def __init__(self, producer: Any, partitions: int) -> None:
+        self.producer = producer
+        self.partitions = partitions
+        self.sending: set[int] = set()  # partitions with a batch on its way
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.broken = asyncio.Event()
+
+
+class KafkaPublisher:
+    """The publisher of the real world; see the module's docstring."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._linger_s = settings.ingress_linger_ms / 1000
+        self._timeout_s = settings.ingress_publish_timeout_ms / 1000
+        self._max_bytes = settings.ingress_inflight_max_bytes
+        self._loop = asyncio.get_running_loop()
+        self._link: _Link | None = None
+        self._away: str | None = "not connected yet"
+        self._away_since = time.monotonic()
+        self._lanes: list[deque[_Batch]] = []
+        self._new_builder: Any = None
+        self._held_bytes = 0
+        self._keyless = 0
+        self._flush_handle: asyncio.Handle | None = None
+        self._last_flush = 0.0
+        self._keeper: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- the way of an event -------------------------------------------------------------------------------------
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        """See `Publisher`."""
+        if self._away is not None:
+            raise unavailable(Reason.KAFKA_AWAY, "events cannot be stored at the moment: send it again")
+        size = sum(len(record.value) for record in records)
+        if self._held_bytes + size > self._max_bytes:
+            raise unavailable(Reason.OVERLOADED, "too many events are waiting to be stored: send it again")
+        for outcome in {self._append(record) for record in records}:
+            failure = await outcome
+            if failure is not None:
+                raise unavailable(failure, "the event could not be stored in time: send it again")
+
+    def _append(self, record: Record) -> _Outcome:
+        key, value, timestamp_ms, headers = record
+        if key is None:
+            self._keyless += 1
+            partition = self._keyless % len(self._lanes)
+        else:
+            partition = _partition_of(key, len(self._lanes))
+        lane = self._lanes[partition]
+        batch = lane[-1] if lane else self._open(partition)
+        added = batch.builder.append(timestamp=timestamp_ms, key=key, value=value, headers=headers)
+        if added is None:  # full
+            batch = self._open(partition)
+            added = batch.builder.append(timestamp=timestamp_ms, key=key, value=value, headers=headers)
+        batch.events += 1
+        batch.bytes += added.size
+        self._held_bytes += added.size
+        return batch.outcome
+
+    def _open(self, partition: int) -> _Batch:
+        batch = _Batch(self._new_builder(), partition, self._loop)
+        batch.deadline = self._loop.call_later(self._timeout_s, self._too_late, batch)
+        self._lanes[partition].append(batch)
+        self._flush_soon()
+        return batch
+
+    def _flush_soon(self) -> None:
+        if self._flush_handle is None:
+            wait_s = self._last_flush + self._linger_s - self._loop.time()
+            self._flush_handle = (
+                self._loop.call_later(wait_s, self._flush) if wait_s > 0 else self._loop.call_soon(self._flush)
+            )
+
+    def _flush(self) -> None:
+        self._flush_handle = None
+        link = self._link
+        if link is None:
+            return
+        self._last_flush = self._loop.time()
+        for partition, lane in enumerate(self._lanes):
+            if lane and partition not in link.sending:
+                batch = lane.popleft()
+                batch.link = link
+                link.sending.add(partition)
+                self._spawn(self._send(link, batch), link.tasks)
+
+    async def _send(self, link: _Link, batch: _Batch) -> None:
+        try:
+            await (await link.producer.send_batch(batch.builder, topics.RAW, partition=batch.partition))
+        except Exception as error:
+            self._distrust(link, f"{type(error).__name__}: {error}")
+            batch.settle(Reason.KAFKA_AWAY)
+        else:
+            metrics.INGRESS_BATCH_EVENTS.metric.observe(batch.events)
+            batch.settle(None)
+        finally:
+            self._held_bytes -= batch.bytes
+            link.sending.discard(batch.partition)
+            if self._lanes[batch.partition]:
+                self._flush_soon()
+
+    def _too_late(self, batch: _Batch) -> None:
+        batch.settle(Reason.KAFKA_AWAY)
+        if batch.link is None:  # not sent yet, and now it never will be
+            self._lanes[batch.partition].remove(batch)
+            self._held_bytes -= batch.bytes
+        else:
+            self._distrust(batch.link, f"no acknowledgement within {self._timeout_s:g} s")
+
+    def _distrust(self, link: _Link, why: str) -> None:
+        if not link.broken.is_set():
+            link.broken.set()
+            log.warning("a write to Kafka failed; connecting anew", why=why)
+
+    # --- the connection ------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """See `Publisher`."""
+        kafka_connection(self._settings)  # what a person must mend is said now
+        self._keeper = asyncio.create_task(self._keep_connected())
+
+    async def _keep_connected(self) -> None:
+        pause_s, longest_s = _CONNECT_PAUSE_S
+        while True:
+            try:
+                async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                    link = await self._connect()
+            except Exception as error:
+                self._is_away(str(error) or type(error).__name__)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, longest_s)
+                continue
+            pause_s, _ = _CONNECT_PAUSE_S
+            self._is_back(link)
+            await link.broken.wait()
+            self._link = None
+            metrics.INGRESS_KAFKA_UP.metric.set(0)
+            self._spawn(self._discard(link), self._tasks)
+
+    async def _connect(self) -> _Link:
+        compression = self._settings.ingress_compression
+        producer = AIOKafkaProducer(
+            **kafka_connection(self._settings),
+            client_id="eventpush-ingress",
+            acks="all",
+            enable_idempotence=True,
+            compression_type=None if compression == "none" else compression,
+            max_batch_size=_BATCH_MAX_BYTES,
+            request_timeout_ms=self._settings.ingress_publish_timeout_ms,
+        )
+        try:
+            await producer.start()
+            return _Link(producer, len(await producer.partitions_for(topics.RAW)))
+        except BaseException:
+            await _close(producer)
+            raise
+
+    def _is_away(self, why: str) -> None:
+        if self._away is None or self._new_builder is None:
+            log.warning("Kafka cannot be reached; events are refused until it can", why=why)
+        if self._away is None:
+            self._away_since = time.monotonic()
+        self._away = why
+        for lane in self._lanes:
+            while lane:
+                batch = lane.popleft()
+                self._held_bytes -= batch.bytes
+                batch.settle(Reason.KAFKA_AWAY)
+
+    def _is_back(self, link: _Link) -> None:
+        metrics.INGRESS_PRODUCERS.metric.inc()
+        metrics.INGRESS_KAFKA_UP.metric.set(1)
+        if self._away is not None:
+            away_s = round(time.monotonic() - self._away_since, 1)
+            log.info("connected to Kafka", partitions=link.partitions, away_s=away_s)
+        if not self._lanes:
+            self._lanes = [deque() for _ in range(link.partitions)]
+        self._new_builder = link.producer.create_batch
+        self._link = link
+        self._away = None
+        self._flush_soon()
+
+    async def _discard(self, link: _Link) -> None:
+        if link.tasks:
+            await asyncio.wait(link.tasks, timeout=self._timeout_s)
+        await _close(link.producer)
+
+    async def unreachable(self) -> str | None:
+        """See `Publisher`: asks a broker now, and every partition must have a leader."""
+        link = self._link
+        if link is None:
+            return f"Kafka cannot be reached: {self._away or 'connecting anew'}"
+        client = link.producer.client
+        if not await client.force_metadata_update():
+            return "Kafka does not answer"
+        leaders = len(client.cluster.available_partitions_for_topic(topics.RAW) or ())
+        if leaders < link.partitions:
+            return f"{link.partitions - leaders} of {link.partitions} partitions of {topics.RAW} have no leader"
+        return None
+
+    async def stop(self) -> None:
+        """See `Publisher`."""
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+        self._flush()
+        waiting = [batch.outcome for lane in self._lanes for batch in lane]
+        if waiting:
+            await asyncio.wait(waiting, timeout=self._timeout_s)
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._link is not None:
+            self._spawn(self._discard(self._link), self._tasks)
+            self._link = None
+        self._away = "stopped"
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, coroutine: Any, tasks: set[asyncio.Task[None]]) -> None:
+        task = self._loop.create_task(coroutine)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+@lru_cache(maxsize=65_536)
+def _partition_of(key: bytes, partitions: int) -> int:
+    """Kafka's default partitioner: what Java's and aiokafka's producers choose for the key."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
+
+
+async def _close(producer: Any) -> None:
+    """Ends a producer without waiting for what it may never deliver."""
+    producer._message_accumulator.fail_all(KafkaError("given up"))
+    try:
+        async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+            await producer.client.close()
+            await producer.stop()
+    except Exception as error:
+        log.debug("closing a producer failed", why=str(error))

@@ -1,0 +1,71 @@
+"""Answers as bytes: the status line, the headers and the API's JSON body, ready to be written."""
+
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import NamedTuple
+
+import orjson
+
+from ingress.refusals import STATUS, Refused
+
+ACCEPTED_BODY = b'{"status":"success","message":"Event received successfully."}'
+JSON = "application/json"
+
+
+class Reply(NamedTuple):
+    """An answer; `close` ends the connection after it, `reason` is what the metrics count it under."""
+
+    status: HTTPStatus
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+    content_type: str = JSON
+    close: bool = False
+    reason: str = ""
+
+
+def accepted(receipt_id: str) -> Reply:
+    """The API's success answer."""
+    return Reply(HTTPStatus.OK, ACCEPTED_BODY, (("X-Receipt-Id", receipt_id),))
+
+
+def refusal(refused: Refused, receipt_id: str | None = None) -> Reply:
+    """The API's error answer."""
+    headers = tuple(refused.headers.items())
+    if receipt_id is not None:
+        headers += (("X-Receipt-Id", receipt_id),)
+    status, _ = STATUS[refused.reason]
+    return Reply(status, error_body(refused.message), headers, close=refused.close, reason=refused.reason)
+
+
+def error_body(message: str) -> bytes:
+    """`{"status":"error","message":…}`."""
+    return orjson.dumps({"status": "error", "message": message})
+
+
+def encoded(reply: Reply, *, keep_alive: bool, http_1_0: bool = False, head_only: bool = False) -> bytes:
+    """The answer on the wire."""
+    lines = [
+        f"HTTP/1.1 {reply.status.value} {reply.status.phrase}",
+        f"Content-Type: {reply.content_type}",
+        f"Content-Length: {len(reply.body)}",
+        f"Date: {_date()}",
+    ]
+    lines += [f"{name}: {value}" for name, value in reply.headers]
+    if not keep_alive:
+        lines.append("Connection: close")
+    elif http_1_0:
+        lines.append("Connection: keep-alive")
+    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+    return head if head_only else head + reply.body
+
+
+_date_cache: tuple[int, str] = (0, "")
+
+
+def _date() -> str:
+    global _date_cache  # noqa: PLW0603 - one string a second, shared by all answers of the process
+    now = int(time.time())
+    if _date_cache[0] != now:
+        _date_cache = (now, formatdate(now, usegmt=True))
+    return _date_cache[1]
