@@ -53,23 +53,24 @@ def create_view(table: Table, cluster: str | None) -> str:
 
 def create_conflicts(cluster: str | None) -> str:
     """The view that shows each conflicting dead letter beside the event that was accepted first."""
-    conflicting = f"SELECT assumeNotNull(conflict_with_event_id) FROM {DEAD_LETTERS.store} WHERE {_IS_CONFLICT}"  # noqa: S608 - constants
-    return (
-        f"CREATE VIEW IF NOT EXISTS {DATABASE}.conflicts{on_cluster(cluster)} AS\n"
-        "SELECT d.dead_letter_id AS dead_letter_id, assumeNotNull(d.conflict_with_event_id) AS event_id,\n"
-        "    e.imei AS imei, e.event AS event, e.device_time AS device_time, e.geofence_name AS geofence_name,\n"
-        "    e.changes AS accepted_changes, e.latitude AS accepted_latitude, e.longitude AS accepted_longitude,\n"
-        "    e.received_at AS accepted_at, e.raw AS accepted_raw,\n"
-        "    d.payload AS refused_payload, d.payload_encoding AS refused_payload_encoding,\n"
-        "    d.received_at AS refused_at, d.raw AS refused_raw\n"
-        f"FROM {DEAD_LETTERS.view} AS d\n"
-        f"LEFT JOIN (SELECT * FROM {EVENTS.view} WHERE event_id IN ({conflicting})) AS e\n"
-        "    ON e.event_id = d.conflict_with_event_id\n"
-        f"WHERE {_IS_CONFLICT}"  # noqa: S608 - constants
+    return f"CREATE VIEW IF NOT EXISTS {DATABASE}.conflicts{on_cluster(cluster)} AS\n{_CONFLICTS}"
+
+
+_CONFLICTS = f"""
+SELECT d.dead_letter_id AS dead_letter_id, assumeNotNull(d.conflict_with_event_id) AS event_id,
+    e.imei AS imei, e.event AS event, e.device_time AS device_time, e.geofence_name AS geofence_name,
+    e.changes AS accepted_changes, e.latitude AS accepted_latitude, e.longitude AS accepted_longitude,
+    e.received_at AS accepted_at, e.raw AS accepted_raw,
+    d.payload AS refused_payload, d.payload_encoding AS refused_payload_encoding,
+    d.received_at AS refused_at, d.raw AS refused_raw
+FROM {DEAD_LETTERS.view} AS d
+LEFT JOIN (
+    SELECT * FROM {EVENTS.view} WHERE event_id IN (
+        SELECT assumeNotNull(conflict_with_event_id) FROM {DEAD_LETTERS.store} WHERE conflict_with_event_id IS NOT NULL
     )
-
-
-_IS_CONFLICT = "conflict_with_event_id IS NOT NULL"
+) AS e ON e.event_id = d.conflict_with_event_id
+WHERE conflict_with_event_id IS NOT NULL
+""".strip()  # noqa: S608 - made of this registry's names
 
 
 def _definition(column: Column, default: str = "") -> str:

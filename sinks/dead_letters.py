@@ -1,0 +1,114 @@
+"""Rows that ClickHouse refuses, onto the dead-letter topic: in one Kafka transaction with the offset that passes them.
+
+So a dead letter is there exactly when its batch counts as done, whatever dies in between. The transactional id belongs
+to the partition: starting its producer fences whoever had it before, and waits for a transaction that is being
+committed.
+"""
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+import aiokafka
+import msgspec
+from aiokafka.structs import TopicPartition
+from faust.types import TP
+
+from runtime.kafka import connection
+from runtime.settings import Settings
+from schemas import times, topics
+from schemas.events import DeadLetter, RawPosition, Violation
+from schemas.identity import uuid_text
+from schemas.reasons import Reason
+from sinks.writing import Refusal
+
+STAGE = "sink"
+
+
+class DeadLetters:
+    """The dead letters of one partition of the sink's input."""
+
+    def __init__(self, settings: Settings, tp: TP) -> None:
+        self._settings = settings
+        self._tp = tp
+        self._producer: aiokafka.AIOKafkaProducer | None = None
+
+    async def take_over(self) -> None:
+        """From here on, no earlier owner of the partition can publish or commit in a transaction."""
+        if self._producer is None:
+            settings = self._settings
+            producer = aiokafka.AIOKafkaProducer(
+                **connection(settings),
+                transactional_id=f"{settings.sink_app_id}-{self._tp.topic}-{self._tp.partition}",
+                transaction_timeout_ms=settings.transaction_timeout_s * 1000,
+                acks="all",
+                compression_type="lz4",
+            )
+            await producer.start()
+            self._producer = producer
+
+    async def publish(self, refusals: Sequence[Refusal], next_offset: int) -> None:
+        """Publish the refused records and commit `next_offset`, both or neither; `take_over` comes before."""
+        assert self._producer is not None  # noqa: S101 - the docstring's condition, for the type checker
+        async with self._producer.transaction():
+            sent = [
+                await self._producer.send(
+                    topics.DEAD_LETTER, value, key=refusal.record.key, partition=self._tp.partition
+                )
+                for refusal in refusals
+                for value in [msgspec.json.encode(dead_letter(self._tp, refusal))]
+            ]
+            await asyncio.gather(*sent)
+            await self._producer.send_offsets_to_transaction(
+                {TopicPartition(self._tp.topic, self._tp.partition): (next_offset, "")}, self._settings.sink_app_id
+            )
+
+    async def close(self) -> None:
+        """Close the producer."""
+        if self._producer is not None:
+            await self._producer.stop()
+            self._producer = None
+
+
+def dead_letter(tp: TP, refusal: Refusal) -> DeadLetter:
+    """The dead letter of a refused record; its payload is the record's value, its position that record's."""
+    record, value = refusal.record, refusal.record.value or b""
+    known = _known(value)
+    payload, encoding = _text(value)
+    return DeadLetter(
+        dead_letter_id=_id(tp, record.offset),
+        stage=STAGE,
+        reasons=[Violation(Reason.REFUSED_BY_CLICKHOUSE, "", refusal.why, "a row of the table")],
+        event=known.get("event"),
+        imei=known.get("imei"),
+        received_at=known.get("received_at") or times.rfc3339(record.timestamp * 1000),
+        receipt_id=known.get("receipt_id"),
+        payload=payload,
+        payload_encoding=encoding,
+        conflict_with=None,
+        raw=RawPosition(tp.topic, tp.partition, record.offset),
+    )
+
+
+def _id(tp: TP, offset: int) -> str:
+    return uuid_text(blake2b(f"{STAGE}\0{tp.topic}\0{tp.partition}\0{offset}".encode(), digest_size=16).digest())
+
+
+def _known(value: bytes) -> dict[str, Any]:
+    """Those of the record's fields that can be had and are what they should be."""
+    try:
+        fields = msgspec.json.decode(value, type=dict[str, Any])
+        texts = {name: text for name, text in fields.items() if isinstance(text, str)}
+        times.parse(texts.get("received_at", ""))
+    except (msgspec.MsgspecError, ValueError):
+        return {}
+    return texts
+
+
+def _text(value: bytes) -> tuple[str, str]:
+    try:
+        return value.decode(), "utf-8"
+    except UnicodeDecodeError:
+        return base64.b64encode(value).decode(), "base64"

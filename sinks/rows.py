@@ -1,0 +1,81 @@
+"""What the topics carry into ClickHouse's rows: JSON bytes → typed struct → columns → blocks in Native format. Pure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+from clickhouse_connect.driver.exceptions import DataError
+
+from schemas.clickhouse import DEAD_LETTERS, EVENTS, Column, Table
+from schemas.events import CleanEvent, Conflict, DeadLetter, RawPosition, Violation
+from sinks import native
+
+#: What the mapping raises for a value that no row can hold.
+UNMAPPABLE = (msgspec.MsgspecError, DataError, ValueError, TypeError, OverflowError)
+
+
+def _objects(values: Sequence[dict[str, msgspec.Raw]]) -> list[str]:
+    return [msgspec.json.encode(value).decode() if value else "{}" for value in values]
+
+
+def _positions(values: Sequence[RawPosition]) -> list[tuple[Any, ...]]:
+    return list(map(_coordinates, values))
+
+
+_coordinates = attrgetter("topic", "partition", "offset")
+
+
+def _violations(values: Sequence[list[Violation]]) -> list[list[tuple[str, ...]]]:
+    return [[(v.code, v.field, v.found, v.expected) for v in violations] for violations in values]
+
+
+def _event_ids(values: Sequence[Conflict | None]) -> list[str | None]:
+    return [value.event_id if value else None for value in values]
+
+
+#: Rows mapped at a time: what they take stays in the processor's cache, which halved the time of 20,000 rows.
+_CHUNK_ROWS = 2_000
+
+_Convert = Callable[[Sequence[Any]], native.Values]
+
+_BY_NAME: dict[str, _Convert] = {
+    "device_time_local": native.wall_clocks,
+    "extra": _objects,
+    "raw": _positions,
+    "reasons": _violations,
+    "conflict_with_event_id": _event_ids,
+}
+_BY_TYPE: dict[str, _Convert] = {"UUID": native.uuids, "DateTime64(6, 'UTC')": native.instants}
+
+#: Columns whose field on the topic is called otherwise.
+FIELD = {"conflict_with_event_id": "conflict_with"}
+
+
+def _reader(column: Column) -> Callable[[Sequence[Any]], native.Values]:
+    field = attrgetter(FIELD.get(column.name, column.name))
+    convert: _Convert = _BY_NAME.get(column.name) or _BY_TYPE.get(column.type) or (lambda values: values)
+    return lambda structs: convert(list(map(field, structs)))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How the records of one topic become rows of one table."""
+
+    table: Table
+    decode: Callable[[bytes], Any]
+
+    def blocks(self, values: Sequence[bytes | None]) -> bytes:
+        """The insert of these records, one row each, in order; raises one of `UNMAPPABLE` if one of them is no row."""
+        chunks = (values[i : i + _CHUNK_ROWS] for i in range(0, len(values), _CHUNK_ROWS))
+        return b"".join(map(self._chunk, chunks))
+
+    def _chunk(self, values: Sequence[bytes | None]) -> bytes:
+        structs = [self.decode(value or b"") for value in values]
+        columns = [_reader(column)(structs) for column in self.table.columns]
+        return native.block(self.table, columns, len(structs))
+
+
+EVENT_ROWS = Rows(EVENTS, msgspec.json.Decoder(CleanEvent).decode)
+DEAD_LETTER_ROWS = Rows(DEAD_LETTERS, msgspec.json.Decoder(DeadLetter).decode)

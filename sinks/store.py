@@ -1,0 +1,147 @@
+"""ClickHouse, as the sink reaches it: one client, inserts that wait for as long as it takes."""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import clickhouse_connect
+import structlog
+from clickhouse_connect.driver.asyncclient import AsyncClient
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from runtime import metrics
+from runtime.errors import Problem
+from runtime.settings import Settings
+from schemas.clickhouse import Table
+from sinks.errors import refuses_rows
+from sinks.rows import UNMAPPABLE, Rows
+
+log = structlog.get_logger()
+
+_INSERTS_AT_ONCE = 4
+_PAUSE_MIN_S, _PAUSE_MAX_S = 0.1, 10.0
+_CONNECT_TIMEOUT_S, _ANSWER_TIMEOUT_S = 5, 60
+
+#: What may be over in a moment, or when somebody has mended it.
+UNAVAILABLE = (ClickHouseError, aiohttp.ClientError, OSError, TimeoutError)
+
+_INSERT_SETTINGS = {
+    "insert_deduplicate": 1,
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+    # The answer means stored; a batch is one block, so that its token covers it whole.
+    "async_insert": 0,
+    "min_insert_block_size_rows": 1 << 20,
+    "min_insert_block_size_bytes": 0,
+    # Devices may deliver many months at once: that is slow, not wrong.
+    "max_partitions_per_insert_block": 0,
+}
+
+
+class RowsRefused(Exception):  # noqa: N818 - an outcome that the caller acts on
+    """At least one row of the insert cannot be stored; the message says why."""
+
+
+class Store:
+    """A client for one ClickHouse; it is connected when it is first needed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: AsyncClient | None = None
+        self._connecting = asyncio.Lock()
+        self._inserting = asyncio.Semaphore(_INSERTS_AT_ONCE)
+        self.waiting_since: float | None = None
+
+    async def client(self) -> AsyncClient:
+        """The connected client; raises one of `UNAVAILABLE`."""
+        async with self._connecting:
+            if self._client is None:
+                self._client = await connect(self._settings)
+            return self._client
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def failure(self) -> str | None:
+        """None if ClickHouse answers, else what is wrong: a check for `/readyz`."""
+        try:
+            await (await self.client()).command("SELECT 1")
+        except UNAVAILABLE as error:
+            return _first_line(error)
+        return None
+
+    async def insert(self, rows: Rows, values: Sequence[bytes | None], token: str) -> None:
+        """
+        Store the records as rows, all or none, once for each token; returns when ClickHouse has acknowledged.
+
+        Waits while ClickHouse is away or unable, trying the same bytes with the same token. Raises `RowsRefused`.
+        """
+        pause_s = _PAUSE_MIN_S
+        async with self._inserting:
+            body = await _blocks(rows, values)
+        while True:
+            try:
+                async with self._inserting:
+                    await self._insert(rows.table, body, token)
+            except UNAVAILABLE as error:
+                if refuses_rows(error):
+                    raise RowsRefused(_first_line(error)) from error
+                metrics.SINK_RETRIES.metric.labels(rows.table.name).inc()
+                self.waiting_since = self.waiting_since or time.monotonic()
+                log.warning(
+                    "ClickHouse is unable: trying again", token=token, error=_first_line(error), pause_s=pause_s
+                )
+                await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
+                pause_s = min(_PAUSE_MAX_S, pause_s * 2)
+            else:
+                self.waiting_since = None
+                metrics.SINK_ROWS.metric.labels(rows.table.name).inc(len(values))
+                return
+
+    async def _insert(self, table: Table, body: bytes, token: str) -> None:
+        client = await self.client()
+        with metrics.SINK_INSERT_S.metric.labels(table.name).time():
+            await client.raw_insert(
+                table.store,
+                column_names=[column.name for column in table.columns],
+                insert_block=body,
+                fmt="Native",
+                settings={**_INSERT_SETTINGS, "insert_deduplication_token": token},
+            )
+
+
+async def connect(settings: Settings) -> AsyncClient:
+    """A connected client; raises `Problem` for an unusable address and one of `UNAVAILABLE` when nobody answers."""
+    where = urlsplit(settings.clickhouse_url)
+    if where.scheme not in ("http", "https") or not where.hostname:
+        raise Problem(
+            f"EVENTPUSH_CLICKHOUSE_URL={settings.clickhouse_url!r} is no address of an HTTP interface",
+            "write it as http://host:8123 or https://host:8443",
+        )
+    options: dict[str, Any] = {
+        "host": where.hostname,
+        "port": where.port or (8443 if where.scheme == "https" else 8123),
+        "secure": where.scheme == "https",
+        "username": settings.clickhouse_user,
+        "password": settings.clickhouse_password.get_secret_value(),
+        "connect_timeout": _CONNECT_TIMEOUT_S,
+        "send_receive_timeout": _ANSWER_TIMEOUT_S,
+        "compress": False,
+    }
+    return await clickhouse_connect.get_async_client(**options)
+
+
+async def _blocks(rows: Rows, values: Sequence[bytes | None]) -> bytes:
+    try:
+        return await asyncio.to_thread(rows.blocks, values)
+    except UNMAPPABLE as error:
+        raise RowsRefused(_first_line(error)) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]
