@@ -56,6 +56,7 @@ class Spread(_Metric):
 
 
 _ACK_S = (0.001, 0.002, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 1.5, 2)
+_INSERT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _EVENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
 
 # --- ingress -----------------------------------------------------------------------------------------------------
@@ -71,6 +72,13 @@ INGRESS_INFLIGHT_BYTES = Level("eventpush_ingress_inflight_bytes", "Bytes held u
 INGRESS_CONNECTIONS = Level("eventpush_ingress_connections", "Open connections.")
 INGRESS_KAFKA_UP = Level("eventpush_ingress_kafka_up", "Processes that are connected to Kafka.")
 INGRESS_PRODUCERS = Count("eventpush_ingress_kafka_connects", "Times that a connection to Kafka was made anew.")
+
+# --- sink --------------------------------------------------------------------------------------------------------
+SINK_ROWS = Count("eventpush_sink_rows", "Rows that ClickHouse acknowledged.", ("table",))
+SINK_INSERT_S = Spread("eventpush_sink_insert_seconds", "One insert, to ClickHouse's answer.", ("table",), _INSERT_S)
+SINK_RETRIES = Count("eventpush_sink_retries", "Inserts that failed and are tried again.", ("table",))
+SINK_REFUSED = Count("eventpush_sink_refused", "Rows that ClickHouse refused, now dead letters.", ("table",))
+SINK_LAG = Level("eventpush_sink_lag_records", "Records that are in Kafka and not yet read.", ("topic", "partition"))
 
 
 def table() -> list[tuple[str, str, str, str]]:
