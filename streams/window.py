@@ -1,0 +1,132 @@
+"""The deduplication window of one partition: which identities arrived within the horizon, and with which content.
+
+A row stands for one identity: four 64-bit words (32 bytes).
+
+    word 0   1 bit set, 50 bits IMEI, 13 bits of the identity's digest     compared exactly
+    word 1   Device_Time in µs                                             compared exactly
+    word 2   64 bits of the digest: stands for Event and Geofence_Name, and spreads the rows over the table
+    word 3   64 bits that stand for the content
+
+So IMEI and Device_Time are compared as they are, and the two names by 77 bits of BLAKE2b.
+
+Time is cut into spans of a quarter of the horizon, counted from arrival; each has a generation of its own, and a lookup
+asks all that are alive, so the edge between two spans is no edge for a duplicate. A generation is dropped whole when
+all of it is older than the horizon: an identity is remembered for at least the horizon and at most a quarter more.
+"""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.uint64]  # shape (n, 4)
+Verdicts = npt.NDArray[np.uint8]  # shape (n,), values of Verdict
+
+WORDS = 4
+ROW_BYTES = WORDS * 8
+SPANS_PER_HORIZON = 4
+
+
+class Verdict(IntEnum):
+    """What the window says of one row."""
+
+    UNIQUE = 0
+    DUPLICATE = 1
+    CONFLICT = 2
+
+
+class Generation(Protocol):
+    """The rows that arrived in one span."""
+
+    def find(self, rows: Rows) -> Rows:
+        """The content (word 3) stored for each row's identity; 0 where there is none. Shape (n,)."""
+
+    def add(self, rows: Rows) -> None:
+        """Store rows that are not there yet."""
+
+    def drop(self) -> None:
+        """Free everything."""
+
+    def __len__(self) -> int:
+        """How many identities are stored."""
+
+
+def identity_rows(imeis: list[int], device_us: list[int], digests: list[bytes], contents: list[int]) -> Rows:
+    """Rows of valid events: IMEIs as numbers, 16-byte digests, contents of 64 bits (0 is taken as 1: 0 means none)."""
+    rows = np.empty((len(imeis), WORDS), np.uint64)
+    halves = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
+    rows[:, 0] = (np.array(imeis, np.uint64) << np.uint64(13)) | (halves[:, 0] & np.uint64(0x1FFF)) | np.uint64(1 << 63)
+    rows[:, 1] = np.array(device_us, np.int64).view(np.uint64)
+    rows[:, 2] = halves[:, 1]
+    rows[:, 3] = np.maximum(np.array(contents, np.uint64), np.uint64(1))
+    return rows
+
+
+def payload_rows(digests: list[bytes]) -> Rows:
+    """Rows of bytes that are no event: IMEI 0, the rest from their 24-byte digests."""
+    rows = np.ones((len(digests), WORDS), np.uint64)
+    thirds = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 3)
+    rows[:, 0] = (thirds[:, 0] & np.uint64(0x1FFF)) | np.uint64(1 << 63)
+    rows[:, 1] = thirds[:, 1]
+    rows[:, 2] = thirds[:, 2]
+    return rows
+
+
+class IdentityWindow:
+    """The generations of one partition, newest last."""
+
+    def __init__(self, horizon_us: int, make_generation: Callable[[int], Generation]) -> None:
+        self._span_us = max(1, horizon_us // SPANS_PER_HORIZON)
+        self._make = make_generation
+        self._generations: dict[int, Generation] = {}
+        self.stream_time_us = 0
+
+    def __len__(self) -> int:
+        return sum(len(generation) for generation in self._generations.values())
+
+    def judge(self, rows: Rows) -> Verdicts:
+        """One verdict a row, in order; changes nothing. A row's earlier twin may be in the window or in `rows`."""
+        known = np.zeros(len(rows), np.uint64)
+        for generation in self._generations.values():
+            known = np.where(known == 0, generation.find(rows), known)
+        first = _first_of_each(rows)
+        known = np.where(known == 0, np.where(first == np.arange(len(rows)), known, rows[first, 3]), known)
+        verdicts = np.where(known == rows[:, 3], np.uint8(Verdict.DUPLICATE), np.uint8(Verdict.CONFLICT))
+        verdicts[known == 0] = Verdict.UNIQUE
+        return verdicts
+
+    def add(self, rows: Rows, stream_time_us: int) -> None:
+        """Remember rows that were unique, as arrived at `stream_time_us`, and forget what is past the horizon."""
+        self.advance(stream_time_us)
+        span = stream_time_us // self._span_us
+        if len(rows) and span >= self.stream_time_us // self._span_us - SPANS_PER_HORIZON:
+            generation = self._generations.get(span)
+            if generation is None:
+                generation = self._generations[span] = self._make(span)
+            generation.add(rows)
+
+    def advance(self, stream_time_us: int) -> None:
+        """Let time pass (it never goes back) and drop the generations that are older than the horizon as a whole."""
+        self.stream_time_us = max(self.stream_time_us, stream_time_us)
+        oldest = self.stream_time_us // self._span_us - SPANS_PER_HORIZON
+        for span in [span for span in self._generations if span < oldest]:
+            self._generations.pop(span).drop()
+
+    def drop(self) -> None:
+        """Free everything."""
+        for generation in self._generations.values():
+            generation.drop()
+        self._generations.clear()
+
+
+def _first_of_each(rows: Rows) -> npt.NDArray[np.intp]:
+    """For each row the index of the first row of the same identity (itself, mostly)."""
+    order = np.lexsort((rows[:, 1], rows[:, 0], rows[:, 2]))  # stable: equal rows stay in order of arrival
+    ordered = rows[order, :3]
+    begins = np.ones(len(rows), bool)
+    begins[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    first = np.empty(len(rows), np.intp)
+    first[order] = order[begins][np.cumsum(begins) - 1]
+    return first
