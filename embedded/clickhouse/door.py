@@ -1,0 +1,196 @@
+"""The door: ClickHouse's HTTP interface in front of the engine."""
+
+import asyncio
+import hmac
+import tempfile
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from embedded.clickhouse.body import Body
+from embedded.clickhouse.connection import Setup
+from embedded.clickhouse.engine import Engine
+from embedded.clickhouse.errors import ClickHouseError, error
+from embedded.clickhouse.replies import Reply, error_response
+from embedded.clickhouse.request import DEFAULT_FORMAT, Ask, Credentials, ask, credentials
+from embedded.clickhouse.rows import Rows
+from embedded.clickhouse.statement import Statement, parse
+
+# A server sends a result's headers when this much of it is there: until then, an error can still have its status.
+_HELD_BACK_BYTES = 1 << 20
+_SPOOL_BYTES = 8 << 20
+_MAX_QUERY_SIZE = 262_144
+
+_NO_SUCH_PATH = """There is no handle {path}
+
+Use / or /ping for health checks.
+Or /replicas_status for more sophisticated health checks.
+
+Send queries from your program with POST method or GET /?query=...
+"""
+
+
+@dataclass(frozen=True)
+class Access:
+    """The one user; without a password everybody may enter under that name."""
+
+    user: str = "default"
+    password: str = ""
+
+    def check(self, who: Credentials) -> None:
+        """Raise ClickHouseError when these are not the right ones."""
+        right_user = hmac.compare_digest(who.user.encode(), self.user.encode())
+        right_password = not self.password or hmac.compare_digest(who.password.encode(), self.password.encode())
+        if right_user and right_password:
+            return
+        name = "AUTHENTICATION_FAILED" if who.given else "REQUIRED_PASSWORD"
+        raise error(
+            name,
+            f"{who.user}: Authentication failed: password is incorrect, or there is no user with such name.",
+        )
+
+
+class Door:
+    """Answers requests."""
+
+    def __init__(self, engine: Engine, access: Access) -> None:
+        self._engine = engine
+        self._access = access
+        self._running: dict[str, bool] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closing = False
+
+    async def drain(self, grace_s: float) -> None:
+        """Take nothing new, stop queries, and give inserts and other statements `grace_s` seconds to end."""
+        self._closing = True
+        for query_id in [query_id for query_id, may_be_stopped in self._running.items() if may_be_stopped]:
+            await self._engine.kill(query_id)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """One request, whatever it is."""
+        path = request.path
+        if path in {"/ping", "/replicas_status"} or (path == "/" and _is_health_check(request)):
+            return web.Response(text="Ok.\n", content_type="text/html")
+        if path not in {"/", "/query"}:
+            return web.Response(status=404, text=_NO_SUCH_PATH.format(path=path))
+        try:
+            return await self._query(request)
+        except ClickHouseError as problem:
+            return error_response(problem, self._engine)
+
+    async def _query(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.method not in {"GET", "HEAD", "POST"}:
+            raise error("NOT_IMPLEMENTED", f"Unsupported method {request.method}")
+        self._access.check(credentials(request.query, request.headers))
+        asked = ask(request.query.items(), request.headers)
+        query_id = asked.query_id or str(uuid.uuid4())
+        if query_id in self._running:
+            raise error("QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING", f"Query with id = {query_id} is already running")
+        if self._closing:
+            raise error("ABORTED", "Server is shutting down")
+        self._running[query_id] = False
+        self._idle.clear()
+        try:
+            return await self._answer(request, asked, query_id)
+        finally:
+            del self._running[query_id]
+            if not self._running:
+                self._idle.set()
+
+    async def _answer(self, request: web.BaseRequest, asked: Ask, query_id: str) -> web.StreamResponse:
+        _continue(request)
+        read_only = request.method != "POST"
+        body = Body(request, packed_blocks=asked.packed_blocks_in)
+        try:
+            statement = await _statement(asked, body)
+            if read_only and not statement.reads_only:
+                raise error(
+                    "READONLY",
+                    "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. "
+                    "You should use method POST for modifying queries.",
+                )
+        except ClickHouseError as problem:
+            return error_response(problem, self._engine, query_id)
+        setup = Setup(query_id, asked.database, asked.settings, asked.parameters, read_only)
+        if statement.kind == "insert":
+            format_name = statement.format or asked.default_format or "Values"
+            reply = Reply(request, self._engine, asked, query_id, format_name)
+            try:
+                summary = await self._engine.insert(statement, format_name, body.pieces(statement.data), setup)
+            except ClickHouseError as problem:
+                return await reply.fail(problem)
+            return reply.whole(b"", summary)
+        format_name = asked.default_format or DEFAULT_FORMAT
+        reply = Reply(request, self._engine, asked, query_id, statement.format or format_name)
+        try:
+            if statement.kind == "other":
+                return reply.whole(*await self._engine.run(statement, format_name, setup))
+            self._running[query_id] = True
+            rows = await self._engine.rows(statement, format_name, setup)
+            try:
+                return await _send(rows, reply, whole=asked.wait_end_of_query)
+            finally:
+                await rows.close()
+        except ClickHouseError as problem:
+            return await reply.fail(problem)
+
+
+def _is_health_check(request: web.BaseRequest) -> bool:
+    return request.method in {"GET", "HEAD"} and "query" not in request.query and not request.can_read_body
+
+
+def _continue(request: web.BaseRequest) -> None:
+    """Say to go on: curl waits for this before it sends a large body."""
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def _statement(asked: Ask, body: Body) -> Statement:
+    """
+    The statement: the URL's query, the body's text, or both behind each other, as a server joins them.
+
+    An INSERT's data stays in the body; what was read of it with the statement is `Statement.data`.
+    """
+    of_url = asked.query.encode("utf-8", "surrogateescape")
+    if of_url.strip():
+        statement = parse(of_url)
+        if statement.kind == "insert":
+            return statement
+    limit = int(asked.settings.get("max_query_size", _MAX_QUERY_SIZE))
+    beginning, complete = await body.beginning(limit + 1)
+    text = of_url + b"\n" + beginning if of_url.strip() and beginning.strip() else of_url.strip() or beginning
+    statement = parse(text)
+    if statement.kind == "insert":
+        body.skip(len(beginning))
+        return statement
+    if statement.word == "INSERT" and of_url.strip() and beginning.strip() and b"SELECT" not in of_url.upper():
+        # Data behind an INSERT that names no format.
+        return Statement("insert", "INSERT", of_url, None, b"", b"", of_url)
+    if not complete or len(text) > limit:
+        raise error("SYNTAX_ERROR", f"Syntax error: Max query size exceeded: it is {limit} bytes (max_query_size)")
+    return statement
+
+
+async def _send(rows: Rows, reply: Reply, *, whole: bool) -> web.StreamResponse:
+    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as held:
+        size = 0
+        while (whole or size < _HELD_BACK_BYTES) and (data := await rows.read()):
+            size += held.write(data)
+        held.seek(0)
+        if size < _HELD_BACK_BYTES:
+            beyond, summary = await rows.result()
+            return reply.whole(held.read() + beyond, summary)
+        summary = (await rows.result())[1] if whole else await rows.progress()
+        await reply.begin(summary)
+        while data := held.read(_HELD_BACK_BYTES):
+            await reply.write(data)
+    while data := await rows.read():
+        await reply.write(data)
+    await rows.result()
+    return await reply.end()

@@ -1,0 +1,194 @@
+"""The engine: chdb on one data directory, each statement on a connection of its own.
+
+chdb's settings belong to a connection, and a connection costs 0.4 ms: so every statement gets a fresh one, and what a
+request sets cannot outlive it. Rows come through a pipe that the engine writes with `INTO OUTFILE`: the bytes are those
+that ClickHouse writes in any format, header and footer included, and a slow reader holds the engine back instead of
+filling the memory (chdb's own streaming formats each chunk as if it were a whole result).
+
+Statements block, so they run in threads; inserts have threads of their own, which slow queries cannot take.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import chdb
+
+from embedded.clickhouse.connection import (
+    DOOR_ID_COLUMN,
+    Insert,
+    Setup,
+    Summary,
+    execute,
+    guarded,
+    prepare,
+    stream,
+)
+from embedded.clickhouse.errors import ClickHouseError
+from embedded.clickhouse.lanes import Lane
+from embedded.clickhouse.rows import Rows
+from embedded.clickhouse.statement import Statement, kill_by_door_id, quote
+
+# What a server has and chdb has not, or the other way round.
+_LIKE_A_SERVER = {
+    "implicit_select": "0",
+    "allow_introspection_functions": "0",
+    # The rows are stored when the answer is given, not some time later.
+    "async_insert": "0",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds: statements at once, how long one waits for its turn, and bytes of memory (0: the engine's default)."""
+
+    queries: int = 16
+    inserts: int = 16
+    wait_s: float = 10
+    memory_bytes: int = 0
+
+
+class Engine:
+    """The one engine of this process; raises ClickHouseError when the directory cannot be opened."""
+
+    def __init__(self, directory: Path, limits: Limits) -> None:
+        self._path = str(directory / "clickhouse")
+        self._baseline = dict(_LIKE_A_SERVER)
+        if limits.memory_bytes:
+            # Below the bound of all together, so that the one query at fault fails first.
+            self._baseline["max_memory_usage"] = str(limits.memory_bytes * 4 // 5)
+        config = _write_config(directory / "engine.xml", limits)
+        self._keeper = guarded(chdb.connect, f"{self._path}?config-file={config}")
+        self._queries = Lane("query", limits.queries, limits.wait_s)
+        self._inserts = Lane("insert", limits.inserts, limits.wait_s)
+        self._control = ThreadPoolExecutor(1, "control")
+        self.version, self.timezone, self.display_name = self._ask("SELECT version(), timezone(), hostName()")[0]
+        formats = self._ask("SELECT name, content_type FROM system.formats WHERE is_output")
+        self.content_types = dict(formats)
+
+    async def rows(self, statement: Statement, format_name: str, setup: Setup) -> Rows:
+        """Start a query with a result that may be large; the `Rows` must be closed."""
+        release = await self._queries.enter()
+
+        async def start(sink: int) -> tuple[bytes, Summary]:
+            try:
+                return await self._queries.call(self._stream, statement, format_name, setup, sink)
+            finally:
+                release()
+
+        return Rows(start, lambda: self.kill(setup.query_id), lambda: self.progress(setup.query_id))
+
+    async def run(self, statement: Statement, format_name: str, setup: Setup) -> tuple[bytes, Summary]:
+        """Run a statement whose result is small; it goes on when the caller is cancelled."""
+        if statement.word == "KILL":
+            sql = kill_by_door_id(statement, DOOR_ID_COLUMN.encode())
+            return await asyncio.wrap_future(self._control.submit(self._run, sql, format_name, setup))
+        release = await self._queries.enter()
+        done = asyncio.ensure_future(self._queries.call(self._run, statement.text, format_name, setup))
+        done.add_done_callback(lambda _: release())
+        return await asyncio.shield(done)
+
+    async def insert(
+        self, statement: Statement, format_name: str, pieces: AsyncIterator[tuple[bytes, bool]], setup: Setup
+    ) -> Summary:
+        """
+        Store what the pieces hold: bytes in that format, each with a flag for the last one.
+
+        The rows are stored when this returns. When the pieces or the data fail nothing is stored, but for blocks of
+        a million rows that were already complete: as with a server.
+        """
+        data, last = await anext(pieces)  # before the place is taken: a small insert is here whole by then
+        release = await self._inserts.enter()
+        call = self._inserts.call
+        try:
+            if last:
+                return await asyncio.shield(call(self._insert_whole, statement, format_name, setup, data))
+            insert = await asyncio.shield(call(self._begin, statement, format_name, setup))
+            try:
+                while not last:
+                    await asyncio.shield(call(insert.append, data))
+                    data, last = await anext(pieces)
+                # From here on the outcome is the engine's: a client that goes away no longer changes it.
+                return await asyncio.shield(call(insert.finish, data))
+            except BaseException:
+                self._inserts.submit(insert.abandon)
+                raise
+        finally:
+            release()
+
+    async def kill(self, query_id: str) -> None:
+        """Ask the engine to stop a statement; returns without waiting for its end."""
+        text = f"KILL QUERY WHERE {DOOR_ID_COLUMN} = {quote(query_id)} ASYNC"
+        with suppress(ClickHouseError):
+            await self._ask_later(text)
+
+    async def progress(self, query_id: str) -> Summary:
+        """What a running statement has read so far."""
+        columns = "read_rows, read_bytes, total_rows_approx, toUInt64(elapsed * 1e9)"
+        where = f"{DOOR_ID_COLUMN} = {quote(query_id)}"
+        found = await self._ask_later(f"SELECT {columns} FROM system.processes WHERE {where}")  # noqa: S608 - quoted
+        if not found:
+            return Summary()
+        rows, size, total, elapsed_ns = map(int, found[0])
+        return Summary(read_rows=rows, read_bytes=size, total_rows_to_read=total, elapsed_ns=elapsed_ns)
+
+    def close(self) -> None:
+        """Wait for the statements that still run, then end the engine."""
+        self._queries.close()
+        self._inserts.close()
+        self._control.shutdown()
+        self._keeper.close()
+
+    def _connect(self, setup: Setup) -> Any:
+        connection = chdb.connect(self._path)
+        try:
+            prepare(connection, setup, self._baseline)
+        except ClickHouseError:
+            connection.close()
+            raise
+        return connection
+
+    def _run(self, sql: bytes, format_name: str, setup: Setup) -> tuple[bytes, Summary]:
+        connection = self._connect(setup)
+        try:
+            return execute(connection, sql, format_name)
+        finally:
+            connection.close()
+
+    def _stream(self, statement: Statement, format_name: str, setup: Setup, sink: int) -> tuple[bytes, Summary]:
+        try:
+            connection = self._connect(setup)
+            try:
+                return stream(connection, statement, format_name, sink)
+            finally:
+                connection.close()
+        finally:
+            os.close(sink)
+
+    def _begin(self, statement: Statement, format_name: str, setup: Setup) -> Insert:
+        return Insert(self._connect(setup), statement, format_name)
+
+    def _insert_whole(self, statement: Statement, format_name: str, setup: Setup, data: bytes) -> Summary:
+        insert = self._begin(statement, format_name, setup)
+        try:
+            return insert.finish(data)
+        finally:
+            insert.abandon()
+
+    def _ask(self, sql: str) -> list[list[str]]:
+        text: str = guarded(self._keeper.query, sql, "TSV").bytes().decode()
+        return [line.split("\t") for line in text.splitlines()]
+
+    async def _ask_later(self, sql: str) -> list[list[str]]:
+        return await asyncio.wrap_future(self._control.submit(self._ask, sql))
+
+
+def _write_config(file: Path, limits: Limits) -> Path:
+    memory = f"<max_server_memory_usage>{limits.memory_bytes}</max_server_memory_usage>" if limits.memory_bytes else ""
+    file.write_text(f"<clickhouse>{memory}</clickhouse>\n")
+    return file

@@ -1,0 +1,70 @@
+"""A running query's result, read through a pipe as the engine writes it."""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from embedded.clickhouse.connection import Summary
+
+_PIPE_BYTES = 1 << 20
+_F_SETPIPE_SZ: int | None = getattr(fcntl, "F_SETPIPE_SZ", None)
+
+
+class Rows:
+    """
+    The result of a query that `start` begins, given the pipe's end to write to (which it must close).
+
+    `kill` ends the query early; `progress` tells what it has read so far.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[int], Coroutine[Any, Any, tuple[bytes, Summary]]],
+        kill: Callable[[], Awaitable[None]],
+        progress: Callable[[], Awaitable[Summary]],
+    ) -> None:
+        self.progress = progress
+        self._kill = kill
+        self._source, sink = os.pipe()
+        os.set_blocking(self._source, False)
+        if _F_SETPIPE_SZ is not None:
+            with suppress(OSError):  # more than this user may have: the default serves
+                fcntl.fcntl(sink, _F_SETPIPE_SZ, _PIPE_BYTES)
+        self._outcome = asyncio.ensure_future(start(sink))
+
+    async def read(self) -> bytes:
+        """The next bytes, at most 1 MiB; none at the end, be it good or bad: `result` tells."""
+        while True:
+            try:
+                return os.read(self._source, _PIPE_BYTES)
+            except BlockingIOError:
+                await self._readable()
+
+    async def result(self) -> tuple[bytes, Summary]:
+        """After the last bytes: bytes that did not go through the pipe, and the summary; raises ClickHouseError."""
+        return await asyncio.shield(self._outcome)
+
+    async def close(self) -> None:
+        """End the query if it still runs."""
+        os.close(self._source)
+        if not self._outcome.done():
+            await self._kill()
+        # Nobody asks any more: the outcome of an ended query is not an unheeded failure.
+        self._outcome.add_done_callback(lambda outcome: outcome.cancelled() or outcome.exception())
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        ready = loop.create_future()
+        loop.add_reader(self._source, _settle, ready)
+        try:
+            await ready
+        finally:
+            loop.remove_reader(self._source)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

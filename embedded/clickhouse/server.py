@@ -1,0 +1,127 @@
+"""The process: lock, port, engine and door, from start to graceful end."""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from aiohttp import web
+
+from embedded.clickhouse.door import Access, Door
+from embedded.clickhouse.engine import Engine, Limits
+from embedded.clickhouse.errors import ClickHouseError
+from runtime.errors import Problem
+
+GRACE_S = 20
+_KEEP_ALIVE_S = 75
+_BACKLOG = 512
+
+
+async def serve(
+    data_dir: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8123,
+    access: Access | None = None,
+    memory_bytes: int | None = None,
+    stop: asyncio.Event,
+    ready: Callable[[str], None] = lambda _: None,
+    grace_s: float = GRACE_S,
+) -> None:
+    """
+    Serve until `stop` is set; `ready` gets one line when connections are accepted.
+
+    `memory_bytes`: most memory of all statements together (default: half of the machine's).
+
+    After `stop`, running inserts have `grace_s` seconds to end; queries are stopped. Raises Problem when the port, the
+    directory or the engine cannot be had.
+    """
+    with _locked(data_dir), _listening(host, port) as listener:
+        engine = await asyncio.to_thread(_open, data_dir, Limits(memory_bytes=memory_bytes or _half_of_memory()))
+        door = Door(engine, access or Access())
+        server = web.Server(
+            door.handle,
+            handler_cancellation=True,
+            auto_decompress=False,
+            access_log=None,
+            keepalive_timeout=_KEEP_ALIVE_S,
+        )
+        listening = await asyncio.get_running_loop().create_server(server, sock=listener, backlog=_BACKLOG)
+        try:
+            address = f"http://{_shown(host)}:{listener.getsockname()[1]}"
+            ready(f"ClickHouse {engine.version} ready on {address} (data in {data_dir})")
+            await stop.wait()
+        finally:
+            listening.close()
+            await door.drain(grace_s)
+            await server.shutdown(1)
+            await asyncio.to_thread(engine.close)
+
+
+def _open(data_dir: Path, limits: Limits) -> Engine:
+    try:
+        return Engine(data_dir, limits)
+    except ClickHouseError as problem:
+        raise Problem(
+            f"ClickHouse cannot open {data_dir} ({problem.text})",
+            "end the other process that uses it, or give this one another data directory",
+        ) from None
+    except OSError as problem:
+        raise _unusable(data_dir, problem) from None
+
+
+@contextlib.contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    """Hold the directory: the engine in it belongs to one process; the lock goes with the process, however it ends."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = (data_dir / "lock").open("a+")
+    except OSError as problem:
+        raise _unusable(data_dir, problem) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise Problem(
+                f"{data_dir} is in use by another ClickHouse (process {lock.read().strip() or 'unknown'})",
+                "end that process, or give this one another data directory",
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(_BACKLOG)
+        except OSError as problem:
+            raise Problem(
+                f"port {port} on {host} cannot be had for ClickHouse ({problem.strerror or problem})",
+                "end what listens there, or choose another port",
+            ) from None
+        yield listener
+
+
+def _unusable(data_dir: Path, problem: OSError) -> Problem:
+    remedy = "free some space there" if problem.errno == errno.ENOSPC else "give a directory that may be written to"
+    return Problem(f"{data_dir} cannot be used for ClickHouse's data ({problem.strerror or problem})", remedy)
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _half_of_memory() -> int:
+    """Half of the machine's memory: a query that wants more fails, and the machine stays usable."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -1,0 +1,226 @@
+"""What a SQL text asks for, as far as the door must know: rows, an insert's data, or anything else.
+
+The text is never understood further than that: the engine judges it. A text that this module does not recognise goes
+to the engine as it is, so its mistakes are reported in the engine's words.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from embedded.clickhouse.errors import error
+
+_TOKEN = re.compile(
+    rb"""
+      (?P<blank>  [\s\x00]+ | --[^\n]* | \#[ !][^\n]* | /\*.*?\*/ )
+    | (?P<string> '(?:[^'\\]|\\.|'')*' )
+    | (?P<name>   `(?:[^`\\]|\\.|``)*` | "(?:[^"\\]|\\.|"")*" )
+    | (?P<doc>    \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ )
+    | (?P<word>   [A-Za-z_][\w$]* )
+    | (?P<number> [0-9][\w.]* )
+    | (?P<open>   [(\[{] )
+    | (?P<close>  [)\]}] )
+    | (?P<mark>   . )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_SETTINGS_FOLLOW = re.compile(rb"\s*SETTINGS\s+\w+\s*=", re.IGNORECASE)
+_SETTING = re.compile(rb"\s*,?\s*\w+\s*=\s*(?:'(?:[^'\\]|\\.|'')*'|[-+\w.]+)")
+# ClickHouse skips blanks to the end of the line that ends an INSERT's head, and one line end.
+_HEAD_END = re.compile(rb"[ \t\f]*;?[ \t\f]*\r?\n?")
+
+_ROWS = {"SELECT", "WITH", "FROM", "("}
+_READING = _ROWS | {"SHOW", "DESCRIBE", "DESC", "EXISTS", "EXPLAIN", "CHECK", "SET", "USE"}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """
+    One statement, taken apart.
+
+    `kind`: `rows` gives a result that may be large; `insert` has its data beside it; `other` is everything else.
+    `word`: the first keyword, upper case (`(` counts as one).
+    `head`: the SQL without FORMAT clause and data; `tail`: what followed the FORMAT clause (a SETTINGS clause).
+    `format`: the format that the text names, or None; for `VALUES` it is `Values`.
+    `data`: what followed the head of an insert in the given text.
+    `text`: the SQL as it came (of an insert: up to its data).
+    """
+
+    kind: Literal["rows", "insert", "other"]
+    word: str
+    head: bytes
+    format: str | None
+    tail: bytes
+    data: bytes
+    text: bytes
+
+    @property
+    def reads_only(self) -> bool:
+        """Whether a server allows it for GET, as far as the keyword tells."""
+        return self.kind != "insert" and self.word in _READING and b"INSERT" not in _first_words(self.text)
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str
+    text: bytes
+    start: int
+    end: int
+
+    def is_word(self, *words: bytes) -> bool:
+        return self.kind == "word" and self.text.upper() in words
+
+
+def parse(text: bytes) -> Statement:
+    """
+    Take one statement apart; `text` may be the beginning only when it is an INSERT with data.
+
+    Raises ClickHouseError for several statements in one text, an empty text, and files of the client's side.
+    """
+    tokens = _tokens(text)
+    first = next(tokens, None)
+    if first is None:
+        raise error("SYNTAX_ERROR", "Syntax error: Empty query")
+    word = first.text.decode("ascii", "replace").upper() if first.kind in {"word", "open"} else ""
+    if word == "INSERT":
+        return _insert(text, tokens)
+    return _query(text, word, [first, *tokens])
+
+
+def quote(value: str) -> str:
+    """A string literal."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def quote_name(name: str) -> str:
+    """An identifier, quoted."""
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def kill_by_door_id(statement: Statement, column: bytes) -> bytes:
+    """A `KILL QUERY` text in which `query_id` is `column`: the engine gives queries ids of its own."""
+    pieces: list[bytes] = []
+    at = 0
+    for token in _tokens(statement.text):
+        if token.is_word(b"QUERY_ID"):
+            pieces += [statement.text[at : token.start], column]
+            at = token.end
+    return b"".join(pieces) + statement.text[at:]
+
+
+def _tokens(text: bytes, start: int = 0) -> Iterator[_Token]:
+    for found in _TOKEN.finditer(text, start):
+        kind = str(found.lastgroup)
+        if kind == "tag":
+            kind = "doc"
+        if kind != "blank":
+            yield _Token(kind, found.group(), found.start(), found.end())
+
+
+def _top_level(tokens: Iterator[_Token]) -> Iterator[_Token]:
+    """The tokens outside of all brackets, each bracket pair reduced to its opening one."""
+    depth = 0
+    for token in tokens:
+        if token.kind == "close":
+            depth = max(0, depth - 1)
+        elif depth == 0 or token.kind == "open":
+            if depth == 0:
+                yield token
+            depth += token.kind == "open"
+
+
+def _query(text: bytes, word: str, tokens: list[_Token]) -> Statement:
+    outer = list(_top_level(iter(tokens)))
+    end = _end(text, outer)
+    outer = [token for token in outer if token.end <= end]
+    if any(a.is_word(b"INTO") and b.is_word(b"OUTFILE") for a, b in pairwise(outer)):
+        raise error("INTO_OUTFILE_NOT_ALLOWED", "INTO OUTFILE is not allowed")
+    rows = word in _ROWS and not any(token.is_word(b"INSERT") for token in outer)
+    at = _format_clause(outer)
+    if at is None:
+        return Statement("rows" if rows else "other", word, text[:end], None, b"", b"", text[:end])
+    name = outer[at + 1]
+    return Statement(
+        "rows" if rows else "other",
+        word,
+        text[: outer[at].start],
+        _plain(name),
+        text[name.end : end],
+        b"",
+        text[:end],
+    )
+
+
+def _end(text: bytes, outer: list[_Token]) -> int:
+    """Where the one statement ends: at its semicolon, or with the text."""
+    for i, token in enumerate(outer):
+        if token.text == b";":
+            if any(later.text != b";" for later in outer[i + 1 :]):
+                raise error("SYNTAX_ERROR", "Syntax error (Multi-statements are not allowed)")
+            return token.start
+    return len(text)
+
+
+def _format_clause(outer: list[_Token]) -> int | None:
+    """The place of the last `FORMAT name` that ends the statement, or stands before its SETTINGS."""
+    for at in range(len(outer) - 2, -1, -1):
+        after = outer[at + 2 : at + 3]
+        ends = not after or after[0].is_word(b"SETTINGS")
+        if outer[at].is_word(b"FORMAT") and outer[at + 1].kind in {"word", "name"} and ends:
+            return at
+    return None
+
+
+def _insert(text: bytes, tokens: Iterator[_Token]) -> Statement:
+    outer = _top_level(tokens)
+    seen: list[_Token] = []
+    for token in outer:
+        in_name = _still_naming(seen)
+        seen.append(token)
+        if in_name:
+            continue
+        if token.is_word(b"VALUES"):
+            return _data(text, text[: token.start], "Values", token.end)
+        if token.is_word(b"FORMAT"):
+            name = next(outer, None)
+            if name is None or name.kind not in {"word", "name"}:
+                break
+            return _after_format(text, token, name)
+        if token.is_word(b"FROM") and not any(t.is_word(b"SELECT", b"WITH") for t in seen):
+            raise error("UNKNOWN_TYPE_OF_QUERY", "Query has infile and was send directly to server")
+        if token.text == b";" and next(outer, None) is not None:
+            raise error("SYNTAX_ERROR", "Syntax error (Multi-statements are not allowed)")
+    return Statement("other", "INSERT", text, None, b"", b"", text)
+
+
+def _still_naming(seen: list[_Token]) -> bool:
+    """Whether the next token belongs to the table's name: a table may be called `values` or `format`."""
+    rest = [t for t in seen if not t.is_word(b"INTO", b"TABLE", b"FUNCTION")]
+    return not rest or rest[-1].text == b"."
+
+
+def _after_format(text: bytes, keyword: _Token, name: _Token) -> Statement:
+    head, end = text[: keyword.start], name.end
+    if _SETTINGS_FOLLOW.match(text, end):
+        clause_start = end
+        end += text[end:].upper().index(b"SETTINGS") + len(b"SETTINGS")
+        while found := _SETTING.match(text, end):
+            end = found.end()
+        head += text[clause_start:end]
+    return _data(text, head, _plain(name), end)
+
+
+def _data(text: bytes, head: bytes, format_name: str, end: int) -> Statement:
+    skipped = _HEAD_END.match(text, end) if format_name != "Values" else None
+    at = skipped.end() if skipped else end
+    return Statement("insert", "INSERT", head, format_name, b"", text[at:], text[:end])
+
+
+def _plain(name: _Token) -> str:
+    return name.text.decode("utf-8", "replace").strip('`"')
+
+
+def _first_words(text: bytes) -> set[bytes]:
+    return {token.text.upper() for token in _top_level(_tokens(text)) if token.kind == "word"}
