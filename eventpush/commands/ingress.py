@@ -1,0 +1,21 @@
+"""`eventpush ingress`."""
+
+import sys
+
+from eventpush.options import command_with_examples
+from ingress.server import run
+from runtime.settings import load
+
+
+@command_with_examples(
+    "ingress",
+    "eventpush ingress",
+    "EVENTPUSH_INGRESS_HOST=0.0.0.0 EVENTPUSH_INGRESS_PROCESSES=2 eventpush ingress",
+    "curl -i http://127.0.0.1:8080/healthz",
+)
+def command() -> None:
+    """Run the HTTP door: POST /api/events into telematics.raw.v1, answered 200 when Kafka has it.
+
+    SIGTERM and Ctrl-C finish what has begun, then end the process.
+    """
+    sys.exit(run(load()))

@@ -1,0 +1,21 @@
+"""`eventpush sink`."""
+
+import asyncio
+import sys
+
+from eventpush.options import command_with_examples, settings_of_a_process
+from sinks.app import run
+
+
+@command_with_examples(
+    "sink",
+    "eventpush sink",
+    "EVENTPUSH_CLICKHOUSE_URL=https://ch.example.net:8443 EVENTPUSH_CLICKHOUSE_USER=writer eventpush sink",
+    "curl -s http://127.0.0.1:9103/readyz",
+)
+def command() -> None:
+    """Run the sink: telematics.events.v1 and the dead letters into ClickHouse, each once.
+
+    It brings ClickHouse's tables up to date first. While ClickHouse is away it waits, and catches up afterwards.
+    """
+    sys.exit(asyncio.run(run(settings_of_a_process("sink"))))
