@@ -13,7 +13,7 @@ What differs from Faust's defaults, and why:
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -113,6 +113,19 @@ class BatchConsumer(driver.Consumer):
         """The batch of this partition is done: fetch the next one."""
         self.on_buffer_drop(tp)
 
+    def pause_fetching(self, tps: set[TP]) -> None:
+        """Do not even prefetch from these partitions until the next rebalance."""
+        self._thread._ensure_consumer().pause(*tps)
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        """Faust asks this of changelogs only, to restore tables event by event; to it they are empty.
+
+        The lanes restore their state themselves, in bulk: Faust's way is slow, swallows errors, and waits for ever when
+        a changelog ends in a transaction's control record.
+        """
+        earliest: Mapping[TP, int] = await self.earliest_offsets(*partitions)
+        return earliest
+
     async def _drain_messages(self, fetcher: Any) -> None:
         while not (self._stopped.is_set() or fetcher._stopped.is_set()):
             records, active = await self._wait_next_records(timeout=1.0)
@@ -185,8 +198,8 @@ class BatchApp(faust.App):
             topic_partitions=settings.topic_partitions,
             store="memory://",
             loghandlers=[],
-            stream_wait_empty=False,
-            # An agent hands its batch on at once; the lanes wait for their work themselves.
+            stream_wait_empty=False,  # an agent hands its batch on at once; the lanes wait for their work
+            recovery_consistency_check=False,  # see BatchConsumer.highwaters
             broker_session_timeout=settings.session_timeout_s,
             broker_request_timeout=max(40, settings.session_timeout_s + 1),
             cython_optimizations=False,

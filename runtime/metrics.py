@@ -73,6 +73,12 @@ INGRESS_CONNECTIONS = Level("eventpush_ingress_connections", "Open connections."
 INGRESS_KAFKA_UP = Level("eventpush_ingress_kafka_up", "Processes that are connected to Kafka.")
 INGRESS_PRODUCERS = Count("eventpush_ingress_kafka_connects", "Times that a connection to Kafka was made anew.")
 
+# --- streams ------------------------------------------------------------------------------------------------------
+STREAMS_EVENTS = Count("eventpush_streams_events", "Raw events by what came of them.", ("outcome",))
+STREAMS_BATCH_S = Spread("eventpush_streams_batch_seconds", "One batch, judged and committed.", (), _INSERT_S)
+STREAMS_BATCH_EVENTS = Spread("eventpush_streams_batch_events", "Raw events in one transaction.", (), _EVENTS)
+STREAMS_WINDOW_IDENTITIES = Level("eventpush_streams_window_identities", "Identities that the window holds.")
+
 # --- sink --------------------------------------------------------------------------------------------------------
 SINK_ROWS = Count("eventpush_sink_rows", "Rows that ClickHouse acknowledged.", ("table",))
 SINK_INSERT_S = Spread("eventpush_sink_insert_seconds", "One insert, to ClickHouse's answer.", ("table",), _INSERT_S)

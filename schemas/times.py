@@ -1,9 +1,10 @@
 """Times between text and microseconds since the epoch (UTC)."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - text without a zone is what is wanted
 _SPELLINGS = re.compile(
     r"(\d{4}-\d\d-\d\dT\d\d:\d\d):(\d\d)(?:\.(\d{1,6}))?(?:Z|[+-]00:?00)", re.ASCII
 )  # the contract's own is YYYY-MM-DDTHH:MM:SS.SSSSSS+0000; these name the same instants
@@ -31,17 +32,17 @@ def _parse_any(text: str) -> int:
     return _minute_us(match[1]) + int(match[2]) * 1_000_000 + int((match[3] or "").ljust(6, "0"))
 
 
-@lru_cache(maxsize=4096)
-def _minute_text(minute: int) -> str:
-    return datetime.fromtimestamp(minute * 60, UTC).strftime("%Y-%m-%dT%H:%M") if minute >= 0 else ""
+@lru_cache(maxsize=65_536)
+def _second_text(second: int) -> str:
+    return (_EPOCH + timedelta(seconds=second)).isoformat()
 
 
 def local(us: int) -> str:
-    """µs since the epoch (not negative) as `YYYY-MM-DDTHH:MM:SS.ffffff`, without a zone."""
-    minute, rest = divmod(us, 60_000_000)
-    return f"{_minute_text(minute)}:{rest // 1_000_000:02d}.{rest % 1_000_000:06d}"
+    """µs since the epoch as `YYYY-MM-DDTHH:MM:SS.ffffff`, without a zone."""
+    second, rest = divmod(us, 1_000_000)
+    return f"{_second_text(second)}.{rest:06d}"
 
 
 def rfc3339(us: int) -> str:
-    """µs since the epoch (not negative) as RFC 3339 in UTC with microseconds."""
+    """µs since the epoch as RFC 3339 in UTC with microseconds."""
     return local(us) + "Z"

@@ -1,0 +1,136 @@
+"""The stream stage for one partition of the raw topic: take over, then judge and commit batch by batch."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from aiokafka import TopicPartition
+from faust.types import TP
+
+from runtime import metrics
+from runtime.batches import Batch
+from runtime.settings import Settings
+from schemas import account, times, topics
+from streams.disk_generation import DiskGeneration
+from streams.judging import Judge, Judged, Output
+from streams.memory_generation import MemoryGeneration
+from streams.registry import Registry
+from streams.restoring import committed_offset, encode, reader, restore
+from streams.table import WindowTable
+from streams.transaction import Transactions
+from streams.type_topics import TypeTopics
+from streams.window import Generation, IdentityWindow
+
+_STEP_MAX_US = 60_000_000
+
+
+def advance(stream_time_us: int, latest_us: int, elapsed_us: int, *, drained: bool) -> int:
+    """The stream time after a batch whose latest arrival is `latest_us`; it never goes back.
+
+    Stream time lets identities expire, so a clock that jumps ahead must not carry it along. A partition that had been
+    read to its end (`drained`) can have become older only by what a monotonic clock says has passed since.
+    """
+    if drained and stream_time_us:
+        latest_us = min(latest_us, stream_time_us + elapsed_us + _STEP_MAX_US)
+    return max(stream_time_us, latest_us)
+
+
+class Partition:
+    """A `Processor` (see `runtime.lanes`): owns the partition's transactions and its window."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tp: TP,
+        table: WindowTable,
+        registry: Registry,
+        type_topics: TypeTopics,
+        end_offset: Callable[[], int | None],
+    ) -> None:
+        self._settings = settings
+        self._source = TopicPartition(tp.topic, tp.partition)
+        self._changelog = TopicPartition(topics.WINDOW, tp.partition)
+        self._table = table
+        self._registry = registry
+        self._type_topics = type_topics
+        self._end_offset = end_offset
+        self._transactions: Transactions | None = None
+        self._drained = False
+        self._judged_at_s = time.monotonic()
+
+    async def open(self) -> int:
+        """Fence the former owner, then see where it stopped, then read what it remembered: in this order."""
+        self._transactions = Transactions(self._settings, self._source)
+        await self._transactions.start()
+        await self._registry.loaded.wait()
+        self._window = IdentityWindow(self._settings.window_s * 1_000_000, self._make_generation)
+        self._table.put(self._source.partition, self._window)
+        async with reader(self._settings, self._source, self._changelog) as consumer:
+            consumer.pause(self._source)
+            position = await committed_offset(consumer, self._source)
+            await restore(consumer, self._changelog, self._window)
+        self._judge = Judge(
+            self._source.topic,
+            self._source.partition,
+            self._window,
+            self._registry.devices,
+            self._settings.future_skew_s * 1_000_000,
+        )
+        return position
+
+    async def process(self, batch: Batch) -> None:
+        """Judge the batch and commit its outcome; then, and only then, the window remembers it."""
+        started_s = time.perf_counter()
+        judged = self._judge.judge(batch.records)
+        stream_time_us = self._stream_time_us(judged)
+        await self._type_topics.ensure(event for event, _ in judged.events)
+        assert self._transactions is not None  # noqa: S101 - open() has been called
+        await self._transactions.commit(self._outputs(batch, judged, stream_time_us), batch.next_offset)
+        self._window.add(judged.rows, stream_time_us)
+        self._drained = (self._end_offset() or 0) <= batch.next_offset
+        _measure(judged, len(batch.records), time.perf_counter() - started_s)
+
+    async def close(self) -> None:
+        """Stop the producer and free the window."""
+        if self._transactions is not None:
+            await asyncio.shield(self._transactions.stop())
+        self._table.forget(self._source.partition)
+
+    def _make_generation(self, span: int) -> Generation:
+        if self._settings.window_store == "memory":
+            return MemoryGeneration()
+        directory: Path = self._settings.data_dir / "window" / str(self._source.partition) / str(span)
+        return DiskGeneration(directory)
+
+    def _stream_time_us(self, judged: Judged) -> int:
+        now_s = time.monotonic()
+        elapsed_us, self._judged_at_s = int((now_s - self._judged_at_s) * 1e6), now_s
+        return advance(self._window.stream_time_us, judged.latest_us, elapsed_us, drained=self._drained)
+
+    def _outputs(self, batch: Batch, judged: Judged, stream_time_us: int) -> dict[str, list[Output]]:
+        """What the batch publishes, by topic."""
+        outputs: dict[str, list[Output]] = {}
+        if judged.events:
+            outputs[topics.EVENTS] = [output for _, output in judged.events]
+        for event, output in judged.events:
+            outputs.setdefault(self._type_topics.route(event), []).append(output)
+        if judged.dead_letters:
+            outputs[topics.DEAD_LETTER] = judged.dead_letters
+        if len(judged.rows):
+            outputs[topics.WINDOW] = [Output(b"", encode(judged.rows, stream_time_us), stream_time_us // 1000)]
+        now_us = time.time_ns() // 1000
+        summary = account.BatchAccount(
+            self._source.partition, batch.first_offset, batch.next_offset, times.rfc3339(now_us), judged.counts
+        )
+        outputs[topics.ACCOUNT] = [Output(b"", account.encode(summary), now_us // 1000)]
+        return outputs
+
+
+def _measure(judged: Judged, records: int, seconds: float) -> None:
+    unique, dead = len(judged.events), len(judged.dead_letters)
+    metrics.STREAMS_EVENTS.metric.labels("unique").inc(unique)
+    metrics.STREAMS_EVENTS.metric.labels("dead_lettered").inc(dead)
+    metrics.STREAMS_EVENTS.metric.labels("duplicate").inc(records - unique - dead)
+    metrics.STREAMS_BATCH_S.metric.observe(seconds)
+    metrics.STREAMS_BATCH_EVENTS.metric.observe(records)

@@ -1,0 +1,71 @@
+"""The window's changelog: how a batch's identities are written down, and read back in bulk.
+
+A record is 8 bytes stream time (µs, little endian) and the rows of one batch, 32 bytes each.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from runtime.kafka import connection
+from runtime.settings import Settings
+from streams.window import WORDS, IdentityWindow, Rows
+
+log = structlog.get_logger()
+
+_TIME_BYTES = 8
+
+
+def encode(rows: Rows, stream_time_us: int) -> bytes:
+    """The changelog record of a batch."""
+    return stream_time_us.to_bytes(_TIME_BYTES, "little") + rows.astype("<u8", copy=False).tobytes()
+
+
+def decode(value: bytes) -> tuple[Rows, int]:
+    """Rows and stream time of a changelog record."""
+    rows = np.frombuffer(value, "<u8", offset=_TIME_BYTES).reshape(-1, WORDS)
+    return rows, int.from_bytes(value[:_TIME_BYTES], "little")
+
+
+@asynccontextmanager
+async def reader(settings: Settings, *partitions: TopicPartition) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer that reads committed records of these partitions and knows the stream stage's offsets."""
+    consumer = AIOKafkaConsumer(
+        **connection(settings),
+        group_id=settings.streams_app_id,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=8 * 2**20,
+    )
+    await consumer.start()
+    try:
+        consumer.assign(list(partitions))
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def committed_offset(consumer: AIOKafkaConsumer, source: TopicPartition) -> int:
+    """Where the group is to go on: the committed offset, or the earliest there is."""
+    committed = await consumer.committed(source)
+    if committed is not None:
+        return int(committed)
+    earliest = await consumer.beginning_offsets([source])
+    return int(earliest[source])
+
+
+async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition, window: IdentityWindow) -> None:
+    """Read the whole changelog partition into the window; what is past the horizon by then is dropped on the way."""
+    end = (await consumer.end_offsets([changelog]))[changelog]
+    await consumer.seek_to_beginning(changelog)
+    while await consumer.position(changelog) < end:
+        for records in (await consumer.getmany(changelog, timeout_ms=200)).values():
+            for record in records:
+                window.add(*decode(record.value))
+            await asyncio.sleep(0)
+    log.info("window restored", partition=changelog.partition, identities=len(window))

@@ -1,0 +1,68 @@
+"""One Kafka transaction a batch: events, dead letters, the window's changelog, the account and the input offset.
+
+Each input partition has a transactional id of its own, so that whoever takes the partition over fences the former owner
+(KIP-98): aiokafka knows no fencing by consumer group generation (KIP-447).
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.structs import OffsetAndMetadata
+
+from runtime.kafka import connection
+from runtime.settings import Settings
+from streams.judging import Output
+
+_BATCH_BYTES = 900_000  # below the brokers' usual max.message.bytes of 1 MiB
+
+
+class Transactions:
+    """The transactions of one input partition; any failure is final: the process ends and begins at the last commit."""
+
+    def __init__(self, settings: Settings, source: TopicPartition) -> None:
+        self._source = source
+        self._group = settings.streams_app_id
+        self._timeout_s = settings.transaction_timeout_s
+        self._producer = AIOKafkaProducer(
+            **connection(settings),
+            client_id=f"{settings.streams_app_id}-{source.partition}",
+            transactional_id=f"{settings.streams_app_id}-{source.partition}",
+            transaction_timeout_ms=settings.transaction_timeout_s * 1000,
+            acks="all",
+            compression_type="lz4",
+            max_batch_size=_BATCH_BYTES,
+            max_request_size=8 * 2**20,
+            linger_ms=0,
+        )
+
+    async def start(self) -> None:
+        """Fence the former owner: its open transaction is aborted before this returns."""
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Close the producer; an open transaction is left to the next owner or the broker's timeout."""
+        await self._producer.stop()
+
+    async def commit(self, outputs: Mapping[str, Iterable[Output]], next_offset: int) -> None:
+        """Publish the outputs, by topic, to the partition number of the source, and commit its offset, or nothing."""
+        async with asyncio.timeout(self._timeout_s):
+            await self._producer.begin_transaction()
+            await asyncio.gather(*(self._publish(topic, records) for topic, records in outputs.items()))
+            offsets = {self._source: OffsetAndMetadata(next_offset, "")}
+            await self._producer.send_offsets_to_transaction(offsets, self._group)
+            await self._producer.commit_transaction()
+
+    async def _publish(self, topic: str, records: Iterable[Output]) -> None:
+        builder = self._producer.create_batch()
+        for key, value, timestamp_ms in records:
+            if builder.append(key=key, value=value, timestamp=timestamp_ms) is None:
+                await self._send(builder, topic)
+                builder = self._producer.create_batch()
+                builder.append(key=key, value=value, timestamp=timestamp_ms)
+        if builder.record_count():
+            await self._send(builder, topic)
+
+    async def _send(self, builder: object, topic: str) -> None:
+        delivered = await self._producer.send_batch(builder, topic, partition=self._source.partition)
+        await delivered
