@@ -127,7 +127,7 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 
 def unreachable(settings: Settings, error: BaseException) -> Problem:
     """Kafka did not answer, or not as it should."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = (str(error).splitlines() or [type(error).__name__])[0].removeprefix(f"{type(error).__name__}: ")
     return Problem(
         f"Kafka at EVENTPUSH_KAFKA_BOOTSTRAP={settings.kafka_bootstrap} cannot be used ({reason})",
         "start it (`eventpush up` brings one along) or set the variable to where it is",

@@ -1,0 +1,64 @@
+"""Following a topic: committed records as they come, and an event as a line for people."""
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from eventpush.kafka import require_topic
+from runtime.kafka import connection
+from runtime.settings import Settings
+from runtime.topics_admin import unreachable
+
+
+async def values(settings: Settings, topic: str, *, from_beginning: bool) -> AsyncGenerator[bytes, None]:
+    """The values of the topic's committed records, without end; raises `Problem` when there is no such topic."""
+    partitions = [TopicPartition(topic, p) for p in range(await require_topic(settings, topic))]
+    try:
+        async with AIOKafkaConsumer(**connection(settings), isolation_level="read_committed") as consumer:
+            consumer.assign(partitions)
+            await (consumer.seek_to_beginning if from_beginning else consumer.seek_to_end)(*partitions)
+            async for record in consumer:
+                if record.value is not None:
+                    yield record.value
+    except (KafkaError, OSError) as error:
+        raise unreachable(settings, error) from None
+
+
+def line(value: bytes) -> str:
+    """An event, or a dead letter, in one readable line; anything else as it is."""
+    try:
+        fields = msgspec.json.decode(value, type=dict[str, Any])
+        return _dead_letter(fields) if "dead_letter_id" in fields else _event(fields)
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
+        return value.decode("utf-8", "replace")
+
+
+def _event(event: Mapping[str, Any]) -> str:
+    whose = " ".join(filter(None, (event["vehicle"], event["fleet"], event["driver"]))) or "-"
+    where = f"{event['latitude']:.5f},{event['longitude']:.5f}"
+    place = " · ".join(filter(None, (event["geofence_name"], event["location"])))
+    parts = (
+        event["device_time"],
+        f"{event['event']:<14}",
+        f"{event['changes']:>6}",
+        event["imei"],
+        whose,
+        where,
+        place,
+    )
+    return _printable("  ".join(parts))
+
+
+def _dead_letter(letter: Mapping[str, Any]) -> str:
+    reasons = ", ".join(f"{reason['field']} {reason['code']}".strip() for reason in letter["reasons"])
+    parts = (letter["received_at"], letter["event"] or "-", letter["imei"] or "-", reasons, letter["payload"])
+    return _printable("  ".join(parts))
+
+
+def _printable(text: str) -> str:
+    """What came from outside must not move the terminal's cursor."""
+    return "".join(c if c.isprintable() else "�" for c in text)
