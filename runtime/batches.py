@@ -115,7 +115,7 @@ class BatchConsumer(driver.Consumer):
 
     def pause_fetching(self, tps: set[TP]) -> None:
         """Do not even prefetch from these partitions until the next rebalance."""
-        self._thread._ensure_consumer().pause(*tps)
+        self._thread._ensure_consumer().pause(*(aiokafka.TopicPartition(*tp) for tp in tps))
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
         """Faust asks this of changelogs only, to restore tables event by event; to it they are empty.

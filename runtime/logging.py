@@ -35,7 +35,11 @@ def setup(settings: Settings, process_name: str, stream: TextIO | None = None) -
     renderer: list[Processor] = (
         [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=(stream or sys.stderr).isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=(stream or sys.stderr).isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -34,13 +35,14 @@ class Worker:
 
     async def run(self, app: BatchApp, lanes: Lanes, *beside: Callable[[], Awaitable[None]]) -> int:
         """Run until stopped or broken; `beside` run for as long as the app does. Returns the exit status."""
+        await asyncio.to_thread(Path(app.conf.datadir).mkdir, parents=True, exist_ok=True)  # Faust makes the last part
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         tasks = [asyncio.create_task(self._guard(work)) for work in (app.start, lambda: _crash_of(app), *beside)]
         error = await self._over
         if error is not None:
-            log.error("worker ends", reason=repr(error))
+            log.error("worker ends", reason=repr(error), exc_info=error)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(_let_go(app, lanes, orderly=error is None), STOP_TIMEOUT_S)
         for task in tasks:
