@@ -9,6 +9,7 @@ to an error. What is not foreseen is logged and answered 503: the sender repeats
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from http import HTTPStatus
 from itertools import count
 from secrets import token_hex
@@ -52,6 +53,7 @@ class Door:
         self._receipt_prefix = token_hex(6)
         self._receipt_numbers = count(1)
         self._inflight = 0
+        self._acknowledged = metrics.INGRESS_ACK_S.metric.observe
         self.draining = False
         self._routes: dict[str, dict[str, Route]] = {
             EVENTS_PATH: {"POST": self.receive},
@@ -96,8 +98,7 @@ class Door:
             return refusal(refused, receipt_id)
         finally:
             self._inflight -= 1
-        metrics.INGRESS_EVENTS.metric.inc(len(events))
-        metrics.INGRESS_ACK_S.metric.observe((self._clock() - arrival_us) / 1_000_000)
+        self._acknowledged((self._clock() - arrival_us) / 1_000_000)
         return accepted(receipt_id)
 
     def _admit(self, request: Request) -> tuple[bool, bool]:
@@ -143,6 +144,7 @@ class Door:
         return Reply(HTTPStatus.OK, b'{"status":"ready"}')
 
 
+@lru_cache(maxsize=128)
 def _is_ndjson(content_type: str | None) -> bool:
     media_type, _, parameters = (content_type or "").partition(";")
     media_type = media_type.strip().lower()
@@ -159,6 +161,7 @@ def _is_ndjson(content_type: str | None) -> bool:
     return media_type in _NDJSON_TYPES
 
 
+@lru_cache(maxsize=128)
 def _is_gzip(encoding: str | None) -> bool:
     name = (encoding or "identity").strip().lower()
     if name not in {"identity", "gzip", "x-gzip"}:

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from aiohttp import StreamReader, web
-from aiohttp.http import HttpVersion10, RawRequestMessage
+from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from ingress.refusals import Reason, Refused, unavailable
@@ -127,11 +127,16 @@ class Connection(RequestHandler):
         keep_alive = not (reply.close or message.should_close or message.upgrade or self.server.draining)
         self.server.count(reply)
         self._write(reply, keep_alive=keep_alive, message=message)
-        await self._drain_helper()
-        return cast("web.StreamResponse", _Done(keep_alive)), False
+        if self._paused:  # the client does not read its answers: wait for it
+            await self._drain_helper()
+        return cast("web.StreamResponse", _KEEP if keep_alive else _CLOSE), False
 
     def _write(self, reply: Reply, *, keep_alive: bool, message: RawRequestMessage | None = None) -> None:
-        if self.transport is not None:
+        if self.transport is None:
+            return
+        if reply.wire and keep_alive and message is not None and message.version == HttpVersion11:
+            self.transport.write(reply.wire)
+        else:
             http_1_0 = message is not None and message.version == HttpVersion10
             head_only = message is not None and message.method == "HEAD"
             self.transport.write(encoded(reply, keep_alive=keep_alive, http_1_0=http_1_0, head_only=head_only))
@@ -142,6 +147,9 @@ class _Done:
 
     def __init__(self, keep_alive: bool) -> None:
         self.keep_alive = keep_alive
+
+
+_KEEP, _CLOSE = _Done(True), _Done(False)
 
 
 class Server(web.Server):

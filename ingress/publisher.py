@@ -130,7 +130,8 @@ class KafkaPublisher:
         size = sum(len(record.value) for record in records)
         if self._held_bytes + size > self._max_bytes:
             raise unavailable(Reason.OVERLOADED, "too many events are waiting to be stored: send it again")
-        for outcome in {self._append(record) for record in records}:
+        outcomes = {self._append(record) for record in records} if len(records) > 1 else (self._append(records[0]),)
+        for outcome in outcomes:
             failure = await outcome
             if failure is not None:
                 raise unavailable(failure, "the event could not be stored in time: send it again")
@@ -188,6 +189,8 @@ class KafkaPublisher:
             batch.settle(Reason.KAFKA_AWAY)
         else:
             metrics.INGRESS_BATCH_EVENTS.metric.observe(batch.events)
+            metrics.INGRESS_EVENTS.metric.inc(batch.events)
+            metrics.INGRESS_BYTES.metric.inc(batch.bytes)
             batch.settle(None)
         finally:
             self._held_bytes -= batch.bytes

@@ -14,7 +14,11 @@ JSON = "application/json"
 
 
 class Reply(NamedTuple):
-    """An answer; `close` ends the connection after it, `reason` is what the metrics count it under."""
+    """
+    An answer; `close` ends the connection after it, `reason` is what the metrics count it under.
+
+    `wire` is the whole answer for a connection that stays, where it is known beforehand.
+    """
 
     status: HTTPStatus
     body: bytes
@@ -22,11 +26,19 @@ class Reply(NamedTuple):
     content_type: str = JSON
     close: bool = False
     reason: str = ""
+    wire: bytes = b""
+
+
+_ACCEPTED = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
+    b"Date: %%s\r\nX-Receipt-Id: %%s\r\n\r\n%b"
+) % (len(ACCEPTED_BODY), ACCEPTED_BODY)
 
 
 def accepted(receipt_id: str) -> Reply:
     """The API's success answer."""
-    return Reply(HTTPStatus.OK, ACCEPTED_BODY, (("X-Receipt-Id", receipt_id),))
+    wire = _ACCEPTED % (_date().encode(), receipt_id.encode())
+    return Reply(HTTPStatus.OK, ACCEPTED_BODY, (("X-Receipt-Id", receipt_id),), wire=wire)
 
 
 def refusal(refused: Refused, receipt_id: str | None = None) -> Reply:

@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import Callable, Coroutine
+from functools import lru_cache
 from typing import Any
 
 import structlog
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserC
+from prometheus_client import Counter
 
 from ingress.app import Door
 from ingress.protocol import Server
@@ -70,6 +73,8 @@ async def serve(
         settings.ingress_metrics_port, {"kafka": publisher.unreachable}, host=settings.metrics_host
     )
     acceptor = await asyncio.get_running_loop().create_server(server, sock=listener)
+    gc.collect()
+    gc.freeze()  # what is here now stays: the collector need not look at it again, which took 40 ms each time
     log.info("listening", host=settings.ingress_host, port=settings.ingress_port)
     try:
         await stopped.wait()
@@ -97,7 +102,12 @@ def make_server(settings: Settings, door: Door) -> Server:
 
 
 def _count(reply: Reply) -> None:
-    metrics.INGRESS_REPLIES.metric.labels(str(reply.status.value), reply.reason).inc()
+    _counter(reply.status.value, reply.reason).inc()
+
+
+@lru_cache  # bounded by the table of reasons
+def _counter(status: int, reason: str) -> Counter:
+    return metrics.INGRESS_REPLIES.metric.labels(str(status), reason)
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:
@@ -114,6 +124,6 @@ async def _drain(settings: Settings, acceptor: asyncio.Server, server: Server) -
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(settings.ingress_drain_s):
             await server.all_closed()
-    log.info("stopped", connections_cut=len(server.connections))
+    log.info("stopped", connections_cut=server.open)
     await server.shutdown(1.0)
     return 0
