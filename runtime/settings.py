@@ -157,7 +157,7 @@ class Settings(BaseModel):
         67_108_864, description="Most bytes that one ingress process holds for Kafka; above it 503 at once."
     )
     ingress_linger_ms: Annotated[int, Field(ge=0, le=100)] = Field(
-        4,
+        2,
         description="Under load, one write to Kafka each this many milliseconds; after a pause, at once.",
     )
     ingress_publish_timeout_ms: Annotated[int, Field(ge=100, le=1_900)] = Field(

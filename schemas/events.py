@@ -47,6 +47,8 @@ class ValidEvent(msgspec.Struct, gc=False, frozen=True):
     imei: str
     device_us: int
     server_us: int
+    device_time: str  # RFC 3339
+    server_time: str
     latitude: float
     longitude: float
     location: str

@@ -19,9 +19,7 @@ def digest_of(event: ValidEvent) -> bytes:
 
 def content_of(event: ValidEvent) -> int:
     """64 bits that stand for the content."""
-    packed = pack(
-        "<qdd", event.changes, event.latitude + 0.0, event.longitude + 0.0
-    )  # -0.0 is 0.0
+    packed = pack("<qdd", event.changes, event.latitude + 0.0, event.longitude + 0.0)  # -0.0 is 0.0
     return int.from_bytes(blake2b(packed, digest_size=8).digest(), "little")
 
 

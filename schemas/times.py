@@ -5,14 +5,17 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - text without a zone is what is wanted
+_MINUTE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d", re.ASCII)
 _SPELLINGS = re.compile(
     r"(\d{4}-\d\d-\d\dT\d\d:\d\d):(\d\d)(?:\.(\d{1,6}))?(?:Z|[+-]00:?00)", re.ASCII
 )  # the contract's own is YYYY-MM-DDTHH:MM:SS.SSSSSS+0000; these name the same instants
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=65_536)
 def _minute_us(text: str) -> int:
-    """`YYYY-MM-DDTHH:MM` in µs; ValueError if there is no such minute. Cached: a batch shares few minutes."""
+    """`YYYY-MM-DDTHH:MM` in µs; ValueError if there is no such minute. Cached: a day has 1,440 of them."""
+    if not _MINUTE.fullmatch(text):
+        raise ValueError(text)
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * 1_000_000
 
 
@@ -20,7 +23,7 @@ def parse(text: str) -> int:
     """A time in UTC, in the contract's format or another spelling of it, in µs; ValueError otherwise."""
     if len(text) == 31 and text[16] == ":" and text[19] == "." and text[26:] == "+0000" and text.isascii():
         digits = text[17:19] + text[20:26]
-        if digits.isdigit() and digits < "60" and text[4::3][:2] == "--":
+        if digits < "60" and digits.isdigit():
             return _minute_us(text[:16]) + int(digits)
     return _parse_any(text)
 
@@ -33,16 +36,17 @@ def _parse_any(text: str) -> int:
 
 
 @lru_cache(maxsize=65_536)
-def _second_text(second: int) -> str:
-    return (_EPOCH + timedelta(seconds=second)).isoformat()
-
-
-def local(us: int) -> str:
-    """µs since the epoch as `YYYY-MM-DDTHH:MM:SS.ffffff`, without a zone."""
-    second, rest = divmod(us, 1_000_000)
-    return f"{_second_text(second)}.{rest:06d}"
+def minute_text(minute: int) -> str:
+    """A minute since the epoch as `YYYY-MM-DDTHH:MM`."""
+    return (_EPOCH + timedelta(minutes=minute)).isoformat()[:16]
 
 
 def rfc3339(us: int) -> str:
     """µs since the epoch as RFC 3339 in UTC with microseconds."""
-    return local(us) + "Z"
+    minute, rest = divmod(us, 60_000_000)
+    return f"{minute_text(minute)}:{rest // 1_000_000:02d}.{rest % 1_000_000:06d}Z"
+
+
+def canonical(text: str, us: int) -> str:
+    """The same as `rfc3339(us)`, made from the text that `parse` took for `us`."""
+    return text[:26] + "Z" if len(text) == 31 else rfc3339(us)

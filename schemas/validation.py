@@ -71,7 +71,18 @@ def _at_once(raw: bytes, latest_us: int) -> ValidEvent | None:
     ):
         return None
     return ValidEvent(
-        event, sent.changes, imei, device_us, server_us, latitude, longitude, sent.location, geofence, _NO_EXTRA
+        event,
+        sent.changes,
+        imei,
+        device_us,
+        server_us,
+        times.canonical(sent.device_time, device_us),
+        times.canonical(sent.server_time, server_us),
+        latitude,
+        longitude,
+        sent.location,
+        geofence,
+        _NO_EXTRA,
     )
 
 
@@ -102,12 +113,15 @@ def _rule_by_rule(raw: bytes, latest_us: int) -> ValidEvent | list[Violation]:
     if violations:
         return violations
     latitude, longitude = position(value["Coordinates"])
+    device_us, server_us = times.parse(value["Device_Time"]), times.parse(value["Server_Time"])
     return ValidEvent(
         value["Event"],
         value["Changes"],
         value["IMEI"],
-        times.parse(value["Device_Time"]),
-        times.parse(value["Server_Time"]),
+        device_us,
+        server_us,
+        times.rfc3339(device_us),
+        times.rfc3339(server_us),
         latitude,
         longitude,
         value["Location"],

@@ -13,6 +13,7 @@ from schemas import times
 from schemas.event_types import kind_of
 from schemas.events import CleanEvent, RawPosition, ValidEvent
 
+_MINUTE_US = 60_000_000
 _QUARTER_US = 900_000_000  # no zone changes its offset within a quarter of an hour
 
 
@@ -38,7 +39,8 @@ def enrich(
     """The event as it stands on the topics. `received_us`: arrival, in µs since the epoch."""
     latitude, longitude, device_us = event.latitude, event.longitude, event.device_us
     zone = tzfpy.get_tz(longitude, latitude) or "UTC"
-    offset_us, offset_text = _offset(zone, device_us // _QUARTER_US)
+    offset_minutes, offset_text = _offset(zone, device_us // _QUARTER_US)
+    local_minute = times.minute_text(device_us // _MINUTE_US + offset_minutes)
     category, severity = kind_of(event.event)
     imei_valid, tac = _imei_facts(event.imei)
     device = devices.get(event.imei, UNKNOWN_DEVICE)
@@ -47,8 +49,8 @@ def enrich(
         event.event,
         event.changes,
         event.imei,
-        times.rfc3339(device_us),
-        times.rfc3339(event.server_us),
+        event.device_time,
+        event.server_time,
         times.rfc3339(received_us),
         latitude,
         longitude,
@@ -59,7 +61,7 @@ def enrich(
         latlng_to_cell(latitude, longitude, 7),
         latlng_to_cell(latitude, longitude, 9),
         zone,
-        times.local(device_us + offset_us) + offset_text,
+        local_minute + event.device_time[16:26] + offset_text,
         imei_valid,
         tac,
         (event.server_us - device_us) // 1000,
@@ -75,14 +77,14 @@ def enrich(
 
 @lru_cache(maxsize=65_536)
 def _offset(zone: str, quarter: int) -> tuple[int, str]:
-    """The zone's offset from UTC in a quarter of an hour (counted since the epoch): in µs and as `+05:30`."""
+    """The zone's offset from UTC in a quarter of an hour (counted since the epoch): in minutes and as `+05:30`."""
     try:
         offset = datetime.fromtimestamp(quarter * 900, UTC).astimezone(ZoneInfo(zone)).utcoffset()
     except (ZoneInfoNotFoundError, OverflowError):  # a zone newer than our tzdata, or the year 10000
         offset = None
     minutes = 0 if offset is None else int(offset.total_seconds()) // 60
     sign, size = ("-", -minutes) if minutes < 0 else ("+", minutes)
-    return minutes * 60_000_000, f"{sign}{size // 60:02d}:{size % 60:02d}"
+    return minutes, f"{sign}{size // 60:02d}:{size % 60:02d}"
 
 
 @lru_cache(maxsize=262_144)

@@ -30,7 +30,7 @@ class Transactions:
             transactional_id=f"{settings.streams_app_id}-{source.partition}",
             transaction_timeout_ms=settings.transaction_timeout_s * 1000,
             acks="all",
-            compression_type="lz4",
+            compression_type="snappy",  # aiokafka's lz4 is fixed at level 9: 7 µs an event, against 0.5
             max_batch_size=_BATCH_BYTES,
             max_request_size=8 * 2**20,
             linger_ms=0,
