@@ -74,6 +74,11 @@ class Connection(RequestHandler):
         elif self._headers_timer is None and self._waiter is not None:  # idle, and a request has begun
             self._expect_headers()
 
+    @property
+    def idle(self) -> bool:
+        """Between requests: the last one answered, nothing of a next one here."""
+        return self._waiter is not None and self._headers_timer is None
+
     def _expect_headers(self) -> None:
         self._headers_timer = self._loop.call_later(self.server.header_timeout_s, self._headers_are_late)
 
@@ -187,6 +192,17 @@ class Server(web.Server):
         metrics.INGRESS_CONNECTIONS.metric.dec()
         if self.open == 0:
             self._none_open.set()
+
+    def close_idle(self) -> None:
+        """Closes the connections on which nothing is going on."""
+        for connection in self.connections:
+            if connection.idle:
+                connection.force_close()
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The open connections."""
+        return cast("list[Connection]", super().connections)
 
     async def all_closed(self) -> None:
         """Waits until no connection is open."""

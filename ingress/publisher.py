@@ -51,7 +51,7 @@ class Publisher(Protocol):
     """Where accepted events go."""
 
     async def start(self) -> None:
-        """Begins; does not wait for Kafka."""
+        """Begins: tries to connect once, and goes on trying."""
 
     async def stop(self) -> None:
         """Sends what is open, waits for what is on its way (bounded), closes."""
@@ -112,6 +112,8 @@ class KafkaPublisher:
         self._link: _Link | None = None
         self._away: str | None = "not connected yet"
         self._away_since = time.monotonic()
+        self._told = False  # that Kafka is away
+        self._tried = asyncio.Event()
         self._lanes: list[deque[_Batch]] = []
         self._new_builder: Any = None
         self._held_bytes = 0
@@ -217,6 +219,7 @@ class KafkaPublisher:
         """See `Publisher`."""
         kafka_connection(self._settings)  # what a person must mend is said now
         self._keeper = asyncio.create_task(self._keep_connected())
+        await self._tried.wait()
 
     async def _keep_connected(self) -> None:
         pause_s, longest_s = _CONNECT_PAUSE_S
@@ -226,11 +229,13 @@ class KafkaPublisher:
                     link = await self._connect()
             except Exception as error:
                 self._is_away(str(error) or type(error).__name__)
+                self._tried.set()
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, longest_s)
                 continue
             pause_s, _ = _CONNECT_PAUSE_S
             self._is_back(link)
+            self._tried.set()
             await link.broken.wait()
             self._link = None
             metrics.INGRESS_KAFKA_UP.metric.set(0)
@@ -255,8 +260,9 @@ class KafkaPublisher:
             raise
 
     def _is_away(self, why: str) -> None:
-        if self._away is None or self._new_builder is None:
+        if not self._told:
             log.warning("Kafka cannot be reached; events are refused until it can", why=why)
+            self._told = True
         if self._away is None:
             self._away_since = time.monotonic()
         self._away = why
@@ -277,6 +283,7 @@ class KafkaPublisher:
         self._new_builder = link.producer.create_batch
         self._link = link
         self._away = None
+        self._told = False
         self._flush_soon()
 
     async def _discard(self, link: _Link) -> None:

@@ -3,17 +3,17 @@
 import asyncio
 import contextlib
 import gc
-import signal
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import structlog
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserC
 from prometheus_client import Counter
 
 from ingress.app import Door
+from ingress.loop import on_stop_signals, run_loop
+from ingress.processes import run_many
 from ingress.protocol import Server
 from ingress.publisher import KafkaPublisher, Publisher
 from ingress.replies import Reply
@@ -23,22 +23,16 @@ from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+_IDLE_GRACE_S = 1.0
+
 
 def run(settings: Settings) -> int:
     """Runs the ingress until SIGTERM or SIGINT; gives the exit status. Raises `Problem`."""
     logging.setup(settings, "ingress")
     with listen(settings) as listener:
-        return run_loop(serve(settings, listener))
-
-
-def run_loop(main: Coroutine[Any, Any, int]) -> int:
-    """Runs `main` on uvloop where there is one."""
-    try:
-        import uvloop  # noqa: PLC0415 - not on every platform
-    except ImportError:
-        return asyncio.run(main)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main)
+        if settings.ingress_processes > 1:
+            return run_many(settings, listener)
+        return run_loop(serve_with_operators(settings, listener))
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -54,35 +48,49 @@ def listen(settings: Settings) -> socket.socket:
         ) from None
 
 
+async def serve_with_operators(settings: Settings, listener: socket.socket) -> int:
+    """Serves, and shows `/metrics` and health on the port for operators."""
+    publisher = KafkaPublisher(settings)
+    checks = {"kafka": publisher.unreachable}
+    operators = await health.start(settings.ingress_metrics_port, checks, host=settings.metrics_host)
+    try:
+        return await serve(settings, listener, publisher)
+    finally:
+        await health.stop(operators)
+
+
 async def serve(
     settings: Settings,
     listener: socket.socket,
-    publisher: Publisher | None = None,
+    publisher: Publisher,
+    *,
+    on_serving: Callable[[], None] = lambda: None,
     stopped: asyncio.Event | None = None,
 ) -> int:
-    """Serves on `listener` until a signal or `stopped`; gives 0 when all that was begun is finished."""
+    """
+    Serves on `listener` until a signal or `stopped`; gives 0 when all that was begun is finished.
+
+    Raises `Problem` when what the settings ask for cannot be had.
+    """
     if HttpRequestParser is not HttpRequestParserC:
         raise Problem("aiohttp's C parser is not loaded", "install its wheel; AIOHTTP_NO_EXTENSIONS must not be set")
     stopped = stopped or asyncio.Event()
-    _stop_on_signals(stopped.set)
-    publisher = publisher or KafkaPublisher(settings)
-    await publisher.start()
+    on_stop_signals(stopped.set)
     door = Door(settings, publisher)
     server = make_server(settings, door)
-    operators = await health.start(
-        settings.ingress_metrics_port, {"kafka": publisher.unreachable}, host=settings.metrics_host
-    )
-    acceptor = await asyncio.get_running_loop().create_server(server, sock=listener)
-    gc.collect()
-    gc.freeze()  # what is here now stays: the collector need not look at it again, which took 40 ms each time
-    log.info("listening", host=settings.ingress_host, port=settings.ingress_port)
+    await publisher.start()
     try:
+        acceptor = await asyncio.get_running_loop().create_server(server, sock=listener)
+        gc.collect()
+        gc.freeze()  # what is here now stays: the collector need not look at it again, which took 40 ms each time
+        log.info("listening", host=settings.ingress_host, port=settings.ingress_port)
+        on_serving()
         await stopped.wait()
         door.draining = True
-        return await _drain(settings, acceptor, server)
+        await _drain(settings, acceptor, server)
     finally:
         await publisher.stop()
-        await health.stop(operators)
+    return 0
 
 
 def make_server(settings: Settings, door: Door) -> Server:
@@ -110,20 +118,16 @@ def _counter(status: int, reason: str) -> Counter:
     return metrics.INGRESS_REPLIES.metric.labels(str(status), reason)
 
 
-def _stop_on_signals(stop: Callable[[], None]) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # not the main thread: a test
-            loop.add_signal_handler(number, stop)
-
-
-async def _drain(settings: Settings, acceptor: asyncio.Server, server: Server) -> int:
+async def _drain(settings: Settings, acceptor: asyncio.Server, server: Server) -> None:
     """Accepts no more; every answer now ends its connection; idle ones are closed; the rest has `drain_s`."""
     acceptor.close()
     server.draining = True
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(settings.ingress_drain_s):
+            # Whoever sends within this pause is told that the connection ends; closing at once could cross a request.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(server.all_closed(), _IDLE_GRACE_S)
+            server.close_idle()
             await server.all_closed()
     log.info("stopped", connections_cut=server.open)
     await server.shutdown(1.0)
-    return 0
