@@ -29,6 +29,11 @@ from faust.types.tuples import Message
 from runtime.kafka import connection
 from runtime.settings import Settings
 
+_BUSY_WAIT_S = 0.01
+#: aiokafka has one fetch a broker under way, and a partition that is not in it has to wait until it returns.
+_FETCH_WAIT_MS = 50
+_IDLE_WAIT_S = 1.0
+
 
 class Record(Protocol):
     """One record, as aiokafka's parser makes it (`aiokafka/record/_crecords/default_records.pyx`)."""
@@ -94,7 +99,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             isolation_level="read_committed",
             max_poll_records=app.max_poll_records,
             max_partition_fetch_bytes=2**20,
-            fetch_max_wait_ms=500,
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
             session_timeout_ms=settings.session_timeout_s * 1000,
             heartbeat_interval_ms=min(2000, settings.session_timeout_s * 1000 // 3),
             rebalance_timeout_ms=settings.session_timeout_s * 1000,
@@ -128,12 +133,26 @@ class BatchConsumer(driver.Consumer):
 
     async def _drain_messages(self, fetcher: Any) -> None:
         while not (self._stopped.is_set() or fetcher._stopped.is_set()):
-            records, active = await self._wait_next_records(timeout=1.0)
+            records, active = await self._next_records()
             if not self.flow_active:
                 await self._forget_fetched()
             elif records:
                 for tp, batch in self._batches(records, active):
                     await self._deliver(tp, batch)
+
+    async def _next_records(self) -> tuple[dict[TP, list[Record]], set[TP]]:
+        """What has been fetched for partitions that are not busy, and which those are.
+
+        A fetch that is under way does not hear of a partition that is released meanwhile: while one is busy it is short.
+        """
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)
+        active = set(self._get_active_partitions())
+        if not active:
+            await asyncio.sleep(_BUSY_WAIT_S)
+            return {}, active
+        wait_s = _BUSY_WAIT_S if self._buffered_partitions else _IDLE_WAIT_S
+        return await self._getmany(active_partitions=active, timeout=wait_s), active
 
     async def _forget_fetched(self) -> None:
         """A rebalance has begun: go back to the committed offsets, as Faust's own loop does."""
