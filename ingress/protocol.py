@@ -41,12 +41,13 @@ class Request:
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_headers_timer", "server")
+    __slots__ = ("_begun", "_headers_timer", "server")
 
     def __init__(self, server: "Server", **options: Any) -> None:
         super().__init__(server, **options)
         self.server = server
         self._headers_timer: asyncio.TimerHandle | None = None
+        self._begun = False  # a request's first bytes are here, its headers are not complete
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begins to wait for headers; one connection too many is told so and closed."""
@@ -69,15 +70,18 @@ class Connection(RequestHandler):
         before = self._request_count
         super().data_received(data)
         if self._request_count != before:
+            self._begun = False
             if self._headers_timer is not None:
                 self._headers_are_here()
-        elif self._headers_timer is None and self._waiter is not None:  # idle, and a request has begun
-            self._expect_headers()
+        elif self._waiter is not None and not self._begun:
+            self._begun = True
+            if self._headers_timer is None:
+                self._expect_headers()
 
     @property
     def idle(self) -> bool:
         """Between requests: the last one answered, nothing of a next one here."""
-        return self._waiter is not None and self._headers_timer is None
+        return self._waiter is not None and not self._begun
 
     def _expect_headers(self) -> None:
         self._headers_timer = self._loop.call_later(self.server.header_timeout_s, self._headers_are_late)
@@ -196,13 +200,8 @@ class Server(web.Server):
     def close_idle(self) -> None:
         """Closes the connections on which nothing is going on."""
         for connection in self.connections:
-            if connection.idle:
+            if cast("Connection", connection).idle:
                 connection.force_close()
-
-    @property
-    def connections(self) -> list[Connection]:
-        """The open connections."""
-        return cast("list[Connection]", super().connections)
 
     async def all_closed(self) -> None:
         """Waits until no connection is open."""
