@@ -43,9 +43,9 @@ async def run(settings: Settings) -> list[Finding]:
         "clickhouse": _clickhouse,
         "schema": _schema,
         "clock": _clock,
-        "ingress": lambda s: _ready(f"http://{_reachable(s.ingress_host)}:{s.ingress_port}/readyz"),
-        "streams": lambda s: _ready(f"http://{_reachable(s.metrics_host)}:{s.streams_metrics_port}/readyz"),
-        "sink": lambda s: _ready(f"http://{_reachable(s.metrics_host)}:{s.sink_metrics_port}/readyz"),
+        "ingress": lambda s: _ready(f"http://{reachable_host(s.ingress_host)}:{s.ingress_port}/readyz"),
+        "streams": lambda s: _ready(f"http://{reachable_host(s.metrics_host)}:{s.streams_metrics_port}/readyz"),
+        "sink": lambda s: _ready(f"http://{reachable_host(s.metrics_host)}:{s.sink_metrics_port}/readyz"),
     }
     return _said_once(await asyncio.gather(*(_bounded(name, check(settings)) for name, check in checks.items())))
 
@@ -124,7 +124,7 @@ async def _ready(url: str) -> tuple[State, str]:
     return "ok" if answer.status == 200 else "failed", f"{url}: {answer.status} {body}"
 
 
-def _reachable(host: str) -> str:
+def reachable_host(host: str) -> str:
     """Where a process that listens on `host` can be reached from here."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not listened on
     return f"[{host}]" if ":" in host else host

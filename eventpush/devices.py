@@ -7,16 +7,16 @@ load of a device stands.
 import asyncio
 import csv
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TextIO
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
 
-from eventpush.kafka import require_topic
+from eventpush.kafka import records, require_topic
 from runtime.errors import Problem
 from runtime.kafka import connection
 from runtime.settings import Settings
@@ -28,7 +28,6 @@ DELETE = "delete"  # the optional column: "yes" removes the device
 TEXT_MAX = 256  # characters of a name
 _YES, _NO = frozenset({"1", "true", "yes"}), frozenset({"", "0", "false", "no"})
 _CHUNK = 5_000
-_READ_TIMEOUT_MS = 1_000
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -126,9 +125,9 @@ async def load(
     With `replace`, a device that is in the topic and not among `devices` is removed too. `on_progress` gets the number
     written so far. Raises `Problem` when Kafka cannot be used.
     """
-    partitions = await require_topic(settings, DEVICES)
+    before = await registered(settings) if replace else set()
+    await require_topic(settings, DEVICES)
     try:
-        before = await registered(settings, partitions) if replace else set()
         async with AIOKafkaProducer(**connection(settings), acks="all", enable_idempotence=True) as producer:
             loaded, removed = 0, 0
             for chunk in _chunks(devices):
@@ -143,18 +142,13 @@ async def load(
     return loaded, removed + len(before)
 
 
-async def registered(settings: Settings, partitions: int) -> set[str]:
+async def registered(settings: Settings) -> set[str]:
     """The IMEIs that are in the topic now."""
     found: set[str] = set()
-    async with AIOKafkaConsumer(**connection(settings), isolation_level="read_committed") as consumer:
-        assigned = [TopicPartition(DEVICES, p) for p in range(partitions)]
-        consumer.assign(assigned)
-        await consumer.seek_to_beginning(*assigned)
-        ends = await consumer.end_offsets(assigned)
-        while any([await consumer.position(tp) < end for tp, end in ends.items()]):
-            for records in (await consumer.getmany(timeout_ms=_READ_TIMEOUT_MS)).values():
-                for record in records:
-                    (found.add if record.value else found.discard)(record.key.decode())
+    async with aclosing(records(settings, DEVICES)) as batches:
+        async for _, batch in batches:
+            for record in batch:
+                (found.add if record.value else found.discard)(record.key.decode())
     return found
 
 

@@ -4,28 +4,18 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
-from aiokafka.structs import TopicPartition
 
-from eventpush.kafka import require_topic
-from runtime.kafka import connection
+from eventpush.kafka import consumer_of
 from runtime.settings import Settings
-from runtime.topics_admin import unreachable
 
 
 async def values(settings: Settings, topic: str, *, from_beginning: bool) -> AsyncGenerator[bytes, None]:
     """The values of the topic's committed records, without end; raises `Problem` when there is no such topic."""
-    partitions = [TopicPartition(topic, p) for p in range(await require_topic(settings, topic))]
-    try:
-        async with AIOKafkaConsumer(**connection(settings), isolation_level="read_committed") as consumer:
-            consumer.assign(partitions)
-            await (consumer.seek_to_beginning if from_beginning else consumer.seek_to_end)(*partitions)
-            async for record in consumer:
-                if record.value is not None:
-                    yield record.value
-    except (KafkaError, OSError) as error:
-        raise unreachable(settings, error) from None
+    async with consumer_of(settings, topic) as (consumer, partitions):
+        await (consumer.seek_to_beginning if from_beginning else consumer.seek_to_end)(*partitions)
+        async for record in consumer:
+            if record.value is not None:
+                yield record.value
 
 
 def line(value: bytes) -> str:
