@@ -31,6 +31,9 @@ class Settings(BaseModel):
         "127.0.0.1", description="Address that every `/metrics` port listens on; never one that strangers reach."
     )
     data_dir: Path = Field(Path(".eventpush"), description="Where the embedded stack and local state live.")
+    jars_dir: Path | None = Field(
+        None, description="Where `up` keeps Kafka's downloaded jars; `jars` in the data directory when not set."
+    )
 
     # --- Kafka ---------------------------------------------------------------------------------------------------
     kafka_bootstrap: str = Field(

@@ -1,0 +1,155 @@
+"""Kafka's jars: exactly those of `jars.lock`, fetched by Maven coordinates, each checked against its SHA-256.
+
+`jgo` knows where Maven repositories are (its own defaults, or the ones in the user's jgo configuration); nothing here
+does. A jar enters the cache directory only whole and checked, by a rename; with a complete cache no network is used.
+"""
+
+import errno
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import Problem
+
+LOCK_FILE = Path(__file__).with_name("jars.lock")
+
+#: Told of a download: bytes so far, bytes in all, jars so far, jars in all.
+OnProgress = Callable[[int, int, int, int], None]
+
+_DOWNLOAD_TIMEOUT_S = 30  # without a byte
+
+
+@dataclass(frozen=True)
+class Jar:
+    """One line of the lock: `group:artifact:version  sha256  bytes`."""
+
+    coordinate: str
+    sha256: str
+    size: int
+
+    @property
+    def filename(self) -> str:
+        """`artifact-version.jar`, as in a Maven repository."""
+        _group, artifact, version = self.coordinate.split(":")
+        return f"{artifact}-{version}.jar"
+
+
+def locked(lock_file: Path = LOCK_FILE) -> list[Jar]:
+    """The jars that the lock names, in the order of the class path."""
+    lines = (line.split() for line in lock_file.read_text().splitlines() if line and not line.startswith("#"))
+    return [Jar(coordinate, sha256, int(size)) for coordinate, sha256, size in lines]
+
+
+def fetch(jars: list[Jar], cache_dir: Path, on_progress: OnProgress = lambda *_: None) -> list[Path]:
+    """
+    The paths of all jars in `cache_dir`, downloaded where missing; every one has the hash that the lock names.
+
+    Raises `Problem` for a wrong hash, a refused download, a full disk or a directory that is not writable.
+    """
+    missing = [jar for jar in jars if not (cache_dir / jar.filename).exists()]
+    with _place_problems(cache_dir):
+        for jar in jars:
+            if jar not in missing:
+                _check_cached(jar, cache_dir / jar.filename)
+        if missing:
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            _download(missing, cache_dir, on_progress)
+    return [cache_dir / jar.filename for jar in jars]
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_cached(jar: Jar, path: Path) -> None:
+    if (found := sha256_of(path)) != jar.sha256:
+        raise Problem(
+            f"{path} has SHA-256 {found}, but {jar.coordinate} must have {jar.sha256}",
+            "delete that file and start again: it is then downloaded anew",
+        )
+
+
+def _download(jars: list[Jar], cache_dir: Path, on_progress: OnProgress) -> None:
+    total = sum(jar.size for jar in jars)
+    done = 0
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=cache_dir) as staging:
+        for number, jar in enumerate(jars):
+            before = done
+
+            def on_bytes(count: int, number: int = number) -> None:
+                nonlocal done
+                done += count
+                on_progress(done, total, number, len(jars))
+
+            path = _resolve(jar, Path(staging), on_bytes)
+            if (found := sha256_of(path)) != jar.sha256:
+                raise Problem(
+                    f"the download of {jar.coordinate} has SHA-256 {found}, expected {jar.sha256}",
+                    "nothing of it was kept; find out what the Maven repository, mirror or proxy in use answers with",
+                )
+            path.replace(cache_dir / jar.filename)
+            done = before + jar.size
+            on_progress(done, total, number + 1, len(jars))
+
+
+def context(repo_cache: Path, on_bytes: Callable[[int], None] = lambda _: None) -> Any:
+    """A Maven context of jgo that downloads into `repo_cache`, from the repositories of the user's configuration."""
+    try:
+        from jgo.config import GlobalSettings  # noqa: PLC0415 - an optional dependency
+        from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415
+    except ImportError:
+        raise Problem(
+            "jgo is not installed, and Kafka's jars are fetched through it",
+            "install eventpush with its extra `embedded`",
+        ) from None
+
+    @contextmanager
+    def progress(_filename: str, _size: int) -> Iterator[Callable[[int], None]]:
+        yield on_bytes
+
+    return MavenContext(
+        resolver=PythonResolver(progress_callback=progress),
+        repo_cache=repo_cache,
+        remote_repos=GlobalSettings.load().repositories or None,
+        timeout=_DOWNLOAD_TIMEOUT_S,
+    )
+
+
+def _resolve(jar: Jar, staging: Path, on_bytes: Callable[[int], None]) -> Path:
+    group, artifact, version = jar.coordinate.split(":")
+    maven = context(staging, on_bytes)
+    try:
+        path: Path = maven.project(group, artifact).at_version(version).artifact().resolve()
+    except OSError as error:  # requests' exceptions are OSErrors too
+        if error.errno is not None:
+            raise
+        raise _refused(jar, type(error).__name__) from None
+    except RuntimeError:
+        raise _refused(jar, "no repository has it, or it was refused") from None
+    return path
+
+
+def _refused(jar: Jar, reason: str) -> Problem:
+    return Problem(
+        f"{jar.coordinate} could not be downloaded ({reason})",
+        "check the network and HTTPS_PROXY, or name a Maven mirror under [repositories] in jgo's configuration file",
+    )
+
+
+@contextmanager
+def _place_problems(directory: Path) -> Iterator[None]:
+    """What the disk refuses becomes a `Problem`."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "free some space (Kafka's jars take 45 MB)" if error.errno == errno.ENOSPC else "make it writable"
+        raise Problem(
+            f"{directory} cannot hold Kafka's jars ({error.strerror})",
+            f"{remedy}, or choose another EVENTPUSH_JARS_DIR",
+        ) from None

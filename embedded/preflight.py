@@ -1,0 +1,59 @@
+"""What is checked before a process is started, so that a person reads one clear line and not a child's last words."""
+
+import contextlib
+import errno
+import random
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+from runtime.errors import Problem
+
+SPACE_MIN_BYTES = 512 * 1024 * 1024  # below this Kafka and ClickHouse soon stop at a full disk
+
+
+def require_free_port(host: str, port: int, use: str, remedy: str) -> None:
+    """Raises `Problem` when `host:port` cannot be listened on; `use` says what for, `remedy` what to set instead."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As servers do, so that connections of an earlier run that are still closing do not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            probe.listen(1)
+    except OSError as error:
+        reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
+        raise Problem(f"{use} cannot listen on {host}:{port} ({reason})", remedy) from None
+
+
+def require_writable(directory: Path, remedy: str) -> None:
+    """Makes `directory` and raises `Problem` when nothing can be written there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise Problem(f"{directory} cannot be written ({error.strerror})", remedy) from None
+
+
+def require_space(directory: Path, minimum_bytes: int = SPACE_MIN_BYTES) -> None:
+    """Raises `Problem` when the file system of `directory` has too little room left."""
+    free = shutil.disk_usage(directory).free
+    if free < minimum_bytes:
+        raise Problem(
+            f"{directory} is on a file system with {free // 2**20} MB free; {minimum_bytes // 2**20} MB are needed",
+            "free some space, or set EVENTPUSH_DATA_DIR to a directory with more",
+        )
+
+
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """Ports that nobody listens on right now, all different, below those that systems give to outgoing connections."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(Problem):
+            require_free_port(host, port, "", "")
+            if port not in ports:
+                ports.append(port)
+    return ports

@@ -1,0 +1,1 @@
+"""The tests: unit, contract, integration, faults; `tests.stack` starts what they run on."""

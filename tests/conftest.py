@@ -1,0 +1,65 @@
+"""Fixtures for all tests: `kafka_bootstrap` and `clickhouse_url`, started once a session when a test asks for them."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import stack
+
+_DOCKER_PROBLEM = pytest.StashKey[str | None]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--stack",
+        choices=("embedded", "containers"),
+        default="embedded",
+        help="what Kafka and ClickHouse run on: processes of this machine, or the official images (needs Docker)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    asked = config.getoption("--stack") == "containers"
+    config.stash[_DOCKER_PROBLEM] = stack.docker_problem() if asked else "not asked for with --stack=containers"
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    if config.getoption("--stack") == "embedded":
+        return "stack: embedded Kafka and ClickHouse"
+    problem = config.stash[_DOCKER_PROBLEM]
+    if problem is None:
+        return "stack: containers"
+    return f"stack: embedded, because no Docker engine answers ({problem})"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    problem = config.stash[_DOCKER_PROBLEM]
+    for item in items:
+        if problem is not None and item.get_closest_marker("docker") is not None:
+            item.add_marker(pytest.mark.skip(reason=f"needs a Docker engine: {problem}"))
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where Kafka is, `host:port`: one broker for the whole session, to share, not to stop."""
+    if request.config.stash[_DOCKER_PROBLEM] is None:
+        with stack.kafka_container() as bootstrap:
+            yield bootstrap
+        return
+    kafka = stack.Kafka.at(tmp_path_factory.mktemp("kafka"))
+    kafka.start()
+    yield kafka.bootstrap
+    kafka.end_if_running()
+
+
+@pytest.fixture(scope="session")
+def clickhouse_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where ClickHouse is, `http://host:port`: one for the whole session, to share, not to stop."""
+    if request.config.stash[_DOCKER_PROBLEM] is None:
+        with stack.clickhouse_container() as url:
+            yield url
+        return
+    clickhouse = stack.ClickHouse(tmp_path_factory.mktemp("clickhouse"))
+    clickhouse.start()
+    yield clickhouse.url
+    clickhouse.end_if_running()
