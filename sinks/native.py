@@ -15,29 +15,42 @@ Values = Sequence[object] | bytes
 _WALL_CLOCK = len("2026-01-01T00:00:00.000000")
 
 
-def block(table: Table, columns: Sequence[Values], rows: int) -> bytes:
-    """
-    The block of `rows` rows; `columns` in the order of `table.columns`.
+class Encoder:
+    """Encodes the columns of one table."""
 
-    Raises ValueError, OverflowError, TypeError or clickhouse_connect's DataError for a value that the column
-    cannot hold.
-    """
-    types = [get_from_name(column.type) for column in table.columns]
-    names = [column.name for column in table.columns]
-    context = InsertContext(table.store, names, types)
+    def __init__(self, table: Table) -> None:
+        names = [column.name for column in table.columns]
+        types = [get_from_name(column.type) for column in table.columns]
+        self._context = InsertContext(table.store, names, types)
+        self._columns = [
+            (name, type_, b"".join(map(_text, (name, type_.insert_name))))
+            for name, type_ in zip(names, types, strict=True)
+        ]
+
+    def block(self, columns: Sequence[Values], rows: int) -> bytearray:
+        """
+        The block of `rows` rows; `columns` in the order of the table's.
+
+        Raises ValueError, OverflowError, TypeError or clickhouse_connect's DataError for a value that the column
+        cannot hold.
+        """
+        out = bytearray()
+        write_leb128(len(columns), out)
+        write_leb128(rows, out)
+        for (name, type_, head), values in zip(self._columns, columns, strict=True):
+            out += head
+            if isinstance(values, bytes):
+                out += values
+            else:
+                self._context.start_column(name)
+                type_.write_column(values, out, self._context)
+        return out
+
+
+def _text(text: str) -> bytes:
     out = bytearray()
-    write_leb128(len(names), out)
-    write_leb128(rows, out)
-    for name, type_, values in zip(names, types, columns, strict=True):
-        for text in (name, type_.insert_name):
-            write_leb128(len(text), out)
-            out += text.encode()
-        if isinstance(values, bytes):
-            out += values
-        else:
-            context.start_column(name)
-            type_.write_column(values, out, context)
-    return bytes(out)
+    write_leb128(len(text), out)
+    return bytes(out + text.encode())
 
 
 def uuids(texts: Sequence[str]) -> bytes:

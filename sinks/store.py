@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -53,6 +54,8 @@ class Store:
         self._client: AsyncClient | None = None
         self._connecting = asyncio.Lock()
         self._inserting = asyncio.Semaphore(_INSERTS_AT_ONCE)
+        # One thread: two at once only take the interpreter and the processor's cache from each other.
+        self._mapping = ThreadPoolExecutor(1, "mapping")
         self.waiting_since: float | None = None
 
     async def client(self) -> AsyncClient:
@@ -64,6 +67,7 @@ class Store:
 
     async def close(self) -> None:
         """Close the connections."""
+        self._mapping.shutdown(wait=False)
         if self._client is not None:
             await self._client.close()
 
@@ -82,8 +86,7 @@ class Store:
         Waits while ClickHouse is away or unable, trying the same bytes with the same token. Raises `RowsRefused`.
         """
         pause_s = _PAUSE_MIN_S
-        async with self._inserting:
-            body = await _blocks(rows, values)
+        body = await self._blocks(rows, values)
         while True:
             try:
                 async with self._inserting:
@@ -102,6 +105,12 @@ class Store:
                 self.waiting_since = None
                 metrics.SINK_ROWS.metric.labels(rows.table.name).inc(len(values))
                 return
+
+    async def _blocks(self, rows: Rows, values: Sequence[bytes | None]) -> bytes:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._mapping, rows.blocks, values)
+        except UNMAPPABLE as error:
+            raise RowsRefused(_first_line(error)) from error
 
     async def _insert(self, table: Table, body: bytes, token: str) -> None:
         client = await self.client()
@@ -134,13 +143,6 @@ async def connect(settings: Settings) -> AsyncClient:
         "compress": False,
     }
     return await clickhouse_connect.get_async_client(**options)
-
-
-async def _blocks(rows: Rows, values: Sequence[bytes | None]) -> bytes:
-    try:
-        return await asyncio.to_thread(rows.blocks, values)
-    except UNMAPPABLE as error:
-        raise RowsRefused(_first_line(error)) from error
 
 
 def _first_line(error: BaseException) -> str:
