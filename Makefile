@@ -52,6 +52,8 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 lock:
 	$(LOCK) --extra embedded --group build -o requirements.lock pyproject.toml
 	$(LOCK) --extra embedded --group build --group dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	$(LOCK) -c requirements.lock -o requirements-server.lock pyproject.toml
+	$(LOCK) -c requirements.lock --group build -o requirements-build.lock
 	$(LOCK) -o requirements-bench.lock requirements-bench.in
 
 clean:

@@ -1,0 +1,46 @@
+# One image for every service: the command says which (ingress, streams, sink, topics, migrate, …).
+ARG PYTHON_IMAGE=python:3.12-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /src
+# What runs, in an environment of its own; the locks change seldom, so these layers are kept.
+COPY requirements-server.lock requirements-build.lock ./
+RUN python -m venv /opt/eventpush \
+ && /opt/eventpush/bin/pip install --require-hashes --only-binary :all: -r requirements-server.lock \
+ && pip install --require-hashes --only-binary :all: -r requirements-build.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY runtime runtime
+COPY schemas schemas
+COPY ingress ingress
+COPY streams streams
+COPY sinks sinks
+COPY embedded embedded
+COPY eventpush eventpush
+RUN python -m hatchling build -t wheel -d /dist \
+ && /opt/eventpush/bin/pip install --no-deps --no-index /dist/*.whl \
+ && /opt/eventpush/bin/pip uninstall --yes pip
+
+FROM ${PYTHON_IMAGE}
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin eventpush \
+ && install -d -o eventpush -g eventpush /var/lib/eventpush
+COPY --from=build /opt/eventpush /opt/eventpush
+ENV PATH=/opt/eventpush/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    EVENTPUSH_DATA_DIR=/var/lib/eventpush \
+    EVENTPUSH_LOG_FORMAT=json \
+    EVENTPUSH_INGRESS_HOST=0.0.0.0 \
+    EVENTPUSH_METRICS_HOST=0.0.0.0 \
+    HEALTH_URL=http://127.0.0.1:8080/readyz
+USER 10001:10001
+WORKDIR /var/lib/eventpush
+# What lies here (the window on disk) can be made again from Kafka: no volume that outlives the container is needed.
+VOLUME /var/lib/eventpush
+EXPOSE 8080 9101 9102 9103
+# Another service than the ingress names its own port in HEALTH_URL.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+  CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(os.environ['HEALTH_URL'], timeout=4)"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["eventpush"]
+CMD ["ingress"]

