@@ -15,6 +15,7 @@ from runtime import health
 from runtime.batches import Batch, BatchApp, batches_of
 from runtime.lanes import Lanes
 from runtime.settings import Settings
+from runtime.topics_admin import ensure_topics
 from runtime.worker import Worker
 from schemas import topics
 from sinks.dead_letters import DeadLetters
@@ -81,11 +82,11 @@ class Sink:
                 await asyncio.sleep(_CONNECT_PAUSE_S)
 
     async def kafka_failure(self) -> str | None:
-        """None when partitions are assigned and their lanes open, else what is missing: a check for `/readyz`."""
-        if not self.app.consumer_generation_id or self.app.consumer.assignment() != set(self.lanes.open):
-            return "no partitions assigned yet"
+        """None when every assigned partition is being worked on, else what is missing: a check for `/readyz`."""
         opening = [f"{tp.topic}[{tp.partition}]" for tp, position in self.lanes.open.items() if position is None]
-        return f"still opening {', '.join(sorted(opening))}" if opening else None
+        if opening:
+            return f"still taking over {', '.join(sorted(opening))}"
+        return None if self.lanes.open else "no partitions assigned (yet, or more workers than partitions)"
 
     async def _feed(self, stream: AsyncIterator[Batch]) -> None:
         async for batch in batches_of(stream, self.app):
@@ -100,6 +101,7 @@ class Sink:
 
 async def run(settings: Settings) -> int:
     """Runs the sink until it is told to stop (exit status 0) or breaks (1); raises `Problem` before it has begun."""
+    await ensure_topics(settings, check_only=True)
     sink = Sink(settings, Worker())
     checks = {"kafka": sink.kafka_failure, "clickhouse": sink.store.failure}
     port = await health.start(settings.sink_metrics_port, checks, host=settings.metrics_host)
