@@ -19,7 +19,7 @@ from embedded.clickhouse.errors import ClickHouseError, error
 
 PIECE_BYTES = 1 << 20
 # zstd can unpack 4 bytes to a block of 128 KiB: this much input bounds what comes out at once.
-_ZSTD_INPUT_BYTES = 4096
+_ZSTD_INPUT_BYTES = 1024
 
 _BLOCK_HEADER = struct.Struct("<BII")
 _CHECKSUM_BYTES = 16

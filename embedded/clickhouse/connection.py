@@ -18,13 +18,24 @@ _DOOR_ID = "log_comment"
 
 
 @dataclass(frozen=True)
+class External:
+    """A table that comes with a query and goes with it: `data` is in that format."""
+
+    name: str
+    structure: str
+    format: str
+    data: bytes
+
+
+@dataclass(frozen=True)
 class Setup:
-    """What a statement runs under: the door's id for it, database, settings and parameters."""
+    """What a statement runs under: the door's id for it, database, settings, parameters, external tables."""
 
     query_id: str
     database: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
+    external: tuple[External, ...] = ()
     read_only: bool = False
 
 
@@ -54,8 +65,9 @@ def prepare(connection: Any, setup: Setup, baseline: Mapping[str, str]) -> None:
     """Set a connection up for one statement; raises ClickHouseError for a setting or database that does not exist."""
     if setup.database:
         guarded(connection.query, f"USE {quote_name(setup.database)}", "Null")
+    for table in setup.external:
+        _create(connection, table)
     settings = {**baseline, **setup.settings, _DOOR_ID: setup.query_id}
-    settings |= {f"param_{name}": value for name, value in setup.parameters.items()}
     if setup.read_only:
         settings.setdefault("readonly", "2")
     if "readonly" in settings:  # last: it forbids to set what follows
@@ -64,10 +76,18 @@ def prepare(connection: Any, setup: Setup, baseline: Mapping[str, str]) -> None:
     guarded(connection.query, f"SET {pairs}", "Null")
 
 
-def execute(connection: Any, sql: bytes, format_name: str) -> tuple[bytes, Summary]:
+def _create(connection: Any, table: External) -> None:
+    name = quote_name(table.name)
+    guarded(connection.query, f"CREATE TEMPORARY TABLE {name} ({table.structure})", "Null")
+    insert = guarded(connection.send_insert, f"INSERT INTO {name}", table.format)
+    guarded(insert.append, table.data)
+    guarded(insert.finish)
+
+
+def execute(connection: Any, sql: bytes, format_name: str, parameters: Mapping[str, str]) -> tuple[bytes, Summary]:
     """Run a statement; its result as bytes of that format (or of the one that the text names), and the summary."""
     began_ns = time.monotonic_ns()
-    result = guarded(connection.query, sql, format_name)
+    result = guarded(connection.query, sql, format_name, dict(parameters))
     data: bytes = result.bytes()
     wrote = result.rows_written()
     return data, Summary(
@@ -81,7 +101,9 @@ def execute(connection: Any, sql: bytes, format_name: str) -> tuple[bytes, Summa
     )
 
 
-def stream(connection: Any, statement: Statement, format_name: str, sink: int) -> tuple[bytes, Summary]:
+def stream(
+    connection: Any, statement: Statement, format_name: str, parameters: Mapping[str, str], sink: int
+) -> tuple[bytes, Summary]:
     """
     Run a query; its result goes into the pipe `sink`, and blocks there while nobody reads.
 
@@ -89,27 +111,37 @@ def stream(connection: Any, statement: Statement, format_name: str, sink: int) -
     """
     clause = f"\nINTO OUTFILE '/dev/fd/{sink}' APPEND\nFORMAT {quote_name(statement.format or format_name)} ".encode()
     try:
-        _, summary = execute(connection, statement.head + clause + statement.tail, "Null")
+        _, summary = execute(connection, statement.head + clause + statement.tail, "Null", parameters)
     except ClickHouseError as problem:
         if problem.code != CODES["SYNTAX_ERROR"]:
             raise
         # Wrong, or not taken apart rightly: the engine judges the text as it came.
-        return execute(connection, statement.text, format_name)
+        return execute(connection, statement.text, format_name, parameters)
     return b"", summary
 
 
 class Insert:
-    """A running INSERT; it owns its connection."""
+    """A running INSERT; `give_back` is called once, when it no longer needs the connection."""
 
-    def __init__(self, connection: Any, statement: Statement, format_name: str) -> None:
-        self._connection = connection
+    def __init__(
+        self,
+        connection: Any,
+        give_back: Callable[[], None],
+        statement: Statement,
+        format_name: str,
+        parameters: Mapping[str, str],
+    ) -> None:
+        self._give_back: Callable[[], None] | None = give_back
         # A caller that was cancelled abandons the insert while another thread may still be at it.
         self._busy = threading.Lock()
         self._insert: Any = None
         try:
+            if parameters:
+                pairs = ", ".join(f"param_{name} = {quote(value)}" for name, value in parameters.items())
+                guarded(connection.query, f"SET {pairs}", "Null")
             self._insert = guarded(connection.send_insert, statement.head, format_name)
         except ClickHouseError:
-            connection.close()
+            self._leave()
             raise
 
     def append(self, data: bytes) -> None:
@@ -123,7 +155,7 @@ class Insert:
             if data:
                 guarded(self._insert.append, data)
             result = guarded(self._insert.finish)
-            self._connection.close()
+            self._leave()
         rows, size = result.rows_written, result.bytes_written
         return Summary(rows, size, rows, size, 0, rows, size, int(result.elapsed * 1e9))
 
@@ -132,4 +164,9 @@ class Insert:
         with self._busy:
             with suppress(Exception):
                 self._insert.cancel()
-            self._connection.close()
+            self._leave()
+
+    def _leave(self) -> None:
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back()

@@ -2,9 +2,11 @@
 
 import asyncio
 import hmac
+import logging
 import tempfile
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -13,10 +15,14 @@ from embedded.clickhouse.body import Body
 from embedded.clickhouse.connection import Setup
 from embedded.clickhouse.engine import Engine
 from embedded.clickhouse.errors import ClickHouseError, error
+from embedded.clickhouse.form import Form, describes_a_table, external_tables, read_form
 from embedded.clickhouse.replies import Reply, error_response
 from embedded.clickhouse.request import DEFAULT_FORMAT, Ask, Credentials, ask, credentials
 from embedded.clickhouse.rows import Rows
+from embedded.clickhouse.sessions import Session
 from embedded.clickhouse.statement import Statement, parse
+
+log = logging.getLogger(__name__)
 
 # A server sends a result's headers when this much of it is there: until then, an error can still have its status.
 _HELD_BACK_BYTES = 1 << 20
@@ -45,9 +51,8 @@ class Access:
         right_password = not self.password or hmac.compare_digest(who.password.encode(), self.password.encode())
         if right_user and right_password:
             return
-        name = "AUTHENTICATION_FAILED" if who.given else "REQUIRED_PASSWORD"
         raise error(
-            name,
+            "AUTHENTICATION_FAILED" if who.given else "REQUIRED_PASSWORD",
             f"{who.user}: Authentication failed: password is incorrect, or there is no user with such name.",
         )
 
@@ -58,7 +63,7 @@ class Door:
     def __init__(self, engine: Engine, access: Access) -> None:
         self._engine = engine
         self._access = access
-        self._running: dict[str, bool] = {}
+        self._running: dict[str, bool] = {}  # query id → whether it may be stopped
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = False
@@ -83,62 +88,89 @@ class Door:
             return await self._query(request)
         except ClickHouseError as problem:
             return error_response(problem, self._engine)
+        except ConnectionError:  # the client went away: nobody is left to be told
+            raise
+        except Exception:
+            log.exception("a request failed in the door itself")
+            return error_response(error("UNKNOWN_EXCEPTION", "The door failed; its log says why"), self._engine)
 
     async def _query(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method not in {"GET", "HEAD", "POST"}:
             raise error("NOT_IMPLEMENTED", f"Unsupported method {request.method}")
         self._access.check(credentials(request.query, request.headers))
-        asked = ask(request.query.items(), request.headers)
-        query_id = asked.query_id or str(uuid.uuid4())
+        _continue(request)
+        form = await read_form(request) if request.content_type == "multipart/form-data" else Form({}, {})
+        fields = {**request.query, **form.fields}
+        asked = ask([(k, v) for k, v in fields.items() if not describes_a_table(k, form)], request.headers)
+        setup = Setup(
+            query_id=asked.query_id or str(uuid.uuid4()),
+            database=asked.database,
+            settings=asked.settings,
+            parameters=asked.parameters,
+            external=external_tables(form, fields),
+            read_only=request.method != "POST",
+        )
+        with self._registered(setup.query_id), self._session(asked) as session:
+            try:
+                return await self._answer(request, asked, setup, session)
+            except ClickHouseError as problem:
+                return error_response(problem, self._engine, setup.query_id)
+
+    async def _answer(
+        self, request: web.BaseRequest, asked: Ask, setup: Setup, session: Session | None
+    ) -> web.StreamResponse:
+        body = Body(request, packed_blocks=asked.packed_blocks_in)
+        statement = await _statement(asked, body)
+        if setup.read_only and not statement.reads_only:
+            raise error(
+                "READONLY",
+                "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. "
+                "You should use method POST for modifying queries.",
+            )
+        if statement.kind == "insert":
+            format_name = statement.format or asked.default_format or "Values"
+            pieces = body.pieces(statement.data)
+            summary = await self._engine.insert(statement, format_name, pieces, setup, session)
+            return Reply(request, self._engine, asked, setup.query_id, format_name).whole(b"", summary)
+        format_name = asked.default_format or DEFAULT_FORMAT
+        reply = Reply(request, self._engine, asked, setup.query_id, statement.format or format_name)
+        if statement.kind == "other":
+            return reply.whole(*await self._engine.run(statement, format_name, setup, session))
+        self._running[setup.query_id] = True
+        rows = await self._engine.rows(statement, format_name, setup, session)
+        try:
+            return await _send(rows, reply, whole=asked.wait_end_of_query)
+        except ClickHouseError as problem:
+            return await reply.fail(problem)
+        finally:
+            await rows.close()
+
+    @contextmanager
+    def _registered(self, query_id: str) -> Iterator[None]:
         if query_id in self._running:
-            raise error("QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING", f"Query with id = {query_id} is already running")
+            message = f"Query with id = {query_id} is already running"
+            raise error("QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING", message)
         if self._closing:
             raise error("ABORTED", "Server is shutting down")
         self._running[query_id] = False
         self._idle.clear()
         try:
-            return await self._answer(request, asked, query_id)
+            yield
         finally:
             del self._running[query_id]
             if not self._running:
                 self._idle.set()
 
-    async def _answer(self, request: web.BaseRequest, asked: Ask, query_id: str) -> web.StreamResponse:
-        _continue(request)
-        read_only = request.method != "POST"
-        body = Body(request, packed_blocks=asked.packed_blocks_in)
+    @contextmanager
+    def _session(self, asked: Ask) -> Iterator[Session | None]:
+        if not asked.session_id:
+            yield None
+            return
+        session = self._engine.sessions.take(asked.session_id, must_exist=asked.session_check)
         try:
-            statement = await _statement(asked, body)
-            if read_only and not statement.reads_only:
-                raise error(
-                    "READONLY",
-                    "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. "
-                    "You should use method POST for modifying queries.",
-                )
-        except ClickHouseError as problem:
-            return error_response(problem, self._engine, query_id)
-        setup = Setup(query_id, asked.database, asked.settings, asked.parameters, read_only)
-        if statement.kind == "insert":
-            format_name = statement.format or asked.default_format or "Values"
-            reply = Reply(request, self._engine, asked, query_id, format_name)
-            try:
-                summary = await self._engine.insert(statement, format_name, body.pieces(statement.data), setup)
-            except ClickHouseError as problem:
-                return await reply.fail(problem)
-            return reply.whole(b"", summary)
-        format_name = asked.default_format or DEFAULT_FORMAT
-        reply = Reply(request, self._engine, asked, query_id, statement.format or format_name)
-        try:
-            if statement.kind == "other":
-                return reply.whole(*await self._engine.run(statement, format_name, setup))
-            self._running[query_id] = True
-            rows = await self._engine.rows(statement, format_name, setup)
-            try:
-                return await _send(rows, reply, whole=asked.wait_end_of_query)
-            finally:
-                await rows.close()
-        except ClickHouseError as problem:
-            return await reply.fail(problem)
+            yield session
+        finally:
+            self._engine.sessions.give_back(asked.session_id, asked.session_timeout_s, close=asked.close_session)
 
 
 def _is_health_check(request: web.BaseRequest) -> bool:
@@ -157,19 +189,17 @@ async def _statement(asked: Ask, body: Body) -> Statement:
 
     An INSERT's data stays in the body; what was read of it with the statement is `Statement.data`.
     """
-    of_url = asked.query.encode("utf-8", "surrogateescape")
-    if of_url.strip():
-        statement = parse(of_url)
-        if statement.kind == "insert":
-            return statement
+    of_url = asked.query.encode("utf-8", "surrogateescape").strip()
+    if of_url and (statement := parse(of_url)).kind == "insert":
+        return statement
     limit = int(asked.settings.get("max_query_size", _MAX_QUERY_SIZE))
     beginning, complete = await body.beginning(limit + 1)
-    text = of_url + b"\n" + beginning if of_url.strip() and beginning.strip() else of_url.strip() or beginning
+    text = b"\n".join(part for part in (of_url, beginning) if part.strip())
     statement = parse(text)
     if statement.kind == "insert":
         body.skip(len(beginning))
         return statement
-    if statement.word == "INSERT" and of_url.strip() and beginning.strip() and b"SELECT" not in of_url.upper():
+    if of_url and beginning.strip() and statement.word == "INSERT" and b"SELECT" not in of_url.upper():
         # Data behind an INSERT that names no format.
         return Statement("insert", "INSERT", of_url, None, b"", b"", of_url)
     if not complete or len(text) > limit:

@@ -10,7 +10,7 @@ Statements block, so they run in threads; inserts have threads of their own, whi
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ from embedded.clickhouse.connection import (
 from embedded.clickhouse.errors import ClickHouseError
 from embedded.clickhouse.lanes import Lane
 from embedded.clickhouse.rows import Rows
+from embedded.clickhouse.sessions import Session, Sessions
 from embedded.clickhouse.statement import Statement, kill_by_door_id, quote
 
 # What a server has and chdb has not, or the other way round.
@@ -67,34 +68,42 @@ class Engine:
         self._queries = Lane("query", limits.queries, limits.wait_s)
         self._inserts = Lane("insert", limits.inserts, limits.wait_s)
         self._control = ThreadPoolExecutor(1, "control")
+        self.sessions = Sessions(self._queries.submit)
         self.version, self.timezone, self.display_name = self._ask("SELECT version(), timezone(), hostName()")[0]
         formats = self._ask("SELECT name, content_type FROM system.formats WHERE is_output")
         self.content_types = dict(formats)
 
-    async def rows(self, statement: Statement, format_name: str, setup: Setup) -> Rows:
+    async def rows(self, statement: Statement, format_name: str, setup: Setup, session: Session | None = None) -> Rows:
         """Start a query with a result that may be large; the `Rows` must be closed."""
         release = await self._queries.enter()
 
         async def start(sink: int) -> tuple[bytes, Summary]:
             try:
-                return await self._queries.call(self._stream, statement, format_name, setup, sink)
+                return await self._queries.call(self._stream, statement, format_name, setup, session, sink)
             finally:
                 release()
 
         return Rows(start, lambda: self.kill(setup.query_id), lambda: self.progress(setup.query_id))
 
-    async def run(self, statement: Statement, format_name: str, setup: Setup) -> tuple[bytes, Summary]:
+    async def run(
+        self, statement: Statement, format_name: str, setup: Setup, session: Session | None = None
+    ) -> tuple[bytes, Summary]:
         """Run a statement whose result is small; it goes on when the caller is cancelled."""
         if statement.word == "KILL":
             sql = kill_by_door_id(statement, DOOR_ID_COLUMN.encode())
-            return await asyncio.wrap_future(self._control.submit(self._run, sql, format_name, setup))
+            return await asyncio.wrap_future(self._control.submit(self._run, sql, format_name, setup, None))
         release = await self._queries.enter()
-        done = asyncio.ensure_future(self._queries.call(self._run, statement.text, format_name, setup))
+        done = asyncio.ensure_future(self._queries.call(self._run, statement.text, format_name, setup, session))
         done.add_done_callback(lambda _: release())
         return await asyncio.shield(done)
 
     async def insert(
-        self, statement: Statement, format_name: str, pieces: AsyncIterator[tuple[bytes, bool]], setup: Setup
+        self,
+        statement: Statement,
+        format_name: str,
+        pieces: AsyncIterator[tuple[bytes, bool]],
+        setup: Setup,
+        session: Session | None = None,
     ) -> Summary:
         """
         Store what the pieces hold: bytes in that format, each with a flag for the last one.
@@ -107,8 +116,8 @@ class Engine:
         call = self._inserts.call
         try:
             if last:
-                return await asyncio.shield(call(self._insert_whole, statement, format_name, setup, data))
-            insert = await asyncio.shield(call(self._begin, statement, format_name, setup))
+                return await asyncio.shield(call(self._insert_whole, statement, format_name, setup, session, data))
+            insert = await asyncio.shield(call(self._begin, statement, format_name, setup, session))
             try:
                 while not last:
                     await asyncio.shield(call(insert.append, data))
@@ -139,42 +148,52 @@ class Engine:
 
     def close(self) -> None:
         """Wait for the statements that still run, then end the engine."""
+        self.sessions.close()
         self._queries.close()
         self._inserts.close()
         self._control.shutdown()
         self._keeper.close()
 
-    def _connect(self, setup: Setup) -> Any:
+    def _connect(self, setup: Setup, session: Session | None) -> tuple[Any, Callable[[], None]]:
+        """A connection for one statement, set up, and what gives it back."""
+        # What makes a session read-only could not be undone: such a statement gets a connection of its own.
+        if session is not None and not setup.read_only and "readonly" not in setup.settings:
+            return session.lend(lambda: chdb.connect(self._path), setup, self._baseline)
         connection = chdb.connect(self._path)
         try:
             prepare(connection, setup, self._baseline)
         except ClickHouseError:
             connection.close()
             raise
-        return connection
+        return connection, connection.close
 
-    def _run(self, sql: bytes, format_name: str, setup: Setup) -> tuple[bytes, Summary]:
-        connection = self._connect(setup)
+    def _run(self, sql: bytes, format_name: str, setup: Setup, session: Session | None) -> tuple[bytes, Summary]:
+        connection, give_back = self._connect(setup, session)
         try:
-            return execute(connection, sql, format_name)
+            return execute(connection, sql, format_name, setup.parameters)
         finally:
-            connection.close()
+            give_back()
 
-    def _stream(self, statement: Statement, format_name: str, setup: Setup, sink: int) -> tuple[bytes, Summary]:
+    def _stream(
+        self, statement: Statement, format_name: str, setup: Setup, session: Session | None, sink: int
+    ) -> tuple[bytes, Summary]:
         try:
-            connection = self._connect(setup)
+            connection, give_back = self._connect(setup, session)
             try:
-                return stream(connection, statement, format_name, sink)
+                return stream(connection, statement, format_name, setup.parameters, sink)
             finally:
-                connection.close()
+                give_back()
         finally:
             os.close(sink)
 
-    def _begin(self, statement: Statement, format_name: str, setup: Setup) -> Insert:
-        return Insert(self._connect(setup), statement, format_name)
+    def _begin(self, statement: Statement, format_name: str, setup: Setup, session: Session | None) -> Insert:
+        connection, give_back = self._connect(setup, session)
+        return Insert(connection, give_back, statement, format_name, setup.parameters)
 
-    def _insert_whole(self, statement: Statement, format_name: str, setup: Setup, data: bytes) -> Summary:
-        insert = self._begin(statement, format_name, setup)
+    def _insert_whole(
+        self, statement: Statement, format_name: str, setup: Setup, session: Session | None, data: bytes
+    ) -> Summary:
+        insert = self._begin(statement, format_name, setup, session)
         try:
             return insert.finish(data)
         finally:

@@ -10,6 +10,7 @@ from embedded.clickhouse.compression import BlockCompressor, Compressor, choose,
 from embedded.clickhouse.connection import Summary
 from embedded.clickhouse.engine import Engine
 from embedded.clickhouse.errors import ClickHouseError
+from embedded.clickhouse.native import CUSTOM_SERIALIZATION_REVISION, BlockAnnotator
 from embedded.clickhouse.request import Ask
 
 _TAG_CHARACTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -40,6 +41,8 @@ class Reply:
         self._request = request
         self._engine = engine
         self._tag = "".join(secrets.choice(_TAG_CHARACTERS) for _ in range(16))
+        annotate = format_name == "Native" and ask.client_protocol_version >= CUSTOM_SERIALIZATION_REVISION
+        self._annotator = BlockAnnotator() if annotate else None
         self._blocks: Compressor | None = BlockCompressor() if ask.packed_blocks_out else None
         encoding = choose(request.headers.get("Accept-Encoding", "")) if ask.http_compression else None
         self._packer = compressor(encoding) if encoding else None
@@ -100,9 +103,8 @@ class Reply:
             return error_response(problem, self._engine, self._headers["X-ClickHouse-Query-Id"])
         frame = error_frame(problem, self._engine.version, self._tag)
         if self._blocks is not None:
-            frame = self._through_packer(self._blocks.flush()) + self._through_packer(frame)
-        else:
-            frame = self._through_packer(frame)
+            frame = self._blocks.flush() + frame  # the error itself stands outside of ClickHouse's blocks
+        frame = self._through_packer(frame)
         if self._packer is not None:
             frame += self._packer.flush()
         await self._streamed.write(frame)
@@ -110,11 +112,15 @@ class Reply:
         return self._streamed
 
     def _pack(self, data: bytes) -> bytes:
+        if self._annotator is not None:
+            data = self._annotator.feed(data)
         return self._through_packer(self._blocks.compress(data) if self._blocks is not None else data)
 
     def _pack_end(self) -> bytes:
-        rest = self._through_packer(self._blocks.flush()) if self._blocks is not None else b""
-        return rest + (self._packer.flush() if self._packer is not None else b"")
+        rest = self._annotator.finish() if self._annotator is not None else b""
+        if self._blocks is not None:
+            rest = self._blocks.compress(rest) + self._blocks.flush()
+        return self._through_packer(rest) + (self._packer.flush() if self._packer is not None else b"")
 
     def _through_packer(self, data: bytes) -> bytes:
         return self._packer.compress(data) if self._packer is not None else data

@@ -76,6 +76,8 @@ def ask(fields: Iterable[tuple[str, str]], headers: Mapping[str, str]) -> Ask:
             parameters[_checked(name.removeprefix("param_"))] = value
         elif name not in _INTERFACE and name not in _IGNORED and name not in _ASYNC_INSERT:
             settings[_checked(name)] = value
+    if not settings.get("max_query_size", "0").isdecimal():
+        raise error("BAD_ARGUMENTS", "max_query_size is not a number")
     return Ask(
         query=named.get("query", ""),
         query_id=named.get("query_id", ""),

@@ -12,12 +12,13 @@ from typing import Literal
 
 from embedded.clickhouse.errors import error
 
+# What is opened and never closed reaches to the end: so the text is walked once, whatever is in it.
 _TOKEN = re.compile(
     rb"""
-      (?P<blank>  [\s\x00]+ | --[^\n]* | \#[ !][^\n]* | /\*.*?\*/ )
-    | (?P<string> '(?:[^'\\]|\\.|'')*' )
-    | (?P<name>   `(?:[^`\\]|\\.|``)*` | "(?:[^"\\]|\\.|"")*" )
-    | (?P<doc>    \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ )
+      (?P<blank>  [\s\x00]+ | --[^\n]* | \#[ !][^\n]* | /\*.*?(?:\*/|\Z) )
+    | (?P<string> '(?:[^'\\]|\\(?:.|\Z)|'')*+(?:'|\Z) )
+    | (?P<name>   `(?:[^`\\]|\\(?:.|\Z)|``)*+(?:`|\Z) | "(?:[^"\\]|\\(?:.|\Z)|"")*+(?:"|\Z) )
+    | (?P<doc>    \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z) )
     | (?P<word>   [A-Za-z_][\w$]* )
     | (?P<number> [0-9][\w.]* )
     | (?P<open>   [(\[{] )
@@ -113,8 +114,6 @@ def kill_by_door_id(statement: Statement, column: bytes) -> bytes:
 def _tokens(text: bytes, start: int = 0) -> Iterator[_Token]:
     for found in _TOKEN.finditer(text, start):
         kind = str(found.lastgroup)
-        if kind == "tag":
-            kind = "doc"
         if kind != "blank":
             yield _Token(kind, found.group(), found.start(), found.end())
 
@@ -187,6 +186,8 @@ def _insert(text: bytes, tokens: Iterator[_Token]) -> Statement:
             name = next(outer, None)
             if name is None or name.kind not in {"word", "name"}:
                 break
+            if any(t.is_word(b"SELECT") for t in seen):
+                raise error("NOT_IMPLEMENTED", "INSERT ... SELECT with data (the function input) is not supported")
             return _after_format(text, token, name)
         if token.is_word(b"FROM") and not any(t.is_word(b"SELECT", b"WITH") for t in seen):
             raise error("UNKNOWN_TYPE_OF_QUERY", "Query has infile and was send directly to server")

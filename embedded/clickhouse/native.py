@@ -1,0 +1,227 @@
+"""The Native format as clients of the native protocol read it: `client_protocol_version` of 54454 and later.
+
+The engine writes Native for revision 0, the plain form. clickhouse-go over HTTP (and with it Grafana's data source)
+reads only the form of its own revision: each block with a block info before it, each column with a flag that says that
+its serialization is the usual one. To put them in, the end of each column's data must be found: its length follows from
+the type. Types whose layout does not (Variant, Dynamic, JSON, AggregateFunction) are refused.
+"""
+
+import re
+import struct
+
+from embedded.clickhouse.errors import error
+
+CUSTOM_SERIALIZATION_REVISION = 54454
+# Field 1: no overflows; field 2: no bucket; the end.
+_BLOCK_INFO = b"\x01\x00\x02\xff\xff\xff\xff\x00"
+_USUAL_SERIALIZATION = b"\x00"
+
+_FIXED_BYTES = {
+    "Nothing": 1, "Bool": 1, "Int8": 1, "UInt8": 1, "Enum8": 1,
+    "Int16": 2, "UInt16": 2, "Enum16": 2, "Date": 2, "BFloat16": 2,
+    "Int32": 4, "UInt32": 4, "Float32": 4, "Date32": 4, "DateTime": 4, "Decimal32": 4, "IPv4": 4, "Time": 4,
+    "Int64": 8, "UInt64": 8, "Float64": 8, "DateTime64": 8, "Decimal64": 8, "Time64": 8,
+    "Int128": 16, "UInt128": 16, "Decimal128": 16, "UUID": 16, "IPv6": 16,
+    "Int256": 32, "UInt256": 32, "Decimal256": 32,
+}  # fmt: skip
+_DECIMAL_DIGITS = {32: 9, 64: 18, 128: 38, 256: 76}
+_POINT = "Tuple(Float64, Float64)"
+_MEANS = {
+    "Point": _POINT,
+    "Ring": f"Array({_POINT})",
+    "LineString": f"Array({_POINT})",
+    "MultiLineString": f"Array(Array({_POINT}))",
+    "Polygon": f"Array(Array({_POINT}))",
+    "MultiPolygon": f"Array(Array(Array({_POINT})))",
+}
+_TYPE = re.compile(r"(\w+)(?:\((.*)\))?", re.DOTALL)
+_ELEMENT_NAME = re.compile(r"(?:`(?:[^`\\]|\\.)*`|\"(?:[^\"\\]|\\.)*\"|[A-Za-z_]\w*)\s+(?=\S)")
+_ARGUMENT = re.compile(r"'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|[(),]|[^'`(),]+")
+# LowCardinality's flags: the width of its indexes, and whether the block brings its keys along.
+_INDEX_TYPE_MASK = 0xFF
+_HAS_KEYS = 1 << 9
+
+
+class _MoreNeededError(Exception):
+    """The block is not complete yet."""
+
+
+class BlockAnnotator:
+    """Turns plain Native into the annotated form, block by block, as bytes arrive."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+        self._wait_for = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """The annotated blocks that are complete; raises ClickHouseError (48) for types that cannot be."""
+        self._pending += data
+        out = []
+        while self._pending and len(self._pending) >= self._wait_for:
+            try:
+                block, size = _annotated(self._pending)
+            except _MoreNeededError:
+                # Not again for every few bytes: a block is looked at once for each doubling of what is there.
+                self._wait_for = 2 * len(self._pending)
+                break
+            out.append(block)
+            del self._pending[:size]
+            self._wait_for = 0
+        return b"".join(out)
+
+    def finish(self) -> bytes:
+        """The last blocks."""
+        self._wait_for = 0
+        return self.feed(b"")
+
+
+class _Reader:
+    def __init__(self, data: bytearray) -> None:
+        self.data = data
+        self.at = 0
+
+    def skip(self, size: int) -> None:
+        self.at += size
+        if self.at > len(self.data):
+            raise _MoreNeededError
+
+    def bytes(self, size: int) -> bytes:
+        self.skip(size)
+        return bytes(self.data[self.at - size : self.at])
+
+    def uint64(self) -> int:
+        return int(struct.unpack("<Q", self.bytes(8))[0])
+
+    def varint(self) -> int:
+        value = shift = 0
+        while True:
+            self.skip(1)
+            byte = self.data[self.at - 1]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+    def string(self) -> str:
+        return self.bytes(self.varint()).decode("utf-8", "replace")
+
+    def skip_strings(self, count: int) -> None:
+        data, at, end = self.data, self.at, len(self.data)
+        for _ in range(count):
+            if at >= end:
+                raise _MoreNeededError
+            size = data[at]
+            if size < 0x80:
+                at += 1 + size
+            else:
+                self.at = at
+                at = self.varint() + self.at
+        self.at = at
+        self.skip(0)
+
+
+def _annotated(data: bytearray) -> tuple[bytes, int]:
+    """The first block, annotated, and its size in `data`."""
+    reader = _Reader(data)
+    columns, rows = reader.varint(), reader.varint()
+    out = [_BLOCK_INFO, bytes(data[: reader.at])]
+    for _ in range(columns):
+        start = reader.at
+        reader.string()
+        type_name = reader.string()
+        out += [bytes(data[start : reader.at]), _USUAL_SERIALIZATION]
+        start = reader.at
+        if rows:
+            _skip_prefix(reader, type_name)
+            _skip_data(reader, type_name, rows)
+        out.append(bytes(data[start : reader.at]))
+    return b"".join(out), reader.at
+
+
+def _skip_prefix(reader: _Reader, type_name: str) -> None:
+    name, arguments = _parts(type_name)
+    if name == "LowCardinality":
+        reader.skip(8)  # its version
+    elif name not in _FIXED_BYTES:
+        for argument in arguments:
+            _skip_prefix(reader, argument)
+
+
+def _skip_data(reader: _Reader, type_name: str, rows: int) -> None:
+    name, arguments = _parts(type_name)
+    if name in _FIXED_BYTES:
+        reader.skip(rows * _FIXED_BYTES[name])
+    elif name == "String":
+        reader.skip_strings(rows)
+    elif name == "FixedString":
+        reader.skip(rows * int(type_name.removeprefix("FixedString(").rstrip(")")))
+    elif name == "Nullable":
+        reader.skip(rows)
+        _skip_data(reader, arguments[0], rows)
+    elif name == "Array":
+        reader.skip((rows - 1) * 8 if rows else 0)
+        total = reader.uint64() if rows else 0
+        _skip_data(reader, arguments[0], total)
+    elif name == "Tuple":
+        for argument in arguments:
+            _skip_data(reader, argument, rows)
+        if not arguments:
+            reader.skip(rows)
+    elif name == "LowCardinality":
+        _skip_low_cardinality(reader, arguments[0], rows)
+
+
+def _skip_low_cardinality(reader: _Reader, keys_type: str, rows: int) -> None:
+    if not rows:
+        return
+    flags = reader.uint64()
+    if flags & _HAS_KEYS:
+        name, arguments = _parts(keys_type)
+        _skip_data(reader, arguments[0] if name == "Nullable" else keys_type, reader.uint64())
+    indexes = reader.uint64()
+    reader.skip(indexes << (flags & _INDEX_TYPE_MASK))
+
+
+def _parts(type_name: str) -> tuple[str, list[str]]:
+    """
+    The type's name and the types that it is made of, with other names for the same layout resolved.
+
+    Raises ClickHouseError for types with a layout of their own.
+    """
+    found = _TYPE.fullmatch(_MEANS.get(type_name, type_name))
+    name, inside = (found.group(1), found.group(2) or "") if found else (type_name, "")
+    arguments: list[str] = []
+    if name.startswith("Interval"):
+        name = "Int64"
+    elif name == "Decimal":
+        digits = int(inside.split(",")[0])
+        name = next(f"Decimal{bits}" for bits, most in _DECIMAL_DIGITS.items() if digits <= most)
+    elif name in {"Map", "Nested"}:
+        name, arguments = "Array", [f"Tuple({inside})"]
+    elif name == "SimpleAggregateFunction":
+        return _parts(_arguments(inside)[1])
+    elif name == "Tuple":
+        arguments = [_unnamed(argument) for argument in _arguments(inside)]
+    elif name in {"Array", "Nullable", "LowCardinality"}:
+        arguments = _arguments(inside)
+    elif name not in _FIXED_BYTES and name not in {"String", "FixedString"}:
+        message = f"Native for client_protocol_version is not supported for the type {type_name}"
+        raise error("NOT_IMPLEMENTED", message)
+    return name, arguments
+
+
+def _unnamed(element: str) -> str:
+    """An element of a Tuple without its name, if it has one."""
+    return _ELEMENT_NAME.sub("", element, count=1) if _ELEMENT_NAME.match(element) else element
+
+
+def _arguments(inside: str) -> list[str]:
+    """What stands between a type's brackets, split at its outer commas."""
+    arguments, depth = [""], 0
+    for piece in _ARGUMENT.findall(inside):
+        depth += (piece == "(") - (piece == ")")
+        if piece == "," and depth == 0:
+            arguments.append("")
+        else:
+            arguments[-1] += piece
+    return [argument.strip() for argument in arguments if argument.strip()]
