@@ -143,7 +143,7 @@ class BatchConsumer(driver.Consumer):
     async def _next_records(self) -> tuple[dict[TP, list[Record]], set[TP]]:
         """What has been fetched for partitions that are not busy, and which those are.
 
-        A fetch that is under way does not hear of a partition that is released meanwhile: while one is busy it is short.
+        A fetch that is under way does not hear of a partition that is released meanwhile: it is short then.
         """
         if not self.flow_active:
             await self.wait(self.can_resume_flow)

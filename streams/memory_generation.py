@@ -22,6 +22,11 @@ class MemoryGeneration:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the table takes."""
+        return self._slots.nbytes
+
     def find(self, rows: Rows) -> Rows:
         """The content (word 3) stored for each row's identity; 0 where there is none. Shape (n,)."""
         found = np.zeros(len(rows), np.uint64)

@@ -1,0 +1,132 @@
+"""Lanes: one partition's batches in order, state kept over a rebalance only when nobody else owned it."""
+
+import asyncio
+from types import SimpleNamespace
+
+from faust.types import TP
+
+from runtime.batches import Batch
+from runtime.lanes import Lanes
+
+ONE, TWO = TP("raw", 1), TP("raw", 2)
+
+
+def batch(tp: TP, first: int, last: int) -> Batch:
+    """A batch of the offsets from first to last."""
+    return Batch(tp, [SimpleNamespace(offset=n) for n in range(first, last + 1)], 1)  # type: ignore[misc]
+
+
+class Recorder:
+    """A processor that remembers what it was asked."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.start = start
+        self.opened = self.closed = 0
+        self.seen: list[int] = []
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
+
+    async def open(self) -> int:
+        self.opened += 1
+        return self.start
+
+    async def process(self, work: Batch) -> None:
+        await self.may_go_on.wait()
+        self.seen += [record.offset for record in work.records]
+        self.start = work.next_offset
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+class Bench:
+    """Lanes with recorders in them."""
+
+    def __init__(self) -> None:
+        self.recorders: dict[TP, Recorder] = {}
+        self.released: list[Batch] = []
+        self.failures: list[BaseException] = []
+        self.lanes = Lanes(self.make, self.released.append, self.failures.append, quiesce_timeout_s=0.05)
+
+    def make(self, tp: TP) -> Recorder:
+        return self.recorders.setdefault(tp, Recorder())
+
+    async def until_released(self, count: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.released) < count:
+                await asyncio.sleep(0)
+
+
+async def test_a_batch_is_processed_once_and_released() -> None:
+    """What was already processed of a redelivered batch is not processed again."""
+    bench = Bench()
+    await bench.lanes.on_assigned({ONE})
+    bench.lanes.feed(batch(ONE, 0, 3))
+    bench.lanes.feed(batch(ONE, 2, 5))
+    bench.lanes.feed(batch(ONE, 4, 5))
+    await bench.until_released(3)
+    assert bench.recorders[ONE].seen == [0, 1, 2, 3, 4, 5]
+    await bench.lanes.close()
+
+
+async def test_a_partition_that_stays_keeps_its_state() -> None:
+    """A rebalance that leaves a partition here does not open it again; a lost one is closed."""
+    bench = Bench()
+    await bench.lanes.on_assigned({ONE, TWO})
+    bench.lanes.feed(batch(ONE, 0, 3))
+    await bench.until_released(1)
+    await bench.lanes.on_revoked()
+    await bench.lanes.on_assigned({ONE})
+    bench.lanes.feed(batch(ONE, 4, 5))
+    await bench.until_released(2)
+    assert (bench.recorders[ONE].opened, bench.recorders[ONE].closed, bench.recorders[TWO].closed) == (1, 0, 1)
+    await bench.lanes.close()
+
+
+async def test_a_partition_that_was_away_is_opened_anew() -> None:
+    """When the first batch after a rebalance begins later than the lane stopped, its state is stale: restored afresh."""
+    bench = Bench()
+    await bench.lanes.on_assigned({ONE})
+    bench.lanes.feed(batch(ONE, 0, 3))
+    await bench.until_released(1)
+    await bench.lanes.on_revoked()
+    await bench.lanes.on_assigned({ONE})
+    bench.recorders[ONE].start = 10  # another worker got this far meanwhile
+    bench.lanes.feed(batch(ONE, 8, 11))
+    await bench.until_released(2)
+    assert bench.recorders[ONE].seen == [0, 1, 2, 3, 10, 11]
+    assert bench.recorders[ONE].opened == 2
+    await bench.lanes.close()
+
+
+async def test_what_waits_is_dropped_when_a_rebalance_begins() -> None:
+    """Only the batch under way is finished; the others are fetched again by their owner."""
+    bench = Bench()
+    await bench.lanes.on_assigned({ONE})
+    await asyncio.sleep(0)
+    bench.recorders[ONE].may_go_on.clear()
+    bench.lanes.feed(batch(ONE, 0, 1))
+    await asyncio.sleep(0)
+    bench.lanes.feed(batch(ONE, 2, 3))
+    await bench.lanes.on_revoked()
+    bench.recorders[ONE].may_go_on.set()
+    await bench.until_released(2)
+    assert bench.recorders[ONE].seen == [0, 1]
+    await bench.lanes.close()
+
+
+async def test_a_failure_is_told() -> None:
+    """A processor that fails ends the worker; nothing goes on after it."""
+    bench = Bench()
+    bench.recorders[ONE] = recorder = Recorder()
+
+    async def fail(_: Batch) -> None:
+        raise RuntimeError("fenced")
+
+    recorder.process = fail  # type: ignore[method-assign]
+    await bench.lanes.on_assigned({ONE})
+    bench.lanes.feed(batch(ONE, 0, 1))
+    await bench.until_released(1)
+    await asyncio.sleep(0)
+    assert [str(error) for error in bench.failures] == ["fenced"]
+    await bench.lanes.close()

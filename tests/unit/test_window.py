@@ -1,0 +1,129 @@
+"""The deduplication window: memory and disk keep the same contract."""
+
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.disk_generation import DiskGeneration
+from streams.memory_generation import MemoryGeneration
+from streams.partition import advance
+from streams.restoring import decode, encode
+from streams.window import Generation, IdentityWindow, Rows, Verdict, identity_rows, payload_rows
+
+HOUR_US = 3_600_000_000
+U, D, C = Verdict.UNIQUE, Verdict.DUPLICATE, Verdict.CONFLICT
+
+
+def rows(*identities: tuple[int, int]) -> Rows:
+    """Rows of made-up identities, each with a content."""
+    digests = [blake2b(number.to_bytes(8, "little"), digest_size=16).digest() for number, _ in identities]
+    return identity_rows([n for n, _ in identities], [n for n, _ in identities], digests, [c for _, c in identities])
+
+
+@pytest.fixture(params=["memory", "disk"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[int], Generation]:
+    """Both kinds of generation."""
+    if request.param == "memory":
+        return lambda _: MemoryGeneration()
+    return lambda span: DiskGeneration(tmp_path / str(span))
+
+
+def test_first_is_unique_then_duplicate_or_conflict(make: Callable[[int], Generation]) -> None:
+    """The same identity and content is a duplicate, other content a conflict, in one batch and across batches."""
+    window = IdentityWindow(4 * HOUR_US, make)
+    batch = rows((1, 5), (2, 5), (1, 5), (1, 6))
+    assert window.judge(batch).tolist() == [U, U, D, C]
+    window.add(batch[:2], 0)
+    assert window.judge(rows((3, 5), (2, 5), (2, 7), (1, 5))).tolist() == [U, D, C, D]
+
+
+def test_judging_changes_nothing(make: Callable[[int], Generation]) -> None:
+    """A batch that is judged and not committed is judged the same again."""
+    window = IdentityWindow(4 * HOUR_US, make)
+    assert window.judge(rows((1, 5))).tolist() == window.judge(rows((1, 5))).tolist() == [U]
+
+
+def test_no_edge_between_spans(make: Callable[[int], Generation]) -> None:
+    """A duplicate is caught on both sides of every span's edge, up to the horizon."""
+    window = IdentityWindow(4 * HOUR_US, make)
+    window.add(rows((1, 5)), HOUR_US - 1)
+    for later_us in (HOUR_US - 1, HOUR_US, 2 * HOUR_US, 5 * HOUR_US - 1):
+        window.advance(later_us)
+        assert window.judge(rows((1, 5))).tolist() == [D]
+
+
+def test_expiry_frees_memory_also_of_recovered_rows(make: Callable[[int], Generation]) -> None:
+    """Past the horizon and one span an identity is forgotten and its generation freed, however it got there."""
+    window = IdentityWindow(4 * HOUR_US, make)
+    changelog = encode(rows(*((n, 1) for n in range(1, 5001))), 0)
+    window.add(*decode(changelog))
+    assert len(window) == 5000
+    window.advance(5 * HOUR_US)
+    assert len(window) == 0
+    assert window.judge(rows((1, 1))).tolist() == [U]
+
+
+def test_time_does_not_go_back() -> None:
+    """A clock that steps back lets nothing expire and nothing be forgotten."""
+    window = IdentityWindow(4 * HOUR_US, lambda _: MemoryGeneration())
+    window.add(rows((1, 5)), 10 * HOUR_US)
+    window.add(rows((2, 5)), 2 * HOUR_US)
+    window.advance(0)
+    assert window.stream_time_us == 10 * HOUR_US
+    assert window.judge(rows((1, 5))).tolist() == [D]
+
+
+def test_a_clock_that_jumps_ahead_does_not_carry_stream_time_along() -> None:
+    """At the end of a partition stream time moves with the monotonic clock; while catching up, with arrival."""
+    day_us = 24 * HOUR_US
+    assert advance(day_us, day_us + 30 * HOUR_US, 1_000_000, drained=True) == day_us + 61_000_000
+    assert advance(day_us, day_us + 30 * HOUR_US, 1_000_000, drained=False) == day_us + 30 * HOUR_US
+    assert advance(day_us, 5, 1_000_000, drained=True) == day_us
+    assert advance(0, day_us, 0, drained=True) == day_us
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 3)), max_size=200), st.integers(1, 20))
+def test_batches_do_not_matter(identities: list[tuple[int, int]], size: int) -> None:
+    """However arrivals are cut into batches, the verdicts are those of judging one by one against a dictionary."""
+    window = IdentityWindow(4 * HOUR_US, lambda _: MemoryGeneration(16))
+    known: dict[int, int] = {}
+    for begin in range(0, len(identities), size):
+        batch = rows(*identities[begin : begin + size])
+        verdicts = window.judge(batch)
+        expected = []
+        for number, content in identities[begin : begin + size]:
+            first = known.setdefault(number, -content)
+            expected.append(U if first == -content and first < 0 else D if abs(first) == content else C)
+            known[number] = abs(first)
+        assert verdicts.tolist() == expected
+        window.add(batch[verdicts == U], 0)
+
+
+def test_growth_loses_nothing() -> None:
+    """A table that has grown many times finds every row, and needs less than 120 bytes for each."""
+    generation = MemoryGeneration(16)
+    everything = np.random.default_rng(7).integers(0, 2**64, (200_000, 4), np.uint64)
+    everything[:, 0] |= np.uint64(1 << 63)
+    for begin in range(0, len(everything), 7_000):
+        generation.add(everything[begin : begin + 7_000])
+    assert (generation.find(everything) == everything[:, 3]).all()
+    assert generation.nbytes / len(everything) < 120
+
+
+def test_identities_are_compared_exactly() -> None:
+    """Rows that differ in IMEI or time alone are different identities even with the same digest."""
+    digest = b"x" * 16
+    batch = identity_rows([1, 2, 1], [10, 10, 11], [digest] * 3, [1, 1, 1])
+    assert IdentityWindow(HOUR_US, lambda _: MemoryGeneration()).judge(batch).tolist() == [U, U, U]
+
+
+def test_payloads_do_not_meet_events() -> None:
+    """Bytes that are no event never look like an identity."""
+    window = IdentityWindow(HOUR_US, lambda _: MemoryGeneration())
+    window.add(rows((1, 1)), 0)
+    assert window.judge(payload_rows([b"\0" * 24])).tolist() == [U]
