@@ -78,7 +78,7 @@ def test_every_example_becomes_an_event(path: Path) -> None:
     (event,) = events(judge(record(0, path.read_bytes())))
     sent = json.loads(path.read_bytes())
     assert (event.event, event.changes, event.geofence_name) == (sent["Event"], sent["Changes"], sent["Geofence_Name"])
-    assert {name: json.loads(raw) for name, raw in event.extra.items()} == {
+    assert {name: json.loads(bytes(raw)) for name, raw in event.extra.items()} == {
         name: value for name, value in sent.items() if name not in SAMPLE
     }
 

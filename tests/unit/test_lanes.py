@@ -84,7 +84,7 @@ async def test_a_partition_that_stays_keeps_its_state() -> None:
 
 
 async def test_a_partition_that_was_away_is_opened_anew() -> None:
-    """When the first batch after a rebalance begins later than the lane stopped, its state is stale: restored afresh."""
+    """When the first batch after a rebalance begins later than the lane stopped, its state is restored afresh."""
     bench = Bench()
     await bench.lanes.on_assigned({ONE})
     bench.lanes.feed(batch(ONE, 0, 3))

@@ -20,7 +20,7 @@ SKEW_US = 300_000_000
 
 
 def outcome(**changed: Any) -> ValidEvent | list[tuple[str, str]]:
-    """The outcome of the sample with fields changed (`...` removes one): the event, or code and field of each reason."""
+    """The outcome of the sample with fields changed (`...` removes one): the event, or code and field of each."""
     payload = {name: value for name, value in {**SAMPLE, **changed}.items() if value is not ...}
     found = validate(json.dumps(payload).encode(), RECEIVED_US, SKEW_US)
     return found if isinstance(found, ValidEvent) else [(v.code, v.field) for v in found]
