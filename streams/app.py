@@ -3,6 +3,7 @@
 telematics.raw.v1 ──> agent ──> lane ──> validate → deduplicate → enrich ──> one transaction a batch
 """
 
+import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -38,8 +39,14 @@ class Streams:
 
     def partition(self, tp: TP) -> Partition:
         """The processor of a partition that this worker takes over."""
-        end_offset = lambda: self.app.consumer.highwater(tp)  # noqa: E731 - asked anew after each batch
-        return Partition(self.settings, tp, self.table, self.registry, self.type_topics, end_offset)
+        return Partition(
+            self.settings, tp, self.table, self.registry, self.type_topics, functools.partial(self.end_offset, tp)
+        )
+
+    def end_offset(self, tp: TP) -> int | None:
+        """Where the partition ends, as far as is known; None when it is not ours any more."""
+        consumer = self.app.consumer
+        return consumer.highwater(tp) if tp in consumer.assignment() else None
 
     async def failure(self) -> str | None:
         """None when every partition that is assigned is being worked on: a check for `/readyz`."""

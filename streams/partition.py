@@ -1,6 +1,5 @@
 """The stream stage for one partition of the raw topic: take over, then judge and commit batch by batch."""
 
-import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -94,7 +93,7 @@ class Partition:
     async def close(self) -> None:
         """Stop the producer and free the window."""
         if self._transactions is not None:
-            await asyncio.shield(self._transactions.stop())
+            await self._transactions.stop()
         self._table.forget(self._source.partition)
 
     def _make_generation(self, span: int) -> Generation:

@@ -7,6 +7,7 @@ Each input partition has a transactional id of its own, so that whoever takes th
 import asyncio
 from collections.abc import Iterable, Mapping
 
+import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
@@ -14,6 +15,9 @@ from runtime.kafka import connection
 from runtime.settings import Settings
 from streams.judging import Output
 
+log = structlog.get_logger()
+
+_STOP_TIMEOUT_S = 3.0
 _BATCH_BYTES = 900_000  # below the brokers' usual max.message.bytes of 1 MiB
 
 
@@ -42,7 +46,11 @@ class Transactions:
 
     async def stop(self) -> None:
         """Close the producer; an open transaction is left to the next owner or the broker's timeout."""
-        await self._producer.stop()
+        try:
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
+                await self._producer.stop()
+        except Exception as error:  # what it could not finish, its successor fences
+            log.warning("producer not stopped in order", partition=self._source.partition, error=repr(error))
 
     async def commit(self, outputs: Mapping[str, Iterable[Output]], next_offset: int) -> None:
         """Publish the outputs, by topic, to the partition number of the source, and commit its offset, or nothing."""
