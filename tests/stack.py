@@ -18,8 +18,10 @@ from typing import Any
 
 from embedded import preflight
 from embedded.kafka import broker as brokers
+from embedded.kafka.aot import ensure_cache
 from embedded.kafka.config import Broker
 from embedded.kafka.config import cluster as cluster_of
+from embedded.kafka.installation import install
 
 ROOT = Path(__file__).parent.parent
 JARS_DIR = Path(os.environ.get("EVENTPUSH_JARS_DIR", ROOT / ".eventpush" / "jars"))
@@ -77,7 +79,8 @@ class Kafka(Process):
 
     def spawn(self) -> None:
         """Start it, without waiting."""
-        installation = brokers.install(JARS_DIR)
+        installation = install(JARS_DIR)
+        ensure_cache(installation)
         brokers.prepare(self.broker, installation)
         self.process = subprocess.Popen(
             brokers.command(self.broker, installation),

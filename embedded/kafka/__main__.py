@@ -8,7 +8,10 @@ from pathlib import Path
 import click
 
 from embedded.kafka import broker as brokers
+from embedded.kafka.aot import ensure_cache
 from embedded.kafka.config import Broker
+from embedded.kafka.installation import Installation, install
+from embedded.tether import tethered
 from runtime.errors import Problem
 
 _STOPPED_BY_SIGTERM = 128 + signal.SIGTERM  # Java's exit status, after it has stopped in good order
@@ -29,16 +32,17 @@ def main(
     """Run real Kafka until SIGTERM or SIGINT; one line on standard output when it is ready."""
     broker = Broker(data_dir / "kafka", host, port, controller_port or port + 1, heap_mb=heap_mb)
     try:
-        installation = brokers.install(jars_dir or data_dir / "jars", click.echo)
+        installation = install(jars_dir or data_dir / "jars", click.echo)
+        ensure_cache(installation, click.echo)
         brokers.prepare(broker, installation)
         sys.exit(asyncio.run(_run(broker, installation)))
     except Problem as problem:
         sys.exit(str(problem))
 
 
-async def _run(broker: Broker, installation: brokers.Installation) -> int:
+async def _run(broker: Broker, installation: Installation) -> int:
     process = await asyncio.create_subprocess_exec(
-        *brokers.command(broker, installation), stdin=asyncio.subprocess.DEVNULL, cwd=broker.home
+        *tethered(brokers.command(broker, installation)), stdin=asyncio.subprocess.DEVNULL, cwd=broker.home
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

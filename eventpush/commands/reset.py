@@ -1,7 +1,7 @@
 """`eventpush reset`."""
 
 import click
-from embedded.supervisor import reset
+from embedded.stack import reset
 
 from eventpush.options import command_with_examples, settings_of_a_command
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from embedded.supervisor import up
+from embedded.stack import up
 
 from eventpush.options import command_with_examples
 from runtime.settings import load

@@ -1,0 +1,84 @@
+"""One supervisor a data directory, and no process of an earlier one left over.
+
+Each child's process id and start time are kept in `run/<name>.pid` while it lives; with both, a process that merely
+got the same id is never touched.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from runtime.errors import Problem
+
+_STOP_S = 15.0
+_SAME_START_S = 1.0  # two readings of one process's start time differ by less
+
+
+@contextlib.contextmanager
+def only_one(run_dir: Path, data_dir: Path) -> Iterator[None]:
+    """Holds `run_dir` for this process; raises `Problem` when another one does. The lock ends with the process."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / "up.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            pid = lock.read().strip() or "unknown"
+            raise Problem(
+                f"eventpush is already running on {data_dir} (process {pid})",
+                f"stop it there with Ctrl-C or by `kill {pid}`, or set another EVENTPUSH_DATA_DIR and other ports",
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def remember(run_dir: Path, name: str, pid: int) -> None:
+    """Notes a child that has been started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        entry = {"pid": pid, "started": psutil.Process(pid).create_time()}
+        (run_dir / f"{name}.pid").write_text(json.dumps(entry))
+
+
+def forget(run_dir: Path, name: str) -> None:
+    """Notes that a child has ended."""
+    (run_dir / f"{name}.pid").unlink(missing_ok=True)
+
+
+def stop_all(run_dir: Path) -> list[str]:
+    """Ends what an earlier supervisor left running, with what those processes started; gives a line for each."""
+    lines = []
+    for file in sorted(run_dir.glob("*.pid")):
+        if (process := _alive(file)) is not None:
+            _stop(process)
+            lines.append(f"{file.stem} (process {process.pid}) was left over from an earlier run: stopped")
+        file.unlink(missing_ok=True)
+    return lines
+
+
+def _alive(file: Path) -> psutil.Process | None:
+    try:
+        entry = json.loads(file.read_text())
+        process = psutil.Process(entry["pid"])
+        same = abs(process.create_time() - entry["started"]) < _SAME_START_S
+    except (OSError, ValueError, KeyError, psutil.Error):
+        return None
+    return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+
+
+def _stop(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.Error):
+        family = [process, *process.children(recursive=True)]
+        process.send_signal(signal.SIGTERM)
+        _gone, alive = psutil.wait_procs(family, timeout=_STOP_S)
+        for survivor in alive:
+            with contextlib.suppress(psutil.Error):
+                survivor.kill()
+        psutil.wait_procs(alive, timeout=_STOP_S)
