@@ -1,0 +1,49 @@
+"""One pipeline for all fault tests; the long ones run with `pytest -m soak` only."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import pytest_asyncio
+
+from tests.faults.load import Load
+from tests.faults.pipeline import Pipeline
+
+_seeds = itertools.count(1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked `soak`, unless it is asked for."""
+    if "soak" in (config.option.markexpr or ""):
+        return
+    for item in items:
+        if item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.skip(reason="long: runs with `pytest -m soak`"))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def pipeline(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pipeline]:
+    """Kafka, ClickHouse, ingress, two stream workers, sink."""
+    running = Pipeline(tmp_path_factory.mktemp("pipeline"))
+    try:
+        await running.start()
+        yield running
+    finally:
+        await running.kill()
+
+
+Harm = Callable[[], Awaitable[object]]
+
+
+async def exactly_once(pipeline: Pipeline, harm: Harm, *, before_s: float = 2.0, after_s: float = 2.0) -> Load:
+    """Do the harm under load, let the pipeline recover under load, and check the whole history."""
+    async with Load(pipeline.ingress_port, pipeline.sent, seed=next(_seeds)) as load:
+        await asyncio.sleep(before_s)
+        await harm()
+        await pipeline.ready()
+        await asyncio.sleep(after_s)
+    verdict = await pipeline.verdict()
+    assert not verdict.faults, f"{verdict}\nhistory and logs: {pipeline.directory}"
+    assert load.acknowledged
+    return load

@@ -1,0 +1,94 @@
+"""Runs `eventpush …` with named points at which it can be made to die: on the spot, between two of its lines.
+
+    FAULT_TRIGGER=FILE python -m tests.faults.points streams
+
+When the process passes a point whose name stands in the file, it removes the file and kills itself with SIGKILL, or
+stops itself with SIGSTOP, or loses the answer that it was about to get. Nothing in the product knows of it.
+"""
+
+import functools
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+Fault = Literal["kill", "stop", "lose"]
+
+
+class Point(NamedTuple):
+    """A place in the code: before or after a call of this method."""
+
+    method: str  # module:Class.method or module:function
+    when: Literal["before", "after"]
+
+
+POINTS: dict[str, Point] = {
+    "ingress before the broker has it": Point("aiokafka:AIOKafkaProducer.send_batch", "before"),
+    "ingress after the broker's ack": Point("ingress.publisher:KafkaPublisher.publish", "after"),
+    "streams before the transaction": Point("streams.transaction:Transactions.commit", "before"),
+    "streams with a transaction open": Point("aiokafka:AIOKafkaProducer.begin_transaction", "after"),
+    "streams between outputs and offsets": Point("aiokafka:AIOKafkaProducer.send_offsets_to_transaction", "before"),
+    "streams between changelog and commit": Point("aiokafka:AIOKafkaProducer.commit_transaction", "before"),
+    "streams right after commit": Point("aiokafka:AIOKafkaProducer.commit_transaction", "after"),
+    "streams while restoring": Point("streams.partition:restore", "before"),
+    "streams after restoring": Point("streams.partition:restore", "after"),
+    "sink before the plan": Point("sinks.partition:Partition.process", "before"),
+    "sink between plan and insert": Point("sinks.store:Store.insert", "before"),
+    "sink in the middle of an insert": Point("sinks.store:Store._insert", "before"),
+    "sink between insert and commit": Point("sinks.store:Store.insert", "after"),
+    "sink when an insert's answer comes": Point("sinks.store:Store._insert", "after"),
+}
+
+
+class Answer(ConnectionError):
+    """The answer got lost on its way."""
+
+
+def _wrapped(name: str, when: str, method: Callable[..., Awaitable[Any]], trigger: Path) -> Callable[..., Any]:
+    @functools.wraps(method)
+    async def passing(*args: Any, **options: Any) -> Any:
+        if when == "before":
+            _strike(name, trigger)
+        result = await method(*args, **options)
+        if when == "after":
+            _strike(name, trigger)
+        return result
+
+    return passing
+
+
+def _strike(name: str, trigger: Path) -> None:
+    try:
+        fault, _, point = trigger.read_text().partition(" ")
+    except OSError:
+        return
+    if point != name:
+        return
+    trigger.unlink(missing_ok=True)
+    print(f"fault: {fault} {point}", file=sys.stderr, flush=True)  # noqa: T201
+    if fault == "lose":
+        raise Answer(name)
+    os.killpg(0, signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
+
+
+def plant(stage: str, trigger: Path) -> None:
+    """Put the points of a stage into its code."""
+    for name, (method, when) in POINTS.items():
+        if not name.startswith(stage):
+            continue
+        module, _, path = method.partition(":")
+        owner: Any = importlib.import_module(module)
+        *owners, attribute = path.split(".")
+        for part in owners:
+            owner = getattr(owner, part)
+        setattr(owner, attribute, _wrapped(name, when, getattr(owner, attribute), trigger))
+
+
+if __name__ == "__main__":
+    plant(sys.argv[1], Path(os.environ["FAULT_TRIGGER"]))
+    from eventpush.__main__ import main
+
+    main()

@@ -1,0 +1,128 @@
+"""The quick cut of the fault matrix: real processes under load, and every event accounted for afterwards."""
+
+import asyncio
+import signal
+
+import pytest
+
+from tests.faults.conftest import exactly_once
+from tests.faults.faults import struck
+from tests.faults.pipeline import Pipeline
+from tests.faults.processes import until
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_all_stream_workers_killed(pipeline: Pipeline):
+    """Kill -9 of every stream worker at once: the next ones go on at the last commit; nothing is lost or doubled."""
+
+    async def harm():
+        for worker in pipeline.streams:
+            assert worker.send_signal(signal.SIGKILL)
+
+    await exactly_once(pipeline, harm)
+
+
+async def test_stream_worker_killed_between_changelog_and_commit(pipeline: Pipeline):
+    """Kill -9 with everything of a transaction written but its commit: it is aborted, and its events judged again."""
+
+    async def harm():
+        assert await struck(pipeline.streams[0], "streams between changelog and commit")
+
+    await exactly_once(pipeline, harm)
+
+
+async def test_worker_stopped_past_its_session_is_fenced(pipeline: Pipeline):
+    """SIGSTOP with a transaction open, past the session timeout, then SIGCONT: others took over, its commit is refused,
+    it exits with status 1 and is replaced.
+    """
+    worker = pipeline.streams[0]
+
+    async def harm():
+        assert await struck(worker, "streams between changelog and commit", "stop")
+        frozen, lives = worker.pid, len(worker.statuses)
+        await asyncio.sleep(pipeline.settings.session_timeout_s + 6)
+        assert worker.pid == frozen
+        worker.send_signal(signal.SIGCONT)
+
+        async def is_replaced() -> bool:
+            return len(worker.statuses) > lives
+
+        await until(is_replaced, 40, "the fenced worker has ended")
+        assert worker.statuses[-1] == 1
+
+    await exactly_once(pipeline, harm)
+
+
+async def test_sink_killed_between_insert_and_commit(pipeline: Pipeline):
+    """Kill -9 of the sink when ClickHouse has the batch and Kafka does not know: the same insert again changes nothing."""
+
+    async def harm():
+        assert await struck(pipeline.sink, "sink between insert and commit")
+
+    await exactly_once(pipeline, harm)
+
+
+async def test_an_inserts_answer_is_lost(pipeline: Pipeline):
+    """The answer to an insert gets lost: the same rows with the same token change nothing."""
+
+    async def harm():
+        assert await struck(pipeline.sink, "sink when an insert's answer comes", "lose")
+
+    await exactly_once(pipeline, harm)
+
+
+async def test_clickhouse_killed_and_away(pipeline: Pipeline):
+    """Kill -9 of ClickHouse under inserts, away for a while, back: the sink waits and goes on with the same inserts."""
+
+    async def harm():
+        await pipeline.clickhouse.stop(signal.SIGKILL)
+        await asyncio.sleep(5)
+        pipeline.clickhouse.start()
+
+    await exactly_once(pipeline, harm)
+
+
+async def test_ingress_killed_before_and_after_the_ack(pipeline: Pipeline):
+    """Kill -9 of the ingress before the broker has the events, and when it has them and the sender no 200 yet."""
+
+    async def harm():
+        assert await struck(pipeline.ingress, "ingress before the broker has it")
+        await pipeline.ready()
+        assert await struck(pipeline.ingress, "ingress after the broker's ack")
+
+    await exactly_once(pipeline, harm)
+
+
+async def test_broker_killed(pipeline: Pipeline):
+    """Kill -9 of the broker: no 200 meanwhile; after its restart everything goes on."""
+
+    async def harm():
+        assert pipeline.kafka[0].send_signal(signal.SIGKILL)
+
+    await exactly_once(pipeline, harm, after_s=5)
+
+
+async def test_workers_come_and_go(pipeline: Pipeline):
+    """Stream workers are added and removed under load: each rebalance leaves every event judged once."""
+
+    async def harm():
+        for _ in range(2):
+            await pipeline.add_worker()
+            await pipeline.ready()
+            await pipeline.remove_worker()
+            await pipeline.ready()
+
+    await exactly_once(pipeline, harm)
+
+
+async def test_everything_stopped_under_load(pipeline: Pipeline):
+    """SIGTERM of all stages under load: each ends by itself within its bound, with status 0; nothing is lost."""
+
+    async def harm():
+        stages = (pipeline.ingress, *pipeline.streams, pipeline.sink)
+        statuses = await asyncio.gather(*(process.stop() for process in stages))
+        assert statuses == [0] * len(stages)
+        await pipeline.again()
+
+    await exactly_once(pipeline, harm)
