@@ -27,10 +27,10 @@ class Body:
         self._ahead = bytearray()
         self._ended = False
 
-    async def beginning(self, size: int) -> tuple[bytes, bool]:
-        """The first bytes, at least `size` of them unless the body ends earlier, and whether that is all."""
+    async def beginning(self, size: int) -> bytes:
+        """The first bytes, at least `size` of them unless the body ends earlier."""
         await self._fill(size)
-        return bytes(self._ahead), self._ended
+        return bytes(self._ahead)
 
     def skip(self, size: int) -> None:
         """Drop the first `size` bytes of what was looked at."""

@@ -20,7 +20,7 @@ from embedded.clickhouse.replies import Reply, error_response
 from embedded.clickhouse.request import DEFAULT_FORMAT, Ask, Credentials, ask, credentials
 from embedded.clickhouse.rows import Rows
 from embedded.clickhouse.sessions import Session
-from embedded.clickhouse.statement import Statement, parse
+from embedded.clickhouse.statement import Statement, is_insert, parse
 
 log = logging.getLogger(__name__)
 
@@ -193,8 +193,10 @@ async def _statement(asked: Ask, body: Body) -> Statement:
     if of_url and (statement := parse(of_url)).kind == "insert":
         return statement
     limit = int(asked.settings.get("max_query_size", _MAX_QUERY_SIZE))
-    beginning, complete = await body.beginning(limit + 1)
+    beginning = await body.beginning(limit + 1)
     text = b"\n".join(part for part in (of_url, beginning) if part.strip())
+    if len(text) > limit and not is_insert(text):
+        raise error("SYNTAX_ERROR", f"Syntax error: Max query size exceeded: it is {limit} bytes (max_query_size)")
     statement = parse(text)
     if statement.kind == "insert":
         body.skip(len(beginning))
@@ -202,7 +204,7 @@ async def _statement(asked: Ask, body: Body) -> Statement:
     if of_url and beginning.strip() and statement.word == "INSERT" and b"SELECT" not in of_url.upper():
         # Data behind an INSERT that names no format.
         return Statement("insert", "INSERT", of_url, None, b"", b"", of_url)
-    if not complete or len(text) > limit:
+    if len(text) > limit:
         raise error("SYNTAX_ERROR", f"Syntax error: Max query size exceeded: it is {limit} bytes (max_query_size)")
     return statement
 

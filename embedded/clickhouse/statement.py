@@ -8,11 +8,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from embedded.clickhouse.errors import error
 
-# What is opened and never closed reaches to the end: so the text is walked once, whatever is in it.
+# What is opened and never closed reaches to the end: so the text is walked once, whatever is in it. Numbers and signs
+# mean nothing here and are taken together.
 _TOKEN = re.compile(
     rb"""
       (?P<blank>  [\s\x00]+ | --[^\n]* | \#[ !][^\n]* | /\*.*?(?:\*/|\Z) )
@@ -20,10 +21,9 @@ _TOKEN = re.compile(
     | (?P<name>   `(?:[^`\\]|\\(?:.|\Z)|``)*+(?:`|\Z) | "(?:[^"\\]|\\(?:.|\Z)|"")*+(?:"|\Z) )
     | (?P<doc>    \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z) )
     | (?P<word>   [A-Za-z_][\w$]* )
-    | (?P<number> [0-9][\w.]* )
     | (?P<open>   [(\[{] )
     | (?P<close>  [)\]}] )
-    | (?P<mark>   . )
+    | (?P<mark>   (?:[0-9][\w.]*|[,+*=<>!%:?|&^~@])++ | . )
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -63,8 +63,7 @@ class Statement:
         return self.kind != "insert" and self.word in _READING and b"INSERT" not in _first_words(self.text)
 
 
-@dataclass(frozen=True)
-class _Token:
+class _Token(NamedTuple):
     kind: str
     text: bytes
     start: int
@@ -88,6 +87,12 @@ def parse(text: bytes) -> Statement:
     if word == "INSERT":
         return _insert(text, tokens)
     return _query(text, word, [first, *tokens])
+
+
+def is_insert(text: bytes) -> bool:
+    """Whether the text begins as an INSERT."""
+    first = next(_tokens(text), None)
+    return first is not None and first.is_word(b"INSERT")
 
 
 def quote(value: str) -> str:
