@@ -1,6 +1,6 @@
 """The door: which path leads where, and the way of a request to its answer.
 
-    admitted → body → events → published → 200
+    admitted → body → signed → events → published → 200
 
 Each step raises `Refused` when it cannot go on, and `Door.__call__` turns that into the answer; there is no other way
 to an error. What is not foreseen is logged and answered 503: the sender repeats it, and nothing is lost.
@@ -14,14 +14,20 @@ from http import HTTPStatus
 from itertools import count
 from secrets import token_hex
 
+import orjson
 import structlog
+from aiohttp.http import HttpVersion10, HttpVersion11
 
 from ingress import body as bodies
+from ingress.admission import Admission
 from ingress.events import Event, Limits, parse
+from ingress.openapi import document
+from ingress.pages import page
 from ingress.protocol import Request
 from ingress.publisher import Publisher, Record
 from ingress.refusals import Reason, Refused, unavailable
-from ingress.replies import Reply, accepted, refusal
+from ingress.replies import JSON, Reply, accepted, refusal
+from ingress.rules import judge
 from runtime import metrics
 from runtime.settings import Settings
 from schemas import topics
@@ -29,6 +35,7 @@ from schemas import topics
 log = structlog.get_logger(__name__)
 
 EVENTS_PATH = "/api/events"
+VALIDATE_PATH = "/api/events/validate"
 _JSON_TYPES = frozenset({"application/json"})
 _NDJSON_TYPES = frozenset({"application/x-ndjson", "application/jsonl"})
 _TRACEPARENT_MAX = 128
@@ -41,11 +48,19 @@ def _now_us() -> int:
 
 
 class Door:
-    """Answers requests: `await door(request)`; publisher and clock (µs since the epoch) are given."""
+    """Answers requests: `await door(request)`; publisher, admission and clock (µs since the epoch) are given."""
 
-    def __init__(self, settings: Settings, publisher: Publisher, clock: Callable[[], int] = _now_us) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        publisher: Publisher,
+        admitted: Admission,
+        clock: Callable[[], int] = _now_us,
+    ) -> None:
         self._settings = settings
         self._publisher = publisher
+        self._admission = admitted
+        self._future_skew_us = settings.future_skew_s * 1_000_000
         self._clock = clock
         self._limits = Limits(
             settings.ingress_request_max_events, settings.ingress_event_max_bytes, settings.ingress_nesting_max
@@ -55,8 +70,12 @@ class Door:
         self._inflight = 0
         self._acknowledged = metrics.INGRESS_ACK_S.metric.observe
         self.draining = False
+        described = document(settings)
         self._routes: dict[str, dict[str, Route]] = {
             EVENTS_PATH: {"POST": self.receive},
+            VALIDATE_PATH: {"POST": self.validate},
+            "/openapi.json": _still(JSON, orjson.dumps(described)),
+            "/docs": _still("text/html; charset=utf-8", page(described)),
             "/healthz": {"GET": self.healthz, "HEAD": self.healthz},
             "/readyz": {"GET": self.readyz, "HEAD": self.readyz},
         }
@@ -72,6 +91,8 @@ class Door:
             return refusal(unavailable(Reason.INTERNAL, "internal fault: send it again"))
 
     def _route(self, request: Request) -> Route:
+        if request.message.version not in (HttpVersion11, HttpVersion10):  # the parser lets 0.9 and 2.0 pass
+            raise Refused(Reason.BAD_REQUEST, "the request is not HTTP/1.1", close=True)
         path = request.message.path.partition("?")[0]
         methods = self._routes.get(path)
         if methods is None:
@@ -90,9 +111,9 @@ class Door:
         receipt_id = f"{self._receipt_prefix}-{next(self._receipt_numbers):x}"
         self._inflight += 1
         try:
-            ndjson, gzip = self._admit(request)
-            body = await self._body(request, gzip=gzip)
-            events = parse(body, ndjson=ndjson, limits=self._limits)
+            events = await self._events(request)
+            if self._settings.ingress_strict:
+                judge(events, arrival_us, self._future_skew_us)
             await self._publisher.publish(_records(events, arrival_us, receipt_id, request))
         except Refused as refused:
             return refusal(refused, receipt_id)
@@ -101,30 +122,47 @@ class Door:
         self._acknowledged((self._clock() - arrival_us) / 1_000_000)
         return accepted(receipt_id)
 
+    async def validate(self, request: Request) -> Reply:
+        """`POST /api/events/validate`: the same way, but nothing is stored."""
+        self._inflight += 1
+        try:
+            destinations = judge(await self._events(request), self._clock(), self._future_skew_us)
+        finally:
+            self._inflight -= 1
+        said = {"status": "success", "message": "Every rule is kept. Nothing was stored.", "events": destinations}
+        return Reply(HTTPStatus.OK, orjson.dumps(said))
+
+    async def _events(self, request: Request) -> list[Event]:
+        headers = request.message.headers
+        ndjson, gzip = self._admit(request)
+        body = await self._body(request)
+        self._admission.signatures.check(headers, body)
+        if gzip:
+            body = bodies.gunzip(body, self._settings.ingress_decompressed_max_bytes)
+        return parse(body, ndjson=ndjson, limits=self._limits)
+
     def _admit(self, request: Request) -> tuple[bool, bool]:
         """All that can be known before the body is read. Gives (is it NDJSON, is it gzip)."""
         if self._inflight > self._settings.ingress_inflight_max_requests:
             raise unavailable(Reason.OVERLOADED, "too many requests at once: send it again")
+        self._admission.admit(request)
         headers = request.message.headers
         declared = headers.get("Content-Length")
         if declared is not None and int(declared) > self._settings.ingress_body_max_bytes:
             raise bodies.too_large(self._settings.ingress_body_max_bytes)
-        ndjson = _is_ndjson(headers.get("Content-Type"))
-        gzip = _is_gzip(headers.get("Content-Encoding"))
-        return ndjson, gzip
+        expectation = headers.get("Expect")
+        if expectation is not None and expectation.lower() != "100-continue":
+            raise Refused(Reason.WRONG_EXPECTATION, "Expect: only 100-continue is understood")
+        return _is_ndjson(headers.get("Content-Type")), _is_gzip(headers.get("Content-Encoding"))
 
-    async def _body(self, request: Request, *, gzip: bool) -> bytes:
-        expectation = request.message.headers.get("Expect")
-        if expectation is not None:
-            if expectation.lower() != "100-continue":
-                raise Refused(Reason.WRONG_EXPECTATION, "Expect: only 100-continue is understood")
+    async def _body(self, request: Request) -> bytes:
+        if "Expect" in request.message.headers:
             request.protocol.invite_body(request.payload)
-        body = await bodies.read(
+        return await bodies.read(
             request.payload,
             max_bytes=self._settings.ingress_body_max_bytes,
             timeout_s=self._settings.ingress_body_timeout_s,
         )
-        return bodies.gunzip(body, self._settings.ingress_decompressed_max_bytes) if gzip else body
 
     async def healthz(self, _request: Request) -> Reply:
         """The process runs its loop."""
@@ -142,6 +180,16 @@ class Door:
         if trouble is not None:
             raise unavailable(Reason.KAFKA_AWAY, trouble)
         return Reply(HTTPStatus.OK, b'{"status":"ready"}')
+
+
+def _still(content_type: str, body: bytes) -> dict[str, Route]:
+    """A page that is always the same."""
+    reply = Reply(HTTPStatus.OK, body, content_type=content_type)
+
+    async def show(_request: Request) -> Reply:
+        return reply
+
+    return {"GET": show, "HEAD": show}
 
 
 @lru_cache(maxsize=128)

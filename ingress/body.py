@@ -20,9 +20,11 @@ async def read(payload: StreamReader, *, max_bytes: int, timeout_s: float) -> by
             async with asyncio.timeout(timeout_s):
                 body = await _read_slowly(payload, max_bytes)
     except TimeoutError:
-        raise Refused(Reason.TIMED_OUT, f"the body did not arrive within {timeout_s:g} s", {}, close=True) from None
+        raise Refused(Reason.TIMED_OUT, f"the body did not arrive within {timeout_s:g} s", close=True) from None
+    except ConnectionError:
+        raise Refused(Reason.BAD_BODY, "the connection ended before the body did", close=True) from None
     except RequestPayloadError as error:
-        raise Refused(Reason.BAD_BODY, f"the body is broken: {error}", {}, close=True) from None
+        raise Refused(Reason.BAD_BODY, f"the body is broken: {error}", close=True) from None
     if len(body) > max_bytes:
         raise too_large(max_bytes)
     return body
@@ -41,7 +43,7 @@ async def _read_slowly(payload: StreamReader, max_bytes: int) -> bytes:
 
 def too_large(max_bytes: int) -> Refused:
     """The refusal of a body larger than is accepted; what follows of it is not worth reading."""
-    return Refused(Reason.TOO_LARGE, f"the body is larger than the {max_bytes} bytes that are accepted", {}, close=True)
+    return Refused(Reason.TOO_LARGE, f"the body is larger than the {max_bytes} bytes that are accepted", close=True)
 
 
 def gunzip(body: bytes, max_bytes: int) -> bytes:

@@ -33,6 +33,12 @@ class Request:
         self.protocol = protocol
         self._task: object = None  # aiohttp clears it after each request
 
+    @property
+    def peer(self) -> str | None:
+        """The address at the other end of the connection; None when it is gone."""
+        name = self.protocol.peername
+        return name[0] if isinstance(name, tuple) else None
+
     def _cancel(self, error: BaseException) -> None:
         """What aiohttp calls when the client has gone: reading the body ends with `error`."""
         self.payload.set_exception(error)
@@ -131,9 +137,10 @@ class Connection(RequestHandler):
         start_time: float | None,  # noqa: ARG002 - aiohttp's signature
     ) -> tuple[web.StreamResponse, bool]:
         """Writes the answer; aiohttp asks of it only whether the connection stays."""
-        message = cast("Request", request).message
-        reply = cast("Reply", resp)
-        keep_alive = not (reply.close or message.should_close or message.upgrade or self.server.draining)
+        asked = cast("Request", request)
+        message, reply = asked.message, cast("Reply", resp)
+        ends = reply.close or message.should_close or message.upgrade or self.server.draining
+        keep_alive = not ends and asked.payload.is_eof()  # a body that is not read is not worth waiting for
         self.server.count(reply)
         self._write(reply, keep_alive=keep_alive, message=message)
         if self._paused:  # the client does not read its answers: wait for it

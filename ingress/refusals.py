@@ -7,6 +7,7 @@ found and what is expected. Only 503 and 429 invite the same bytes again.
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
+from typing import Any
 
 
 class Reason(StrEnum):
@@ -63,11 +64,12 @@ STATUS: dict[Reason, tuple[HTTPStatus, str]] = {
 
 @dataclass(eq=False)
 class Refused(Exception):  # noqa: N818 - a refusal is an answer, not an error of ours
-    """A request that is not accepted: why, in words for the integrator, and headers that belong to the answer."""
+    """A request that is not accepted: why, in words for the integrator, and what else belongs to the answer."""
 
     reason: Reason
     message: str
     headers: dict[str, str] = field(default_factory=dict)
+    errors: list[dict[str, Any]] = field(default_factory=list)  # every broken rule
     close: bool = False  # what follows on the connection cannot be trusted or is not worth reading
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 import time
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -47,12 +47,15 @@ def refusal(refused: Refused, receipt_id: str | None = None) -> Reply:
     if receipt_id is not None:
         headers += (("X-Receipt-Id", receipt_id),)
     status, _ = STATUS[refused.reason]
-    return Reply(status, error_body(refused.message), headers, close=refused.close, reason=refused.reason)
+    return Reply(
+        status, error_body(refused.message, refused.errors), headers, close=refused.close, reason=refused.reason
+    )
 
 
-def error_body(message: str) -> bytes:
-    """`{"status":"error","message":…}`."""
-    return orjson.dumps({"status": "error", "message": message})
+def error_body(message: str, errors: list[dict[str, Any]]) -> bytes:
+    """`{"status":"error","message":…}`, and `errors` where rules are broken."""
+    body: dict[str, Any] = {"status": "error", "message": message}
+    return orjson.dumps(body | {"errors": errors} if errors else body)
 
 
 def encoded(reply: Reply, *, keep_alive: bool, http_1_0: bool = False, head_only: bool = False) -> bytes:

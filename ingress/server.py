@@ -11,12 +11,15 @@ import structlog
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserC
 from prometheus_client import Counter
 
+from ingress.admission import admission
 from ingress.app import Door
 from ingress.loop import on_stop_signals, run_loop
 from ingress.processes import run_many
 from ingress.protocol import Server
 from ingress.publisher import KafkaPublisher, Publisher
+from ingress.reloading import watch
 from ingress.replies import Reply
+from ingress.tls import Tls
 from runtime import health, logging, metrics
 from runtime.errors import Problem
 from runtime.settings import Settings
@@ -29,6 +32,7 @@ _IDLE_GRACE_S = 1.0
 def run(settings: Settings) -> int:
     """Runs the ingress until SIGTERM or SIGINT; gives the exit status. Raises `Problem`."""
     logging.setup(settings, "ingress")
+    admission(settings), Tls(settings)  # what a person must mend is said before anything starts
     with listen(settings) as listener:
         if settings.ingress_processes > 1:
             return run_many(settings, listener)
@@ -76,11 +80,18 @@ async def serve(
         raise Problem("aiohttp's C parser is not loaded", "install its wheel; AIOHTTP_NO_EXTENSIONS must not be set")
     stopped = stopped or asyncio.Event()
     on_stop_signals(stopped.set)
-    door = Door(settings, publisher)
+    admitted, tls = admission(settings), Tls(settings)
+    door = Door(settings, publisher, admitted)
     server = make_server(settings, door)
     await publisher.start()
+    watching = asyncio.create_task(watch([*admitted.reloadings(), tls.reloading]))
     try:
-        acceptor = await asyncio.get_running_loop().create_server(server, sock=listener)
+        acceptor = await asyncio.get_running_loop().create_server(
+            server,
+            sock=listener,
+            ssl=tls.context,
+            ssl_handshake_timeout=settings.ingress_header_timeout_s if tls.context else None,
+        )
         gc.collect()
         gc.freeze()  # what is here now stays: the collector need not look at it again, which took 40 ms each time
         log.info("listening", host=settings.ingress_host, port=settings.ingress_port)
@@ -89,6 +100,7 @@ async def serve(
         door.draining = True
         await _drain(settings, acceptor, server)
     finally:
+        watching.cancel()
         await publisher.stop()
     return 0
 

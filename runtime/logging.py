@@ -23,6 +23,10 @@ MASKED = frozenset(
 QUIET = ("aiokafka", "aiohttp.access", "asyncio")
 
 
+#: Tracebacks without the values of variables: those may be an event, a token, a secret.
+_exceptions = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
+
 def setup(settings: Settings, process_name: str, stream: TextIO | None = None) -> None:
     """Sends all logging to `stream` (default: standard error), each line with the time and the process's name."""
     shared: list[Processor] = [
@@ -33,7 +37,7 @@ def setup(settings: Settings, process_name: str, stream: TextIO | None = None) -
         _masked,
     ]
     renderer: list[Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [_exceptions, structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
         else [
             structlog.dev.ConsoleRenderer(

@@ -63,6 +63,7 @@ _EVENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
 INGRESS_REPLIES = Count("eventpush_ingress_replies", "Answers by status and reason.", ("status", "reason"))
 INGRESS_EVENTS = Count("eventpush_ingress_events", "Events acknowledged with 200: Kafka has them.")
 INGRESS_BYTES = Count("eventpush_ingress_bytes", "Bytes of the acknowledged events.")
+INGRESS_TOKEN_USES = Count("eventpush_ingress_token_uses", "Requests by the name of their bearer token.", ("name",))
 INGRESS_ACK_S = Spread("eventpush_ingress_acknowledge_seconds", "From the request's headers to its 200.", (), _ACK_S)
 INGRESS_BATCH_EVENTS = Spread(
     "eventpush_ingress_batch_events", "Events in one write to one partition of Kafka.", (), _EVENTS

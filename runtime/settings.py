@@ -169,6 +169,54 @@ class Settings(BaseModel):
     ingress_compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = Field(
         "lz4", description="How raw events are compressed on their way into Kafka and on its disks."
     )
+    ingress_tokens: SecretStr | None = Field(
+        None,
+        description="Bearer tokens that may send, separated by commas: `name token`, where the token may be given as "
+        "`sha256:…` and followed by `from=2026-01-01` and `until=2026-06-30`. None here and in the file: no check.",
+    )
+    ingress_tokens_file: Path | None = Field(
+        None, description="File of bearer tokens, one a line as in EVENTPUSH_INGRESS_TOKENS; read again on change."
+    )
+    ingress_allow: str = Field(
+        "", description="Addresses that may send, CIDRs (IPv4 and IPv6) separated by commas; empty: all."
+    )
+    ingress_trusted_proxies: str = Field(
+        "", description="CIDRs of the proxies in front, separated by commas: only their word on the sender counts."
+    )
+    ingress_forwarded_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        "x-forwarded-for", description="The header in which the trusted proxies name the sender's address."
+    )
+    ingress_verifier: Literal["none", "standard-webhooks", "hmac-sha256"] = Field(
+        "none", description="How requests are signed."
+    )
+    ingress_signature_secrets: SecretStr | None = Field(
+        None, description="Secrets of the signatures, separated by commas; each of them is good."
+    )
+    ingress_signature_secrets_file: Path | None = Field(
+        None, description="File of signature secrets, one a line; read again on change."
+    )
+    ingress_signature_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] = Field(
+        "X-Signature", description="Header with the signature, for hmac-sha256."
+    )
+    ingress_signature_encoding: Literal["hex", "base64"] = Field(
+        "hex", description="How the signature is written, for hmac-sha256; a prefix `sha256=` is allowed."
+    )
+    ingress_tls_cert_file: Path | None = Field(
+        None, description="Certificate chain (PEM): the ingress speaks TLS 1.2 and newer itself; read again on change."
+    )
+    ingress_tls_key_file: Path | None = Field(None, description="Private key (PEM) of the certificate.")
+    ingress_tls_client_ca_file: Path | None = Field(
+        None, description="CA certificates (PEM): senders must show a certificate that one of these has signed."
+    )
+    ingress_rate_per_token: Annotated[int, Field(ge=0)] = Field(
+        0, description="Most requests per second with one token, in one process; above it 429. 0: no bound."
+    )
+    ingress_rate_per_address: Annotated[int, Field(ge=0)] = Field(
+        0, description="Most requests per second from one address (IPv6: /64), in one process; 0: no bound."
+    )
+    ingress_strict: bool = Field(
+        False, description="Whether events that break a rule are refused with 422, not stored and dead-lettered."
+    )
     ingress_drain_s: Annotated[float, Field(ge=0, le=300)] = Field(
         10, description="How long a stopping ingress finishes what it has begun, in seconds."
     )

@@ -1,0 +1,44 @@
+"""Whether a request may come in: everything that can be known before its body is read, cheapest first."""
+
+from typing import NamedTuple
+
+from ingress.addresses import Addresses
+from ingress.protocol import Request
+from ingress.rates import Rates
+from ingress.reloading import Reloading
+from ingress.signatures import Signatures
+from ingress.tokens import Tokens
+from runtime.settings import Settings
+
+
+class Admission(NamedTuple):
+    """Every check on who sends; those that are not asked for cost nothing."""
+
+    addresses: Addresses
+    tokens: Tokens
+    signatures: Signatures
+    rates: Rates
+    by_address: bool
+    by_token: bool
+
+    def admit(self, request: Request) -> None:
+        """Raises `Refused`: 403, 401 or 429."""
+        headers = request.message.headers
+        if self.by_address:
+            sender = self.addresses.sender(request.peer, headers)
+            self.addresses.check(sender)
+            self.rates.check_address(sender)
+        if self.by_token:
+            self.rates.check_token(self.tokens.check(headers.getall("Authorization", [])))
+        self.signatures.check_headers(headers)
+
+    def reloadings(self) -> list[Reloading]:
+        """What to watch for changes."""
+        return [self.tokens.reloading, self.signatures.reloading]
+
+
+def admission(settings: Settings) -> Admission:
+    """The checks that the settings ask for. Raises `Problem` when they ask for what cannot be had."""
+    addresses, tokens = Addresses(settings), Tokens(settings)
+    by_address = addresses.restricted or settings.ingress_rate_per_address > 0
+    return Admission(addresses, tokens, Signatures(settings), Rates(settings), by_address, bool(tokens))

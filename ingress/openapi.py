@@ -1,0 +1,280 @@
+"""The OpenAPI 3.1 document, made of what the door works with: refusals, the event's definition, limits.
+
+Nothing here is stated twice: statuses and reasons come from `refusals`, the event's fields and bounds from `schemas`,
+sizes from the settings. So the document says what this very process does.
+"""
+
+from http import HTTPStatus
+from importlib.metadata import version
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+from ingress.refusals import STATUS, Reason
+from runtime.settings import Settings
+from schemas import events
+from schemas.event_types import KINDS
+from schemas.validation import UTC_FORMAT
+
+#: Reasons that belong to no path of their own: aiohttp answers them before there is a request.
+_WITHOUT_PATH = {Reason.NOT_FOUND, Reason.WRONG_METHOD}
+_STRICT_ONLY = {Reason.BROKEN_RULES}
+
+_TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?(\+0000|\+00:00|Z)$"
+
+
+def document(settings: Settings) -> dict[str, Any]:
+    """The document for a door with these settings."""
+    return {
+        "openapi": "3.1.1",
+        "info": {
+            "title": "eventpush",
+            "version": version("eventpush"),
+            "summary": "Receives events of the Events Push API.",
+            "description": _description(settings),
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": "events"}, {"name": "health"}],
+        "paths": {
+            "/api/events": {"post": _receive(settings)},
+            "/api/events/validate": {"post": _validate(settings)},
+            "/healthz": {"get": _health("healthz", "Whether the process runs", ())},
+            "/readyz": {"get": _health("readyz", "Whether an event sent now would be stored", (503,))},
+        },
+        "components": {"schemas": _schemas(), "securitySchemes": _security_schemes(settings)},
+    }
+
+
+def _description(settings: Settings) -> str:
+    stored = (
+        "An event that breaks a rule is refused with 422 and all its broken rules."
+        if settings.ingress_strict
+        else "Any JSON object is stored; one that breaks a rule goes to the dead letters with every reason."
+    )
+    return (
+        "200 means that Kafka has the event. Only 503 and 429 say: send the same bytes again, after `Retry-After`. "
+        f"{stored} A body is at most {settings.ingress_body_max_bytes} bytes as it is sent and "
+        f"{settings.ingress_decompressed_max_bytes} after gzip; an event {settings.ingress_event_max_bytes} bytes, "
+        f"nested {settings.ingress_nesting_max} levels deep; a request {settings.ingress_request_max_events} events. "
+        "A repeat of an event is answered 200 like the first and counted once."
+    )
+
+
+def _receive(settings: Settings) -> dict[str, Any]:
+    return {
+        "operationId": "receiveEvents",
+        "tags": ["events"],
+        "summary": "Send an event, or several",
+        "description": "Several events (an array, or one a line) are acknowledged whole or not at all.",
+        "security": _security(settings),
+        "parameters": [_traceparent()],
+        "requestBody": _request_body(strict=settings.ingress_strict),
+        "responses": {
+            "200": {
+                "description": "Kafka has the event, or every one of the request.",
+                "headers": {"X-Receipt-Id": _receipt_header()},
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Success"}}},
+            },
+            **_errors(_STRICT_ONLY | _WITHOUT_PATH if not settings.ingress_strict else _WITHOUT_PATH, settings),
+        },
+    }
+
+
+def _validate(settings: Settings) -> dict[str, Any]:
+    return {
+        "operationId": "validateEvents",
+        "tags": ["events"],
+        "summary": "Try an event without storing it",
+        "description": "Says every broken rule, or the identity and the topic that the event would get.",
+        "security": _security(settings),
+        "requestBody": _request_body(strict=True),
+        "responses": {
+            "200": {
+                "description": "Every rule is kept; nothing was stored.",
+                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Validated"}}},
+            },
+            **_errors(_WITHOUT_PATH, settings),
+        },
+    }
+
+
+def _health(name: str, summary: str, failures: tuple[int, ...]) -> dict[str, Any]:
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    status = {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}
+    responses: dict[str, Any] = {
+        "200": {"description": "Yes.", "content": {"application/json": {"schema": status}}},
+        "400": {"description": "Not an HTTP/1.1 request.", "content": error},
+    }
+    for failure in failures:
+        responses[str(failure)] = {
+            "description": "No, and why.",
+            "headers": {"Retry-After": _retry_after()},
+            "content": error,
+        }
+    return {"operationId": name, "tags": ["health"], "summary": summary, "responses": responses}
+
+
+def _request_body(*, strict: bool) -> dict[str, Any]:
+    event: dict[str, Any] = {"$ref": "#/components/schemas/Event"}
+    if not strict:  # what is stored is wider than what keeps the rules
+        event = {"anyOf": [event, {"type": "object"}]}
+    some = {"oneOf": [event, {"type": "array", "minItems": 1, "items": event}]}
+    return {
+        "required": True,
+        "content": {
+            "application/json": {"schema": some, "examples": examples()},
+            "application/x-ndjson": {"schema": {"type": "string", "description": "One event a line."}},
+        },
+    }
+
+
+def examples() -> dict[str, Any]:
+    """An example of every event type that the API names."""
+    return {
+        name: {"summary": name.replace("_", " "), "value": {**_EXAMPLE, "Event": name, **_DIFFERENT.get(name, {})}}
+        for name in KINDS
+    }
+
+
+_EXAMPLE = {
+    "Event": "overspeed",
+    "Changes": 50,
+    "Device_Time": "2024-06-28T17:52:13.000000+0000",
+    "IMEI": "350612075195931",
+    "Server_Time": "2024-06-28T18:49:45.000000+0000",
+    "Coordinates": "22.927968,75.533275",
+    "Location": "Indore - Depalpur - Ingoriya Road, Kharsora, Depalpur Tahsil, Indore District, Madhya Pradesh, India",
+    "Geofence_Name": None,
+}
+_DIFFERENT: dict[str, dict[str, object]] = {
+    "fuel_fill": {"Changes": 120},
+    "fuel_drain": {"Changes": -35},
+    "geofence_enter": {"Changes": 0, "Geofence_Name": "Indore depot"},
+    "geofence_exit": {"Changes": 0, "Geofence_Name": "Indore depot"},
+    "tampering": {"Changes": 1},
+    "power_cut": {"Changes": 1},
+    "sos": {"Changes": 1},
+}
+
+
+def _errors(left_out: set[Reason], settings: Settings) -> dict[str, Any]:
+    """The error responses by status, each with an example for every reason."""
+    reasons = sorted((r for r in STATUS if r not in left_out and _possible(r, settings)), key=lambda r: STATUS[r][0])
+    return {
+        str(status.value): _error_response(status, list(group))
+        for status, group in groupby(reasons, key=lambda r: STATUS[r][0])
+    }
+
+
+def _possible(reason: Reason, settings: Settings) -> bool:
+    """429 only where a rate is set, and so on: the document is that of these settings."""
+    return {
+        Reason.UNAUTHORIZED: bool(settings.ingress_tokens or settings.ingress_tokens_file),
+        Reason.BAD_SIGNATURE: settings.ingress_verifier != "none",
+        Reason.FORBIDDEN_ADDRESS: bool(settings.ingress_allow),
+        Reason.TOO_MANY_REQUESTS: bool(settings.ingress_rate_per_token or settings.ingress_rate_per_address),
+    }.get(reason, True)
+
+
+def _error_response(status: HTTPStatus, reasons: list[Reason]) -> dict[str, Any]:
+    headers: dict[str, Any] = {"X-Receipt-Id": _receipt_header()}
+    if status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
+        headers["Retry-After"] = _retry_after()
+    if status is HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = {"schema": {"type": "string"}}
+    schema = "BrokenRules" if status is HTTPStatus.UNPROCESSABLE_ENTITY else "Error"
+    return {
+        "description": f"{status.phrase}: {'; or '.join(STATUS[reason][1] for reason in reasons)}.",
+        "headers": headers,
+        "content": {
+            "application/json": {
+                "schema": {"$ref": f"#/components/schemas/{schema}"},
+                "examples": {reason.value: {"value": _error_example(reason)} for reason in reasons},
+            }
+        },
+    }
+
+
+def _error_example(reason: Reason) -> dict[str, Any]:
+    if reason is not Reason.BROKEN_RULES:
+        return {"status": "error", "message": STATUS[reason][1]}
+    broken = {"pointer": "/IMEI", "reason": "bad_format", "found": '"12345"', "expected": "a string of 15 digits"}
+    return {"status": "error", "message": "one rule is broken: see errors", "errors": [broken]}
+
+
+def _schemas() -> dict[str, Any]:
+    event = msgspec.json.schema_components([events.SentEvent], ref_template="#/components/schemas/{name}")[1][
+        "SentEvent"
+    ]
+    fields = event["properties"]
+    fields["Event"] |= {"minLength": 1, "maxLength": events.EVENT_MAX, "pattern": r"\S"}
+    fields["IMEI"] |= {"pattern": r"^[0-9]{15}$"}
+    fields["Device_Time"] |= {"description": f"{UTC_FORMAT}; not after Server_Time", "pattern": _TIME}
+    fields["Server_Time"] |= {"description": UTC_FORMAT, "pattern": _TIME}
+    fields["Coordinates"] |= {"description": "latitude,longitude in degrees", "maxLength": events.COORDINATES_MAX}
+    fields["Location"] |= {"maxLength": events.LOCATION_MAX}
+    fields["Geofence_Name"]["anyOf"][0] |= {"maxLength": events.GEOFENCE_MAX}
+    event |= {"title": "Event", "additionalProperties": True, "description": "Unknown fields are kept."}
+    text = {"type": "string"}
+    message = {"status": {"const": "error"}, "message": text}
+    broken = dict.fromkeys(("pointer", "reason", "found", "expected"), text)
+    destination = {"event_id": {"type": "string", "format": "uuid"}, "topic": text}
+    return {
+        "Event": event,
+        "Success": _object({"status": {"const": "success"}, "message": {"const": "Event received successfully."}}),
+        "Error": _object(message),
+        "BrokenRules": _object(message | {"errors": {"type": "array", "minItems": 1, "items": _object(broken)}}),
+        "Validated": _object(
+            {
+                "status": {"const": "success"},
+                "message": text,
+                "events": {"type": "array", "minItems": 1, "items": _object(destination)},
+            }
+        ),
+    }
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _security_schemes(settings: Settings) -> dict[str, Any]:
+    schemes: dict[str, Any] = {}
+    if settings.ingress_tokens or settings.ingress_tokens_file:
+        schemes["bearer"] = {"type": "http", "scheme": "bearer"}
+    if settings.ingress_verifier != "none":
+        standard = settings.ingress_verifier == "standard-webhooks"
+        header = "webhook-signature" if standard else settings.ingress_signature_header
+        schemes["signature"] = {
+            "type": "apiKey",
+            "in": "header",
+            "name": header,
+            "description": "Standard Webhooks (with webhook-id and webhook-timestamp)"
+            if standard
+            else f"HMAC-SHA256 of the body's bytes as sent, {settings.ingress_signature_encoding}",
+        }
+    return schemes
+
+
+def _security(settings: Settings) -> list[dict[str, list[str]]]:
+    schemes = _security_schemes(settings)
+    return [{name: [] for name in schemes}] if schemes else []
+
+
+def _traceparent() -> dict[str, Any]:
+    return {
+        "name": "traceparent",
+        "in": "header",
+        "description": "W3C Trace Context; kept with the event.",
+        "schema": {"type": "string", "maxLength": 128},
+    }
+
+
+def _receipt_header() -> dict[str, Any]:
+    return {"description": "Names this request in our logs and in the stored events.", "schema": {"type": "string"}}
+
+
+def _retry_after() -> dict[str, Any]:
+    return {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}

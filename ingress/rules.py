@@ -1,0 +1,42 @@
+"""The event's rules at the door: for strict mode and for the dry run, the same code that judges events later."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ingress.events import Event
+from ingress.refusals import Reason, Refused
+from schemas import topics
+from schemas.events import ValidEvent, Violation
+from schemas.identity import digest_of, uuid_text
+from schemas.validation import validate
+
+
+def judge(events: Sequence[Event], arrival_us: int, future_skew_us: int) -> list[dict[str, Any]]:
+    """Where each event would go: its identity and its topic. Raises `Refused` (422) with every broken rule of all."""
+    judged = [validate(event.value, arrival_us, future_skew_us) for event in events]
+    errors = [
+        _error(violation, index if len(events) > 1 else None)
+        for index, outcome in enumerate(judged)
+        if not isinstance(outcome, ValidEvent)
+        for violation in outcome
+    ]
+    if errors:
+        rules = "one rule is" if len(errors) == 1 else f"{len(errors)} rules are"
+        raise Refused(Reason.BROKEN_RULES, f"{rules} broken: see errors", errors=errors)
+    return [_destination(outcome) for outcome in judged if isinstance(outcome, ValidEvent)]
+
+
+def _destination(event: ValidEvent) -> dict[str, Any]:
+    return {"event_id": uuid_text(digest_of(event)), "topic": topics.of_type(event.event)}
+
+
+def _error(violation: Violation, index: int | None) -> dict[str, Any]:
+    """A broken rule with the JSON Pointer (RFC 6901) of its field, from the root of what was sent."""
+    place = [] if index is None else [str(index)]
+    place += [violation.field.replace("~", "~0").replace("/", "~1")] if violation.field else []
+    return {
+        "pointer": "".join(f"/{part}" for part in place),
+        "reason": str(violation.code),
+        "found": violation.found,
+        "expected": violation.expected,
+    }

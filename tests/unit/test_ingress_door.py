@@ -1,0 +1,286 @@
+"""The door's answers over real connections: statuses, bodies, headers, and what is published."""
+
+import asyncio
+import gzip
+import json
+
+import pytest
+from tests.unit.ingress_support import ACCEPTED, BODY, EVENT, request, running, settings
+
+from ingress.memory import MemoryPublisher
+from ingress.refusals import STATUS, Reason
+from schemas import topics
+
+
+async def test_an_event_is_accepted_with_the_contracts_body():
+    """The sample event: 200, exactly the API's body, one record with key, untouched bytes, arrival and receipt."""
+    async with running() as door:
+        answer = await door.post(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        assert (answer.status, answer.body) == (200, ACCEPTED)
+        assert answer.headers["content-type"] == "application/json"
+        assert "date" in answer.headers
+        [record] = door.publisher.records
+        headers = dict(record.headers)
+        assert (record.key, record.value) == (b"350612075195931", BODY)
+        assert headers[topics.HEADER_RECEIPT_ID].decode() == answer.headers["x-receipt-id"]
+        assert int(headers[topics.HEADER_ARRIVAL_US]) // 1_000 == record.timestamp_ms
+        assert headers[topics.HEADER_TRACEPARENT] == b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def test_several_events_in_one_request():
+    """An array and NDJSON: one record each, bytes untouched, the request's receipt id with the event's number."""
+    async with running() as door:
+        for body, media_type in (
+            (b'[{"IMEI":"1"} , {"IMEI":"2"}]', "application/json"),
+            (b'{"IMEI":"1"}\n{"IMEI":"2"}\n', "application/x-ndjson"),
+        ):
+            door.publisher.records.clear()
+            answer = await door.post(body, Content_Type=media_type)
+            assert (answer.status, answer.body) == (200, ACCEPTED)
+            receipt = answer.headers["x-receipt-id"]
+            assert [(r.key, r.value) for r in door.publisher.records] == [
+                (b"1", b'{"IMEI":"1"}'),
+                (b"2", b'{"IMEI":"2"}'),
+            ]
+            ids = [dict(r.headers)[topics.HEADER_RECEIPT_ID].decode() for r in door.publisher.records]
+            assert ids == [f"{receipt}.0", f"{receipt}.1"]
+
+
+async def test_one_bad_event_refuses_the_whole_request():
+    """Whole or not at all: nothing of the request is published."""
+    async with running() as door:
+        answer = await door.post(b'[{"IMEI":"1"},7]')
+        assert answer.status == 400
+        assert answer.message == "event 2 is a number: a JSON object is expected"
+        assert door.publisher.records == []
+
+
+async def test_gzip_is_undone():
+    """A gzip body is stored decompressed; a bomb and what is no gzip are refused."""
+    async with running() as door:
+        assert (await door.post(gzip.compress(BODY), Content_Encoding="gzip")).status == 200
+        assert door.publisher.records[0].value == BODY
+        assert (await door.post(gzip.compress(bytes(40_000_000)), Content_Encoding="gzip")).status == 413
+        assert (await door.post(BODY, Content_Encoding="gzip")).status == 400
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "message"),
+    [
+        ({"Content_Type": None}, 415, "Content-Type is missing: application/json"),
+        ({"Content_Type": "text/plain"}, 415, "Content-Type is 'text/plain': application/json"),
+        ({"Content_Type": "application/json; charset=utf-16"}, 415, "the charset is 'utf-16'"),
+        ({"Content_Encoding": "br"}, 415, "Content-Encoding is 'br': gzip or none is expected"),
+        ({"Content_Encoding": "gzip, gzip"}, 415, "Content-Encoding is 'gzip, gzip'"),
+        ({"Expect": "200-maybe"}, 417, "Expect: only 100-continue"),
+        ({"method": "GET"}, 405, "GET is not possible here: POST is"),
+        ({"method": "PUT"}, 405, "PUT is not possible here: POST is"),
+        ({"method": "OPTIONS"}, 405, "OPTIONS is not possible here: POST is"),
+        ({"method": "BREW"}, 400, "the request is not HTTP/1.1"),
+        ({"path": "/"}, 404, "there is nothing at this path: events are sent to POST /api/events"),
+        ({"path": "/api/events/"}, 404, "there is nothing at this path"),
+        ({"path": "/metrics"}, 404, "there is nothing at this path"),
+        ({"path": "//api/events"}, 404, "there is nothing at this path"),
+    ],
+)
+async def test_what_is_refused_and_how(changed, status, message):
+    """Each wrong head has its status and the API's error body; the message says what was found and is expected."""
+    async with running() as door:
+        [answer, *_] = await door.exchange(request(**changed))
+        assert answer.status == status
+        assert answer.message.startswith(message)
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers.get("allow") == ("POST" if status == 405 else None)
+        assert door.publisher.records == []
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    ["application/json", "Application/JSON", 'application/json; charset="UTF-8"', "application/json;charset=utf8"],
+)
+async def test_media_types_that_are_accepted(media_type):
+    """JSON, however its media type is written, and whatever query the path carries."""
+    async with running() as door:
+        assert (await door.post(Content_Type=media_type, path="/api/events?source=x")).status == 200
+
+
+async def test_size_limits():
+    """A body at the limit passes, one byte more is 413: declared, chunked, and before any of it is read."""
+    async with running(ingress_body_max_bytes=2_000, ingress_event_max_bytes=5_000) as door:
+        fits = b'{"a":"' + b"x" * 1_992 + b'"}'
+        assert (await door.post(fits)).status == 200
+        assert (await door.post(fits + b" ")).status == 413
+        chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(fits) + 1, fits + b" ")
+        [answer] = await door.exchange(request(chunked, Content_Length=None, Transfer_Encoding="chunked"))
+        assert (answer.status, answer.headers["connection"]) == (413, "close")
+        [answer] = await door.exchange(request(b"", Content_Length="99999999"))
+        assert (answer.status, answer.headers["connection"]) == (413, "close")
+        [answer] = await door.exchange(request(b"", Content_Length="2001", Expect="100-continue"))
+        assert answer.status == 413
+
+
+async def test_expect_continue():
+    """A client that waits for 100 Continue gets it, once its head is accepted, and then its answer."""
+    async with running() as door:
+        reader, writer = await door.connect()
+        writer.write(request(b"", Content_Length=str(len(BODY)), Expect="100-continue"))
+        assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 2) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(BODY)
+        assert (await asyncio.wait_for(reader.readline(), 2)).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_connections_stay_and_requests_are_pipelined():
+    """Three requests at once on one connection: three answers in order; HTTP/1.0 and Connection: close are heeded."""
+    async with running() as door:
+        answers = await door.exchange(request() + request(b"[1]") + request())
+        assert [answer.status for answer in answers] == [200, 400, 200]
+        [answer] = await door.exchange(request(Connection="close") + request())
+        assert answer.headers["connection"] == "close"
+        [answer] = await door.exchange(request().replace(b"HTTP/1.1", b"HTTP/1.0") + request())
+        assert answer.headers["connection"] == "close"
+        answers = await door.exchange(request(Connection="keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0") * 2)
+        assert [answer.headers["connection"] for answer in answers] == ["keep-alive"] * 2
+
+
+async def test_health():
+    """/healthz is the process, /readyz is Kafka as well; HEAD has no body; there are no metrics here."""
+    async with running() as door:
+        get = request(b"", method="GET", path="/readyz", Content_Length=None)
+        head = get.replace(b"GET", b"HEAD", 1)
+        health = get.replace(b"/readyz", b"/healthz")
+        assert [a.status for a in await door.exchange(get)] == [200]
+        door.publisher.away = "Kafka is gone fishing"
+        [answer] = await door.exchange(get)
+        assert (answer.status, answer.message, answer.headers["retry-after"]) == (503, "Kafka is gone fishing", "1")
+        assert [a.status for a in await door.exchange(health)] == [200]
+        reader, writer = await door.connect()
+        writer.write(head.replace(b"HTTP/1.1\r\n", b"HTTP/1.1\r\nConnection: close\r\n"))
+        assert (await reader.read()).endswith(b"\r\n\r\n")
+        writer.close()
+
+
+async def test_kafka_away_is_503():
+    """Never a 200 for what is not stored: 503, Retry-After, a receipt id."""
+    publisher = MemoryPublisher()
+    publisher.away = "away"
+    async with running(publisher=publisher) as door:
+        answer = await door.post()
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert answer.headers["x-receipt-id"]
+        assert answer.message
+
+
+async def test_a_fault_of_ours_is_503():
+    """What nobody foresaw is logged and answered 503: the sender repeats it, and the fault's text stays inside."""
+
+    class Broken(MemoryPublisher):
+        async def publish(self, records):
+            raise ZeroDivisionError("the secret of the universe")
+
+    async with running(publisher=Broken()) as door:
+        answer = await door.post()
+        assert (answer.status, answer.message) == (503, "internal fault: send it again")
+
+
+class Slow(MemoryPublisher):
+    """Publishes when it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def publish(self, records):
+        await self.go.wait()
+        await super().publish(records)
+
+
+async def test_too_many_at_once():
+    """Beyond the bound of requests in flight the answer is 503 at once, and those before it are finished."""
+    slow = Slow()
+    async with running(publisher=slow, ingress_inflight_max_requests=2) as door:
+        posted = {asyncio.create_task(door.post()) for _ in range(3)}
+        [refused], waiting = await asyncio.wait(posted, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+        assert refused.result().status == 503
+        assert refused.result().message == "too many requests at once: send it again"
+        slow.go.set()
+        assert [a.status for a in await asyncio.gather(*waiting)] == [200, 200]
+
+
+async def test_a_connection_too_many():
+    """Beyond the bound of connections, one is told 503 and closed; after one has gone there is room again."""
+    async with running(ingress_connections_max=1) as door:
+        _, first = await door.connect()
+        async with asyncio.timeout(5):
+            while (answers := await door.exchange(b"")) == []:
+                pass
+        assert [answer.status for answer in answers] == [503]
+        first.close()
+        async with asyncio.timeout(5):
+            while [a.status for a in await door.exchange(request())] != [200]:
+                pass
+
+
+async def test_draining():
+    """Told to stop: what has begun is finished and its connection ended, idle connections are closed, status 0."""
+    slow = Slow()
+    async with running(settings(ingress_drain_s=5), slow) as door:
+        idle_reader, idle_writer = await door.connect()
+        idle_writer.write(request(b"[1]"))
+        await idle_reader.readuntil(b"}")
+        busy = asyncio.create_task(door.exchange(request()))
+        asyncio.get_running_loop().call_later(0.2, slow.go.set)
+        await asyncio.sleep(0.05)
+    [answer] = await busy
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert await idle_reader.read() == b""
+    idle_writer.close()
+    assert len(slow.records) == 1
+
+
+async def test_a_client_that_leaves_changes_nothing():
+    """A client that disconnects while its event is on its way: the event is published all the same."""
+    slow = Slow()
+    async with running(publisher=slow) as door:
+        _, writer = await door.connect()
+        writer.write(request())
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        await asyncio.sleep(0.05)
+        slow.go.set()
+        async with asyncio.timeout(5):
+            while not slow.records:
+                await asyncio.sleep(0.01)
+        assert (await door.post()).status == 200
+
+
+async def test_strict_mode_and_dry_run():
+    """Strict: 422 with every broken rule, nothing stored. The dry run says the same, or identity and topic."""
+    broken = json.dumps(EVENT | {"IMEI": "12345", "Event": " "}).encode()
+    async with running(ingress_strict=True) as door:
+        assert (await door.post()).status == 200
+        strict = await door.post(broken)
+        dry = await door.post(broken, path="/api/events/validate")
+        assert (strict.status, dry.status) == (422, 422)
+        assert json.loads(strict.body)["errors"] == json.loads(dry.body)["errors"]
+        errors = {(e["pointer"], e["reason"]) for e in json.loads(dry.body)["errors"]}
+        assert errors == {("/IMEI", "bad_format"), ("/Event", "empty")}
+        assert all(set(e) == {"pointer", "reason", "found", "expected"} for e in json.loads(dry.body)["errors"])
+        several = await door.post(b"[" + BODY + b"," + broken + b"]")
+        assert {e["pointer"] for e in json.loads(several.body)["errors"]} == {"/1/IMEI", "/1/Event"}
+        assert len(door.publisher.records) == 1
+    async with running() as door:
+        assert (await door.post(broken)).status == 200
+        answer = await door.post(path="/api/events/validate")
+        assert answer.status == 200
+        [destination] = json.loads(answer.body)["events"]
+        assert destination["topic"] == "telematics.event.overspeed.v1"
+        assert len(destination["event_id"]) == 36
+        assert len(door.publisher.records) == 1
+
+
+def test_every_reason_has_a_status():
+    """The table from reason to status is whole, and no 5xx but 503 is in it."""
+    assert set(STATUS) == set(Reason)
+    assert {status.value for status, _ in STATUS.values() if status >= 500} == {503}
