@@ -127,8 +127,10 @@ class Sender:
                 async with session.post(self.url, data=delivery.event.body) as answer:
                     status = answer.status
         except TimeoutError:
-            self.tally.answers["no answer"] += not cut_off
-            self.tally.lost_answers += cut_off
+            if cut_off:
+                self.tally.lost_answers += 1
+            else:
+                self.tally.answers["no answer"] += 1
             return False
         except (aiohttp.ClientError, OSError) as error:
             self.tally.answers[type(error).__name__] += 1
