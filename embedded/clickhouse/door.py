@@ -47,8 +47,8 @@ class Access:
 
     def check(self, who: Credentials) -> None:
         """Raise ClickHouseError when these are not the right ones."""
-        right_user = hmac.compare_digest(who.user.encode(), self.user.encode())
-        right_password = not self.password or hmac.compare_digest(who.password.encode(), self.password.encode())
+        right_user = hmac.compare_digest(_bytes(who.user), _bytes(self.user))
+        right_password = not self.password or hmac.compare_digest(_bytes(who.password), _bytes(self.password))
         if right_user and right_password:
             return
         raise error(
@@ -226,3 +226,7 @@ async def _send(rows: Rows, reply: Reply, *, whole: bool) -> web.StreamResponse:
         await reply.write(data)
     await rows.result()
     return await reply.end()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,231 @@
+"""The door's life: start, password, what it refuses to start on, graceful end, kill -9 and what survives it."""
+
+import base64
+import http.client
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.integration.clickhouse_fixture import ClickHouseDoor
+from tests.integration.test_clickhouse_door import call, post, until, value
+
+TABLE = (
+    "CREATE TABLE t (batch UInt64, row UInt64) ENGINE = MergeTree ORDER BY (batch, row) "
+    "SETTINGS non_replicated_deduplication_window = 1000"
+)
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[ClickHouseDoor]:
+    """A door that may be killed."""
+    door = ClickHouseDoor(tmp_path / "data")
+    door.start()
+    value(door, TABLE)
+    yield door
+    if door.process is not None:
+        door.end(signal.SIGKILL)
+
+
+def refused(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "embedded.clickhouse", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def insert(door: ClickHouseDoor, batch: int, rows: int = 100):
+    """A batch of rows under a token of its own."""
+    body = b"".join(b"%d,%d\n" % (batch, row) for row in range(rows))
+    return post(door, body, query="INSERT INTO t FORMAT CSV", insert_deduplication_token=f"batch-{batch}")
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_what_was_answered_survives(door, how):
+    """Tables, rows and the memory of tokens outlive an end of either kind."""
+    for batch in range(20):
+        assert insert(door, batch).status == 200
+    status = door.end(how)
+    assert status == (0 if how is signal.SIGTERM else -signal.SIGKILL)
+    door.start()
+    assert value(door, "SELECT count(), uniqExact(batch) FROM t") == "2000\t20"
+    for batch in range(21):
+        assert insert(door, batch).status == 200
+    assert value(door, "SELECT count(), uniqExact(batch) FROM t") == "2100\t21"
+
+
+def test_kill_in_the_middle_of_inserts_loses_nothing_and_halves_nothing(door):
+    """
+    Six kills under load: each acknowledged batch is there once and whole after the sender's repetition.
+
+    A batch without an answer is there whole or not at all, and its repetition with the same token makes it once.
+    """
+    rows, acknowledged, started = 5_000, set(), set()
+    batches = iter(range(1_000_000))
+    rng = random.Random(7)
+
+    def sender(stop: threading.Event) -> None:
+        while not stop.is_set():
+            batch = next(batches)
+            started.add(batch)
+            try:
+                if insert(door, batch, rows).status == 200:
+                    acknowledged.add(batch)
+            except (OSError, http.client.HTTPException):
+                return
+
+    for _ in range(6):
+        stop = threading.Event()
+        before = len(acknowledged)
+        with ThreadPoolExecutor(3) as threads:
+            for _ in range(3):
+                threads.submit(sender, stop)
+            until(lambda n=before: len(acknowledged) > n + 3, "some inserts")
+            time.sleep(rng.random() * 0.05)
+            door.end(signal.SIGKILL)
+            stop.set()
+        door.start()
+        broken = value(door, f"SELECT count() FROM (SELECT batch FROM t GROUP BY batch HAVING count() != {rows})")
+        assert broken == "0"
+        stored = set(map(int, value(door, "SELECT DISTINCT batch FROM t").split()))
+        assert acknowledged <= stored <= started
+    for batch in started:
+        assert insert(door, batch, rows).status == 200
+    assert (
+        value(door, "SELECT count(), uniqExact(batch, row) FROM t") == f"{len(started) * rows}\t{len(started) * rows}"
+    )
+
+
+def test_sigterm_lets_inserts_end_and_stops_queries(door):
+    """An insert whose body still arrives is stored, a query is told that it was cancelled, new requests are refused."""
+    with ThreadPoolExecutor() as threads:
+        slow = threads.submit(post, door, "SELECT sum(sipHash64(number)) FROM numbers(1e12)", query_id="slow")
+        go_on = threading.Event()
+
+        def body():
+            yield b"1,1\n" * 500_000
+            go_on.wait(30)
+            yield b"1,2\n"
+
+        arriving = threads.submit(post, door, body(), query="INSERT INTO t FORMAT CSV")
+        waiting = "SELECT count() FROM system.processes WHERE query_kind = 'Insert' OR Settings['log_comment'] = 'slow'"
+        until(lambda: value(door, waiting) == "2", "query and insert")
+        ended = threads.submit(door.end)
+        assert slow.result(30).headers["X-ClickHouse-Exception-Code"] == "394"
+        assert not ended.done()
+        go_on.set()
+        assert arriving.result(30).status == 200
+        assert ended.result(30) == 0
+    door.start()
+    assert value(door, "SELECT count() FROM t") == "500001"
+
+
+def test_sigterm_does_not_wait_for_ever(tmp_path):
+    """An insert whose body never ends is given up after the grace period, and has stored nothing."""
+    door = ClickHouseDoor(tmp_path / "data", arguments=("--grace-s", "1"))
+    door.start()
+    value(door, TABLE)
+    with closing(http.client.HTTPConnection("127.0.0.1", door.port)) as client:
+        client.putrequest("POST", "/?query=INSERT+INTO+t+FORMAT+CSV")
+        client.putheader("Content-Length", "1000000000")
+        client.endheaders()
+        client.send(b"1,1\n" * 1_000_000)
+        until(lambda: value(door, "SELECT count() FROM system.processes WHERE query_kind = 'Insert'") == "1", "insert")
+        assert door.end() == 0
+    door.start()
+    assert value(door, "SELECT count() FROM t") == "0"
+    door.end()
+
+
+def test_the_password_is_asked_for_in_every_way(tmp_path):
+    """With a password set: none is 401 and 194, a wrong one 403 and 516, the right one passes in all three ways."""
+    door = ClickHouseDoor(
+        tmp_path / "data", ("--user", "eve", "--password-from-env", "DOOR_PASSWORD"), {"DOOR_PASSWORD": "pässword:1"}
+    )
+    door.start()
+
+    def basic(user: str, password: str) -> dict[str, str]:
+        return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+    try:
+        nobody = post(door, "SELECT 1")
+        assert (nobody.status, nobody.headers["X-ClickHouse-Exception-Code"]) == (401, "194")
+        assert nobody.headers["WWW-Authenticate"].startswith("Basic ")
+        for wrong in (basic("eve", "x"), basic("default", "pässword:1"), {"X-ClickHouse-User": "eve"}):
+            answer = post(door, "SELECT 1", wrong)
+            assert (answer.status, answer.headers["X-ClickHouse-Exception-Code"]) == (403, "516")
+            assert "pässword" not in answer.text
+        assert post(door, "SELECT 1", basic("eve", "pässword:1")).text == "1\n"
+        assert post(door, "SELECT 1", user="eve", password="pässword:1").text == "1\n"
+        key = "pässword:1".encode().decode("latin-1")
+        assert post(door, "SELECT 1", {"X-ClickHouse-User": "eve", "X-ClickHouse-Key": key}).text == "1\n"
+        assert call(door, "GET", "/ping").status == 200
+        command = Path(f"/proc/{door.pid}/cmdline")
+        assert not command.exists() or b"ssword:1" not in command.read_bytes()
+    finally:
+        door.end()
+
+
+def test_a_query_that_wants_too_much_memory_fails_alone(tmp_path):
+    """The bound holds for a query and for all: the query fails with 241, the process lives on."""
+    door = ClickHouseDoor(tmp_path / "data", ("--memory-bytes", str(400 << 20)))
+    door.start()
+    try:
+        greedy = "SELECT count() FROM (SELECT number, groupArray(toString(number)) FROM numbers(2e7) GROUP BY number)"
+        settings = {"max_bytes_before_external_group_by": "0", "max_bytes_ratio_before_external_group_by": "0"}
+        answer = post(door, greedy, **settings)
+        assert answer.headers["X-ClickHouse-Exception-Code"] == "241"
+        assert value(door, "SELECT 1") == "1"
+    finally:
+        door.end()
+
+
+def test_one_directory_one_process(door):
+    """A second one on the same data says who has it, and disturbs nothing."""
+    second = refused("--port", "0", "--data-dir", str(door.data_dir))
+    assert second.returncode == 1
+    assert second.stdout == ""
+    assert len(second.stderr.splitlines()) == 1
+    assert f"is in use by another ClickHouse (process {door.pid})" in second.stderr
+    assert value(door, "SELECT 1") == "1"
+
+
+def test_a_taken_port_is_one_clear_line(tmp_path):
+    """The port is named, nothing is left running, no traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        answer = refused("--port", str(port), "--data-dir", str(tmp_path / "data"))
+    assert answer.returncode == 1
+    assert len(answer.stderr.splitlines()) == 1
+    assert f"port {port} on 127.0.0.1 cannot be had" in answer.stderr
+
+
+def test_an_unusable_directory_is_one_clear_line(tmp_path):
+    """A path that cannot become a directory, or may not be written, is named with the remedy."""
+    (tmp_path / "file").write_text("")
+    paths = [tmp_path / "file" / "data"]
+    if os.geteuid() != 0:
+        (tmp_path / "locked").mkdir(mode=0o500)
+        paths.append(tmp_path / "locked" / "data")
+    for path in paths:
+        answer = refused("--port", "0", "--data-dir", str(path))
+        assert answer.returncode == 1
+        assert len(answer.stderr.splitlines()) == 1
+        assert f"{path} cannot be used for ClickHouse's data" in answer.stderr
+
+
+def test_a_missing_password_is_one_clear_line(tmp_path):
+    """A password that is not there is never taken for no password."""
+    answer = refused("--port", "0", "--data-dir", str(tmp_path), "--password-from-env", "NO_SUCH_VARIABLE")
+    assert answer.returncode == 1
+    assert answer.stderr.splitlines() == [
+        "NO_SUCH_VARIABLE holds no password for ClickHouse: set it, or leave --password-from-env out"
+    ]
