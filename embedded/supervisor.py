@@ -24,7 +24,7 @@ PAUSE_MIN_S = 0.2
 PAUSE_MAX_S = 30.0
 ATTEMPTS = 3  # of a child that has never been ready
 _POLL_S = 0.1
-_STILL_EVERY_S = 5.0
+_STILL_AFTER_S = 5.0  # then after twice as long, and so on
 _LINE_MAX_BYTES = 1024 * 1024
 _LAST_WORDS_S = 1.0  # of a dead child, still in the pipe
 
@@ -47,7 +47,6 @@ class Child:
     command: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     ready: Callable[[], Awaitable[bool]] = _at_once
-    ready_timeout_s: float = 60.0
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 15.0
     steady_s: float = 30.0
@@ -135,7 +134,7 @@ class Supervised:
         """One life of the process; gives its obituary."""
         with contextlib.closing(Output(self.child.name, self._log_file, self._place.say)) as output:
             process = await self._spawn()
-            helpers = [asyncio.create_task(_pump(process, output)), asyncio.create_task(self._watch_readiness(process))]
+            helpers = [asyncio.create_task(_pump(process, output)), asyncio.create_task(self._watch_readiness())]
             try:
                 status = await process.wait()
                 kill_group(process.pid)  # what it started itself ends with it
@@ -145,7 +144,8 @@ class Supervised:
                     helper.cancel()
                 leftovers.forget(self._place.run_dir, self.child.name)
                 self._process = None
-        return f"{self.child.name} {_ended(status)}" + (f": {output.last_line}" if output.last_line else "")
+        said = f": {output.last_line}" if status > 0 and output.last_line else ""
+        return f"{self.child.name} {_ended(status)}{said}"
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         process = self._process = await asyncio.create_subprocess_exec(
@@ -160,17 +160,15 @@ class Supervised:
         leftovers.remember(self._place.run_dir, self.child.name, process.pid)
         return process
 
-    async def _watch_readiness(self, process: asyncio.subprocess.Process) -> None:
-        began = said = time.monotonic()
+    async def _watch_readiness(self) -> None:
+        """Says when the process is ready. However long it takes: what it waits for, or recovers, has no bound."""
+        began = time.monotonic()
+        next_line_s = _STILL_AFTER_S
         while not await self._is_ready():
-            now = time.monotonic()
-            if now - began > self.child.ready_timeout_s:
-                self._place.say(f"{self.child.name} was not ready within {self.child.ready_timeout_s:g} s: killed")
-                kill_group(process.pid)
-                return
-            if now - said > _STILL_EVERY_S:
-                said = now
-                self._place.say(f"{self.child.name}: still starting ({now - began:.0f} s)")
+            waited_s = time.monotonic() - began
+            if waited_s > next_line_s:
+                self._place.say(f"{self.child.name}: still starting ({waited_s:.0f} s)")
+                next_line_s *= 2
             await asyncio.sleep(_POLL_S)
         again = " again" if self.became_ready.is_set() else ""
         self._place.say(f"{self.child.name} is ready{again} ({time.monotonic() - began:.1f} s)")

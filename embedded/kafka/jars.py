@@ -87,7 +87,7 @@ def _download(jars: list[Jar], cache_dir: Path, on_progress: OnProgress) -> None
                 done += count
                 on_progress(done, total, number, len(jars))
 
-            path = _resolve(jar, Path(staging), on_bytes)
+            path = _resolve(context(Path(staging), on_bytes), jar)
             if (found := sha256_of(path)) != jar.sha256:
                 raise Problem(
                     f"the download of {jar.coordinate} has SHA-256 {found}, expected {jar.sha256}",
@@ -121,9 +121,8 @@ def context(repo_cache: Path, on_bytes: Callable[[int], None] = lambda _: None) 
     )
 
 
-def _resolve(jar: Jar, staging: Path, on_bytes: Callable[[int], None]) -> Path:
+def _resolve(maven: Any, jar: Jar) -> Path:
     group, artifact, version = jar.coordinate.split(":")
-    maven = context(staging, on_bytes)
     try:
         path: Path = maven.project(group, artifact).at_version(version).artifact().resolve()
     except OSError as error:  # requests' exceptions are OSErrors too
