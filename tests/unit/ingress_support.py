@@ -59,15 +59,18 @@ class Running(NamedTuple):
         writer.close()
         return answers
 
-    async def post(self, body: bytes = BODY, path: str = "/api/events", **headers: str) -> Answer:
-        """One POST; header names are written with underscores, None leaves out a default."""
-        raw = request(body, path=path, **headers)
+    async def send(self, raw: bytes) -> Answer:
+        """The first answer to these bytes."""
         reader, writer = await self.connect()
         writer.write(raw)
         try:
             return await asyncio.wait_for(read_answer(reader), 5)
         finally:
             writer.close()
+
+    async def post(self, body: bytes = BODY, path: str = "/api/events", **headers: str) -> Answer:
+        """The answer to one POST; header names are written with underscores, None leaves out a default."""
+        return await self.send(request(body, path=path, **headers))
 
 
 def request(body: bytes = BODY, *, method: str = "POST", path: str = "/api/events", **headers: str | None) -> bytes:
@@ -98,17 +101,18 @@ def settings(**given: Any) -> Settings:
 async def running(configured: Settings | None = None, publisher: Any = None, **given: Any) -> AsyncIterator[Running]:
     """The door with these settings, until the block ends; then it must stop with status 0."""
     publisher = publisher or MemoryPublisher()
-    listener = socket.create_server(("127.0.0.1", 0))
     serving, stopped = asyncio.Event(), asyncio.Event()
     configured = configured or settings(**({"ingress_drain_s": 0} | given))
-    door = asyncio.create_task(serve(configured, listener, publisher, on_serving=serving.set, stopped=stopped))
-    waiting = asyncio.create_task(serving.wait())
-    await asyncio.wait({door, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    if door.done():
-        waiting.cancel()
-        door.result()
-    try:
-        yield Running(listener.getsockname()[1], publisher)
-    finally:
-        stopped.set()
-        assert await asyncio.wait_for(door, 10) == 0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        door = asyncio.create_task(serve(configured, listener, publisher, on_serving=serving.set, stopped=stopped))
+        waiting = asyncio.create_task(serving.wait())
+        await asyncio.wait({door, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if door.done():
+            waiting.cancel()
+            door.result()
+        try:
+            yield Running(port, publisher)
+        finally:
+            stopped.set()
+            assert await asyncio.wait_for(door, 10) == 0

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+
 from tests.unit.ingress_support import BODY, request, running
 
 HEAD = b"POST /api/events HTTP/1.1\r\nHost: door\r\nContent-Type: application/json\r\n"
