@@ -1,0 +1,34 @@
+"""`python -m bench [PART…] [--quick]`: measure, print one table, write docs/benchmarks.md with its plots."""
+
+import asyncio
+import importlib
+import sys
+
+import click
+
+from bench import report, results
+from runtime.errors import Problem
+
+PARTS = ("streams", "ingress", "sink", "end_to_end", "growth", "recovery")
+
+
+@click.command()
+@click.argument("parts", nargs=-1, type=click.Choice(PARTS))
+@click.option("--quick", is_flag=True, help="Less data: to see that it runs; the figures are rough.")
+@click.option("--report-only", is_flag=True, help="Measure nothing: write the report from the figures there are.")
+def main(parts: tuple[str, ...], *, quick: bool, report_only: bool) -> None:
+    """Measure the parts named, or all; each starts an embedded stack of its own and removes it."""
+    try:
+        for part in () if report_only else parts or PARTS:
+            click.echo(f"measuring {part} …", err=True)
+            section = asyncio.run(importlib.import_module(f"bench.{part}").measure(quick=quick))
+            results.save(section, quick=quick)
+            click.echo(report.table(results.load(), [part]))
+    except Problem as problem:
+        sys.exit(str(problem))
+    report.write(results.load(), PARTS)
+    click.echo(report.table(results.load(), PARTS))
+
+
+if __name__ == "__main__":
+    main()

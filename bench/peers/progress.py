@@ -1,0 +1,31 @@
+"""How a peer tells the benchmark how far it is: a line of JSON on standard output, its own CPU-seconds in it."""
+
+import json
+import resource
+import time
+from pathlib import Path
+
+_EVERY = 2_000
+_PAGE_BYTES = resource.getpagesize()
+
+
+class Progress:
+    """Counts raw events that were processed; the first line comes when the first ones are."""
+
+    def __init__(self) -> None:
+        self._events = 0
+        self._next = _EVERY
+
+    def add(self, events: int = 1) -> None:
+        """So many more were processed."""
+        self._events += events
+        if self._events >= self._next:
+            self._next += _EVERY
+            pages = int(Path("/proc/self/statm").read_text().split()[1]) if Path("/proc/self/statm").exists() else 0
+            sample = {
+                "events": self._events,
+                "cpu_s": time.process_time(),
+                "wall_s": time.monotonic(),
+                "rss_bytes": pages * _PAGE_BYTES,
+            }
+            print(json.dumps(sample), flush=True)

@@ -1,0 +1,59 @@
+"""Child processes and what they cost: CPU-seconds and memory of the process with its children, as the kernel counts."""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+_STOP_S = 20
+
+
+class Child:
+    """A process that was started here and is stopped here, by its own id."""
+
+    def __init__(self, arguments: Sequence[str], environ: Mapping[str, str], log_file: Path) -> None:
+        self.log_file = log_file
+        with log_file.open("ab") as log:
+            self._popen = subprocess.Popen(
+                list(arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                env=os.environ | dict(environ),
+            )  # fmt: skip
+        self._process = psutil.Process(self._popen.pid)
+
+    def cpu_s(self) -> float:
+        """CPU-seconds, user and system, of the process and its living children."""
+        return sum(sum(p.cpu_times()[:2]) for p in self._family())
+
+    def rss_bytes(self) -> int:
+        """Resident memory now."""
+        return sum(p.memory_info().rss for p in self._family())
+
+    def require_alive(self) -> None:
+        """Raises `RuntimeError` with the end of its log when the process has ended."""
+        if self._popen.poll() is not None:
+            tail = self.log_file.read_text(errors="replace")[-2_000:]
+            raise RuntimeError(f"{self.log_file.name}: ended with status {self._popen.returncode}\n{tail}")
+
+    async def stop(self) -> None:
+        """Ask it to end, wait, and end it if it does not."""
+        if self._popen.poll() is None:
+            self._popen.terminate()
+        try:
+            await asyncio.to_thread(self._popen.wait, _STOP_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it and its children at once."""
+        for process in reversed(self._family()):
+            process.kill()
+        self._popen.wait()
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            return [self._process, *self._process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []

@@ -1,0 +1,84 @@
+"""The figures as one table on the terminal and as docs/benchmarks.md."""
+
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.results import RESULTS_FILE, Figure, figures
+
+REPORT_FILE = Path("docs/benchmarks.md")
+PEERS_PYTHON = Path(".venv/peers/bin/python")
+
+TITLES = {
+    "streams": "Stream worker and its peers",
+    "ingress": "Ingress and its peer",
+    "sink": "Sink",
+    "end_to_end": "End to end",
+    "growth": "Growth",
+    "recovery": "Recovery",
+}
+
+
+def table(document: dict[str, Any], parts: Iterable[str]) -> str:
+    """Figures in columns, for a terminal."""
+    rows = [_cells(figure) for part in parts for figure in figures(document, part)]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
+    return "\n".join(
+        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}".rstrip() for row in rows
+    )
+
+
+def write(document: dict[str, Any], parts: Sequence[str]) -> None:
+    """The report and its plots (drawn by matplotlib in the peers' environment, where there is one)."""
+    lines = [_INTRODUCTION]
+    lines += ["## Targets", "", *_markdown(f for part in parts for f in figures(document, part) if f.target), ""]
+    for part in parts:
+        if part in document:
+            lines += _section(part, document[part], figures(document, part))
+    notes = Path("docs/benchmarks-notes.md")
+    if notes.exists():
+        lines.append(notes.read_text())
+    REPORT_FILE.write_text("\n".join(lines).rstrip() + "\n")
+    if PEERS_PYTHON.exists():
+        subprocess.run([PEERS_PYTHON, "-m", "bench.plots", RESULTS_FILE, REPORT_FILE.parent], check=True)
+
+
+_INTRODUCTION = """\
+# Benchmarks
+
+Written by `make bench`; do not edit. A part can be measured anew by itself: `make bench ARGS=streams`.
+
+CPU-seconds are those of the process (user and system, with its children), from its first progress to its last, so
+without its start. Peers run in turn in the same run, on the same bytes, each on a fresh Kafka of the same kind on the
+same machine; the broker, the sender of requests and whoever else uses the cores are not counted, but they share the
+cores, so wall rates and latencies are what this machine gives to everything together. All settings are the defaults
+unless a row says otherwise.
+"""
+
+
+def _section(part: str, measured: dict[str, Any], of_part: Sequence[Figure]) -> list[str]:
+    when = f"Measured {measured['date']} on {measured['machine']}; load average before the end {measured['load'][0]}."
+    quick = " **Quick run: rough figures.**" if measured["quick"] else ""
+    plots = [f"![{part}](benchmarks-{part}.svg)", ""] if measured["series"] else []
+    return [f"## {TITLES[part]}", "", when + quick, "", measured["versions"] + ".", "", *_markdown(of_part), "", *plots]
+
+
+def _markdown(rows: Iterable[Figure]) -> list[str]:
+    lines = ["| what | figure | | target | note |", "| --- | ---: | --- | --- | --- |"]
+    for figure in rows:
+        what, value, unit, verdict = _cells(figure)
+        lines.append(f"| {what} | {value} | {unit} | {verdict} | {figure.note} |")
+    return lines
+
+
+def _cells(figure: Figure) -> tuple[str, str, str, str]:
+    verdict = ""
+    if figure.target is not None:
+        sign = "≥" if figure.sense == "at_least" else "≤"
+        verdict = f"{sign} {_number(figure.target)}: {'met' if figure.met else 'NOT met'}"
+    return figure.what, _number(figure.value), figure.unit, verdict
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}" if value >= 10 else f"{value:,.2f}"

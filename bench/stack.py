@@ -1,0 +1,156 @@
+"""An embedded stack of its own for one measurement: free ports, a temporary directory, nothing left behind."""
+
+import asyncio
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from prometheus_client.parser import text_string_to_metric_families
+
+from bench.processes import Child
+from embedded.kafka import broker as brokers
+from embedded.kafka.config import Broker
+from embedded.kafka.installation import install
+from embedded.preflight import free_ports
+from runtime.settings import PREFIX, Settings, load, variable
+from runtime.topics_admin import ensure_topics
+
+_READY_S = 90.0
+_JARS_DIR = Path(".eventpush/jars")  # where `make up` has them too
+_HEAP_MB = 512
+
+
+class Stack:
+    """Kafka with the pipeline's topics; whatever else a measurement needs is started in it."""
+
+    def __init__(self, home: Path, environ: dict[str, str]) -> None:
+        self.home = home
+        self.environ = environ
+        self.settings: Settings = load(environ)
+        self.children: list[Child] = []
+
+    @property
+    def bootstrap(self) -> str:
+        """Where Kafka is."""
+        return self.settings.kafka_bootstrap
+
+    def start(self, name: str, *arguments: str, **settings: object) -> Child:
+        """A child of this stack; `settings` differ from the stack's by name."""
+        environ = self.environ | {variable(key): str(value) for key, value in settings.items()}
+        child = Child(arguments, environ, self.home / f"{name}-{len(self.children)}.log")
+        self.children.append(child)
+        return child
+
+    def start_command(self, command: str, **settings: object) -> Child:
+        """`eventpush <command>`, as a user runs it."""
+        return self.start(command, sys.executable, "-m", "eventpush", command, **settings)
+
+    def start_clickhouse(self) -> Child:
+        """The embedded ClickHouse on this stack's port."""
+        port = self.settings.clickhouse_url.rsplit(":", 1)[1]
+        arguments = ("--port", port, "--data-dir", str(self.home / "clickhouse"))
+        return self.start("clickhouse", sys.executable, "-m", "embedded.clickhouse", *arguments)
+
+    async def create_topics(self, *names: str) -> None:
+        """Plain topics for a peer, with the stack's number of partitions."""
+        client = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await client.start()
+        try:
+            await client.create_topics([NewTopic(name, self.settings.topic_partitions, 1) for name in names])
+        finally:
+            await client.close()
+
+    async def end_offsets(self, topic: str) -> list[int]:
+        """The end offset of each partition."""
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap)
+        await consumer.start()
+        try:
+            partitions = [TopicPartition(topic, p) for p in range(self.settings.topic_partitions)]
+            ends = await consumer.end_offsets(partitions)
+            return [ends[tp] for tp in partitions]
+        finally:
+            await consumer.stop()
+
+
+@asynccontextmanager
+async def stack(**settings: object) -> AsyncIterator[Stack]:
+    """A running Kafka with its topics; `settings` differ from the defaults by name. All is stopped and removed."""
+    with tempfile.TemporaryDirectory(prefix="eventpush-bench-", ignore_cleanup_errors=True) as directory:
+        made = Stack(Path(directory), _environ(Path(directory), settings))
+        try:
+            await _start_kafka(made)
+            await ensure_topics(made.settings)
+            yield made
+        finally:
+            for child in reversed(made.children):
+                await child.stop()
+
+
+async def wait_ready(child: Child, port: int, host: str = "127.0.0.1") -> None:
+    """Until `/readyz` on this port is 200."""
+    await wait_until(lambda: _get(f"http://{host}:{port}/readyz") is not None, child, f"/readyz on port {port}")
+
+
+async def wait_until(condition: object, child: Child, what: str, timeout_s: float = _READY_S, pause_s: float = 0.05) -> None:
+    """Until `condition()` holds; raises `TimeoutError`, or `RuntimeError` when the child has ended."""
+    assert callable(condition)
+    deadline = time.monotonic() + timeout_s
+    while not await asyncio.to_thread(condition):
+        child.require_alive()
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {timeout_s:g} s; see {child.log_file}")
+        await asyncio.sleep(pause_s)
+
+
+def scrape(port: int) -> dict[str, float]:
+    """The values on a process's `/metrics`, summed over labels."""
+    text = _get(f"http://127.0.0.1:{port}/metrics")
+    values: dict[str, float] = {}
+    for name, value in _samples(text or ""):
+        values[name] = values.get(name, 0.0) + value
+    return values
+
+
+def _samples(text: str) -> Iterator[tuple[str, float]]:
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            yield sample.name, sample.value
+
+
+def _get(url: str) -> str | None:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:  # noqa: S310 - our own process
+            return str(reply.read().decode())
+    except OSError:
+        return None
+
+
+def _environ(home: Path, settings: dict[str, object]) -> dict[str, str]:
+    kafka, ingress, clickhouse, *metrics = free_ports(6)
+    fixed: dict[str, object] = {
+        "kafka_bootstrap": f"127.0.0.1:{kafka}",
+        "ingress_port": ingress,
+        "clickhouse_url": f"http://127.0.0.1:{clickhouse}",
+        "ingress_metrics_port": metrics[0],
+        "streams_metrics_port": metrics[1],
+        "sink_metrics_port": metrics[2],
+        "data_dir": home / "eventpush",
+        "log_level": "warning",
+        "transaction_timeout_s": 60,  # patience only: a broker that has just started on a busy machine is slow
+    }
+    return {PREFIX + key.upper(): str(value) for key, value in (fixed | settings).items()}
+
+
+async def _start_kafka(made: Stack) -> None:
+    host, port = made.bootstrap.split(":")
+    broker = Broker(made.home / "kafka", host, int(port), free_ports(1)[0], heap_mb=_HEAP_MB)
+    installation = await asyncio.to_thread(install, _JARS_DIR, print)
+    await asyncio.to_thread(brokers.prepare, broker, installation)
+    made.start("kafka", *brokers.command(broker, installation))
+    await brokers.wait_ready(made.bootstrap)

@@ -1,0 +1,88 @@
+"""The stream worker against the same logic in an ordinary Faust agent and in Quix Streams: events per CPU-second."""
+
+import site
+import sys
+from pathlib import Path
+
+from bench import workload
+from bench.processes import Child
+from bench.results import Section
+from bench.sampling import Cost, first_in_log, follow, from_log, from_metrics
+from bench.stack import Stack, scrape, stack
+from bench.workload import EncodedBatch
+from schemas import topics
+
+PEERS_PYTHON = Path(".venv/peers/bin/python")
+COUNTER = "eventpush_streams_events_total"
+_VARIANTS = ("same", "lean")
+_TYPES = ("overspeed", "geofence_enter", "geofence_exit", "fuel_fill", "fuel_drain", "power_cut", "tampering", "sos",
+          "harsh_braking")  # fmt: skip
+
+
+async def measure(*, quick: bool) -> Section:
+    """One million events (100,000 when quick); the peers take as many of the same as fit into a minute each."""
+    section = Section("streams")
+    count = 100_000 if quick else 1_000_000
+    batches = workload.encode(workload.events(count), partitions=4)
+    ours = await _ours(section, batches, count)
+    _add(section, "stream worker, everything on", ours, target=60_000)
+    for name, peer in (("ordinary Faust agent", _faust), ("Quix Streams with state", _quix)):
+        for variant in _VARIANTS:
+            cost = await peer(variant, batches, seconds=20 if quick else 45)
+            label = f"{name}, {'same logic' if variant == 'same' else 'lean: parse, state, one send'}"
+            _add(section, label, cost)
+            least = (40.0 if peer is _faust else 5.0)
+            section.add(f"stream worker ÷ {label}", ours.per_cpu_s / cost.per_cpu_s, "×", target=least)
+    return section
+
+
+def _add(section: Section, what: str, cost: Cost, target: float | None = None) -> None:
+    section.add(what, cost.per_cpu_s, "events per CPU-second", target=target, note=f"{cost.events:,.0f} events")
+    section.add(f"{what}: cost", cost.cpu_s_per_million, "CPU-seconds per million")
+    section.add(f"{what}: wall rate", cost.per_s, "events/s")
+    section.add(f"{what}: memory", cost.rss_mb, "MB")
+
+
+async def _ours(section: Section, batches: list[EncodedBatch], count: int) -> Cost:
+    async with stack() as made:
+        await workload.fill(made.bootstrap, topics.RAW, batches)
+        worker = made.start_command("streams")
+        port = made.settings.streams_metrics_port
+        samples = await follow(from_metrics(port, COUNTER, worker), [worker], count, timeout_s=180)
+        values = scrape(port)
+        size = values["eventpush_streams_batch_events_sum"] / values["eventpush_streams_batch_events_count"]
+        section.add("stream worker: events in a transaction", size, "events")
+        section.series["streams"] = [[s.wall_s - samples[0].wall_s, s.events, s.cpu_s, s.rss_bytes] for s in samples]
+        return Cost.of(samples)
+
+
+async def _faust(variant: str, batches: list[EncodedBatch], seconds: float) -> Cost:
+    async with stack() as made:
+        names = [f"peer.faust.event.{name}" for name in _TYPES]
+        await made.create_topics("peer.faust.events", "peer.faust.dead", *names)
+        await workload.fill(made.bootstrap, topics.RAW, batches)
+        arguments = (variant, made.bootstrap, str(made.home / "peer"))
+        child = made.start("faust", sys.executable, "-m", "bench.peers.faust_agent", *arguments)
+        return await _peer(child, batches, seconds)
+
+
+async def _quix(variant: str, batches: list[EncodedBatch], seconds: float) -> Cost:
+    async with stack() as made:
+        names = [f"peer.quix.event.{name}" for name in _TYPES]
+        await made.create_topics("peer.quix.events", "peer.quix.dead", *names)
+        await workload.fill(made.bootstrap, topics.RAW, batches)
+        return await _peer(_start_quix(made, variant), batches, seconds)
+
+
+def _start_quix(made: Stack, variant: str) -> Child:
+    made.environ["EVENTPUSH_BENCH_PACKAGES"] = ":".join(site.getsitepackages())
+    arguments = (variant, made.bootstrap, str(made.home / "peer"))
+    return made.start("quix", str(PEERS_PYTHON), "-m", "bench.peers.quix_app", *arguments)
+
+
+async def _peer(child: Child, batches: list[EncodedBatch], seconds: float) -> Cost:
+    """Lets the peer work for so long, or to the end of the data."""
+    all_events = sum(batch.records for batch in batches)
+    await follow(from_log(child.log_file), [child], 1, timeout_s=90)
+    samples = await follow(from_log(child.log_file), [child], all_events * 0.99, timeout_s=seconds)
+    return Cost.of([first_in_log(child.log_file), *samples])

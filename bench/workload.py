@@ -1,0 +1,120 @@
+"""The data that every measurement reads: a seeded fleet's events, encoded once into batches for the raw topic.
+
+Peers and pipeline read the same bytes. Batches are as large as one partition's share of a burst (200 kB), compressed as
+the ingress compresses.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+from zlib import crc32
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import for_code
+from aiokafka.partitioner import murmur2
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.protocol.produce import ProduceRequest
+
+from eventpush.simulation.fleet import PlannedEvent, Shares, generate
+from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID
+
+SEED = 1
+DEVICES = 5_000
+SHARES = Shares(repeated=0.10, invalid=0.01, conflicting=0.0, unknown_type=0.0)
+_BATCH_BYTES = 200_000
+_LZ4 = 3  # the record format's number (KIP-98)
+_REQUEST_BYTES = 4_000_000
+_TRIES, _PAUSE_S = 120, 0.5
+
+
+class EncodedBatch(NamedTuple):
+    """A batch of records as Kafka stores it."""
+
+    partition: int
+    records: int
+    value: bytes
+
+
+def events(count: int, event_types: int = 0) -> Iterator[PlannedEvent]:
+    """The first `count` events of the fleet; with `event_types`, spread over so many types."""
+    planned = islice(generate(SEED, DEVICES, SHARES), count)
+    return (_retyped(event, event_types) for event in planned) if event_types else planned
+
+
+def encode(planned: Iterator[PlannedEvent], partitions: int) -> list[EncodedBatch]:
+    """The events as the ingress would write them: by IMEI to a partition, with arrival and receipt in headers."""
+    arrival_us = time.time_ns() // 1_000
+    batches: list[EncodedBatch] = []
+    builders: dict[int, BatchBuilder] = {}
+    for number, event in enumerate(planned):
+        key = event.imei.encode()
+        partition = (murmur2(key) & 0x7FFFFFFF) % partitions
+        headers = [
+            (HEADER_ARRIVAL_US, b"%d" % (arrival_us + number)),
+            (HEADER_RECEIPT_ID, b"0123456789ab-%x" % number),
+        ]
+        timestamp_ms = (arrival_us + number) // 1_000
+        while True:
+            builder = builders.setdefault(partition, BatchBuilder(_BATCH_BYTES, _LZ4))
+            if builder.append(timestamp=timestamp_ms, key=key, value=event.body, headers=headers) is not None:
+                break
+            batches.append(_closed(partition, builders.pop(partition)))
+    batches += [_closed(partition, builder) for partition, builder in builders.items()]
+    return batches
+
+
+async def fill(bootstrap: str, topic: str, batches: Sequence[EncodedBatch]) -> None:
+    """Write the batches as they are: a million events take some seconds."""
+    client = AIOKafkaClient(bootstrap_servers=bootstrap)
+    await client.bootstrap()
+    try:
+        await client.add_topic(topic)
+        for together in _requests(batches):
+            await _produce(client, topic, together)
+    finally:
+        await client.close()
+
+
+def _closed(partition: int, builder: BatchBuilder) -> EncodedBatch:
+    return EncodedBatch(partition, builder.record_count(), bytes(builder._build()))
+
+
+def _requests(batches: Sequence[EncodedBatch]) -> Iterator[dict[int, EncodedBatch]]:
+    """At most one batch of each partition in a request."""
+    waiting: dict[int, list[EncodedBatch]] = {}
+    for batch in batches:
+        waiting.setdefault(batch.partition, []).append(batch)
+    for turn in range(max(map(len, waiting.values()), default=0)):
+        together: dict[int, EncodedBatch] = {}
+        for partition, queue in waiting.items():
+            if turn < len(queue):
+                together[partition] = queue[turn]
+            if sum(len(batch.value) for batch in together.values()) > _REQUEST_BYTES:
+                yield together
+                together = {}
+        if together:
+            yield together
+
+
+async def _produce(client: AIOKafkaClient, topic: str, batches: dict[int, EncodedBatch]) -> None:
+    """The embedded stack has one broker, which leads all partitions, as soon as it knows of a new topic itself."""
+    (broker,) = client.cluster.brokers()
+    left = {batch.partition: batch.value for batch in batches.values()}
+    for _ in range(_TRIES):
+        request = ProduceRequest(None, -1, 30_000, [(topic, list(left.items()))])
+        reply = await client.send(broker.nodeId, request)
+        codes = {partition: code for _, partitions in reply.topics for partition, code, *_ in partitions}
+        left = {partition: left[partition] for partition, code in codes.items() if code}
+        if not left:
+            return
+        await asyncio.sleep(_PAUSE_S)
+    raise for_code(max(codes.values()))(topic)
+
+
+def _retyped(event: PlannedEvent, event_types: int) -> PlannedEvent:
+    """Another type name, a function of the identity: a repeat keeps the type of what it repeats."""
+    imei, device_us, name, _ = event.identity
+    number = crc32(f"{imei}{device_us}{name}".encode()) % event_types
+    return event._replace(body=event.body.replace(f'"Event":"{name}"'.encode(), b'"Event":"type_%03d"' % number))
