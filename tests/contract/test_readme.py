@@ -1,0 +1,200 @@
+"""What the documents say is true: commands, settings, targets, links, tables and examples are those of the code."""
+
+import asyncio
+import json
+import os
+import re
+import shlex
+from pathlib import Path
+
+import click
+import clickhouse_connect
+import msgspec
+import pytest
+
+from eventpush.cli import SUMMARIES, cli
+from ingress.refusals import STATUS
+from ingress.replies import ACCEPTED_BODY
+from runtime import settings
+from schemas import topics
+from schemas.clickhouse import INSERTED_AT, TABLES, Table
+from schemas.events import CleanEvent
+from schemas.identity import digest_of, uuid_text
+from schemas.reasons import DESCRIPTION
+from schemas.validation import validate
+from sinks.migrations import migrate
+from tests.unit.ingress_support import running
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
+_SAMPLE = (ROOT / "schemas" / "examples" / "overspeed.json").read_bytes()
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """Each `eventpush …` of the shell blocks, as words."""
+    lines = [line for block in blocks("sh", text) for line in block.splitlines()]
+    found = [re.search(r"(?:^|\s|/)eventpush ([a-z-].*)", line) for line in lines if not line.startswith("#")]
+    return [shlex.split(match[1], comments=True) for match in found if match]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_that_are_named_exist(document: Path) -> None:
+    """In shell blocks with all of their options, and in running text by name."""
+    text = document.read_text()
+    for words in commands_in(text):
+        command: click.Command = cli
+        context = click.Context(cli)
+        for word in words:
+            if not isinstance(command, click.Group) or word.startswith("-"):
+                break
+            found = command.get_command(context, word)
+            assert found is not None, words
+            command = found
+        options = {option for parameter in command.get_params(context) for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= options, words
+    assert set(re.findall(r"`eventpush ([a-z]+)", text)) <= set(SUMMARIES)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_settings_that_are_named_exist(document: Path) -> None:
+    """Every EVENTPUSH_ variable is a setting."""
+    known = {settings.variable(field) for field in settings.Settings.model_fields}
+    assert set(re.findall(r"\bEVENTPUSH_[A-Z0-9_]*[A-Z0-9]", document.read_text())) <= known
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_resolve(document: Path) -> None:
+    """Files and headings that are linked are there."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+://", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = document if not name else (document.parent / name).resolve()
+        assert file.exists(), f"{document.name}: {target}"
+        if anchor:
+            assert anchor in anchors(file), f"{document.name}: {target}"
+
+
+def anchors(document: Path) -> set[str]:
+    """The headings of a document as links name them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_make_targets_that_are_named_exist(document: Path) -> None:
+    """`make …` in text and blocks is a target of the Makefile."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:`|^)make ([a-z]+)", document.read_text(), re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_that_are_named_exist(document: Path) -> None:
+    """A claim's test is a function of the file that it is linked to."""
+    text = document.read_text()
+    for name, file in re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", text):
+        assert re.search(rf"def {name}\(", (document.parent / file).read_text()), f"{name} in {file}"
+
+
+def test_every_guarantee_names_a_test() -> None:
+    """Each line of the table has at least one."""
+    section = README.split("\n## Guarantees\n")[1].split("\n### ")[0]
+    claims = [line for line in section.splitlines() if line.startswith("| ")][2:]
+    assert len(claims) >= 10
+    assert all(re.search(r"\[`test_\w+(\.py)?`\]\(tests/", claim) for claim in claims)
+
+
+def test_the_topics_are_those_of_the_registry() -> None:
+    """Name, purpose, writers and readers of each."""
+    for topic in (*topics.FIXED, topics.type_topic("telematics.event.<type>.v1")):
+        producers, consumers = ", ".join(topic.producers), ", ".join(topic.consumers)
+        assert f"| `{topic.name}` | {topic.description} | {producers} | {consumers} |" in README
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_the_columns_are_those_of_the_registry(table: Table) -> None:
+    """Name, type and meaning of each, in order."""
+    rows = [f"| `{c.name}` | `{c.type}` | {c.comment} |" for c in (*table.columns, INSERTED_AT)]
+    assert "\n".join(rows) in README
+
+
+def test_the_reasons_are_those_of_the_registry() -> None:
+    """Every reason code with its meaning."""
+    for reason, meaning in DESCRIPTION.items():
+        assert f"| `{reason}` | {meaning} |" in README
+
+
+def test_the_statuses_are_those_of_the_ingress() -> None:
+    """Every status that the ingress answers with is in the table, and no other."""
+    section = README.split("\n## The API\n")[1].split("\n### ")[0]
+    rows = re.findall(r"^\| ((?:\d{3}(?:, )?)+) \|", section, re.MULTILINE)
+    told = {int(status) for row in rows for status in row.split(", ")}
+    assert told == {200} | {status.value for status, _ in STATUS.values()}
+
+
+def test_the_answer_and_the_event_are_as_shown() -> None:
+    """The success body is the API's; the event on the topics has the fields and the identity that the code gives it."""
+    shown = [json.loads(block) for block in blocks("json")]
+    assert json.loads(ACCEPTED_BODY) == shown[0]
+    event = msgspec.convert(shown[-1], CleanEvent)
+    assert set(shown[-1]) == set(CleanEvent.__struct_fields__)
+    sent = validate(_SAMPLE, 2**60, 0)
+    assert not isinstance(sent, list)
+    assert event.event_id == uuid_text(digest_of(sent))
+    assert event.device_time == sent.device_time
+
+
+def requests_in_the_readme() -> list[tuple[str, int]]:
+    """Each curl of the README that goes to the API, and the status that the comment before it names (none: 200)."""
+    found = []
+    for block in blocks("sh"):
+        for part in re.split(r"\n(?=# )", block):
+            match = re.match(r"# .*: (\d{3})\n", part)
+            if "/api/events" in part and "curl" in part:
+                found.append((part, int(match[1]) if match else 200))
+    return found
+
+
+@pytest.mark.parametrize(("script", "status"), requests_in_the_readme(), ids=lambda value: str(value)[:30])
+async def test_the_requests_are_answered_as_shown(script: str, status: int) -> None:
+    """Run by a shell with curl, as a reader would, against the real ingress with a publisher in memory."""
+    async with running(ingress_tokens=None) as door:
+        script = script.replace("127.0.0.1:8080", f"127.0.0.1:{door.port}")
+        script = re.sub(r"\bcurl (-i )?", "curl -s -o /dev/null -w '%{http_code}' ", script)
+        shell = await asyncio.create_subprocess_exec(
+            "bash", "-c", script, cwd=ROOT, env=os.environ | {"TOKEN": "x"},
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        answered, _ = await shell.communicate()
+        assert int(answered) == status
+        assert bool(door.publisher.records) == (status == 200)
+
+
+def test_the_readme_shows_every_kind_of_request() -> None:
+    """The sample event, several at once, and what is refused."""
+    assert {200, 400, 415, 422} <= {status for _, status in requests_in_the_readme()}
+    assert len(requests_in_the_readme()) >= 6
+    sample = next(script for script, _ in requests_in_the_readme())
+    assert json.loads(_SAMPLE) == json.loads(sample[sample.index("{") : sample.rindex("}") + 1])
+
+
+async def test_the_queries_run(clickhouse_url: str) -> None:
+    """On the real ClickHouse with the schema of this code."""
+    host, port = clickhouse_url.removeprefix("http://").split(":")
+    client = await clickhouse_connect.get_async_client(host=host, port=int(port))
+    try:
+        await migrate(client, settings.load({"EVENTPUSH_CLICKHOUSE_URL": clickhouse_url}))
+        queries = [query for block in blocks("sql") for query in block.split(";") if query.strip()]
+        queries += re.findall(r"`(SELECT [^`]+)`", README)
+        assert len(queries) >= 4
+        for query in queries:
+            await client.query(query)
+    finally:
+        await client.close()
