@@ -67,7 +67,7 @@ class Door:
         )
         self._receipt_prefix = token_hex(6)
         self._receipt_numbers = count(1)
-        self._inflight = 0
+        self.inflight = 0
         self._acknowledged = metrics.INGRESS_ACK_S.metric.observe
         self.draining = False
         described = document(settings)
@@ -109,7 +109,7 @@ class Door:
         """`POST /api/events`."""
         arrival_us = self._clock()
         receipt_id = f"{self._receipt_prefix}-{next(self._receipt_numbers):x}"
-        self._inflight += 1
+        self.inflight += 1
         try:
             events = await self._events(request)
             if self._settings.ingress_strict:
@@ -118,17 +118,17 @@ class Door:
         except Refused as refused:
             return refusal(refused, receipt_id)
         finally:
-            self._inflight -= 1
+            self.inflight -= 1
         self._acknowledged((self._clock() - arrival_us) / 1_000_000)
         return accepted(receipt_id)
 
     async def validate(self, request: Request) -> Reply:
         """`POST /api/events/validate`: the same way, but nothing is stored."""
-        self._inflight += 1
+        self.inflight += 1
         try:
             destinations = judge(await self._events(request), self._clock(), self._future_skew_us)
         finally:
-            self._inflight -= 1
+            self.inflight -= 1
         said = {"status": "success", "message": "Every rule is kept. Nothing was stored.", "events": destinations}
         return Reply(HTTPStatus.OK, orjson.dumps(said))
 
@@ -143,7 +143,7 @@ class Door:
 
     def _admit(self, request: Request) -> tuple[bool, bool]:
         """All that can be known before the body is read. Gives (is it NDJSON, is it gzip)."""
-        if self._inflight > self._settings.ingress_inflight_max_requests:
+        if self.inflight > self._settings.ingress_inflight_max_requests:
             raise unavailable(Reason.OVERLOADED, "too many requests at once: send it again")
         self._admission.admit(request)
         headers = request.message.headers

@@ -12,6 +12,7 @@ class MemoryPublisher:
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.away: str | None = None
+        self.held_bytes = 0
 
     async def start(self) -> None:
         """Nothing to begin."""

@@ -50,6 +50,8 @@ class Record(NamedTuple):
 class Publisher(Protocol):
     """Where accepted events go."""
 
+    held_bytes: int  # not acknowledged yet
+
     async def start(self) -> None:
         """Begins: tries to connect once, and goes on trying."""
 
@@ -116,7 +118,7 @@ class KafkaPublisher:
         self._tried = asyncio.Event()
         self._lanes: list[deque[_Batch]] = []
         self._new_builder: Any = None
-        self._held_bytes = 0
+        self.held_bytes = 0  # by batches that are open or on their way, answered or not
         self._keyless = 0
         self._flush_handle: asyncio.Handle | None = None
         self._last_flush = 0.0
@@ -130,7 +132,7 @@ class KafkaPublisher:
         if self._away is not None:
             raise unavailable(Reason.KAFKA_AWAY, "events cannot be stored at the moment: send it again")
         size = sum(len(record.value) for record in records)
-        if self._held_bytes + size > self._max_bytes:
+        if self.held_bytes + size > self._max_bytes:
             raise unavailable(Reason.OVERLOADED, "too many events are waiting to be stored: send it again")
         outcomes = {self._append(record) for record in records} if len(records) > 1 else (self._append(records[0]),)
         for outcome in outcomes:
@@ -153,7 +155,7 @@ class KafkaPublisher:
             added = batch.builder.append(timestamp=timestamp_ms, key=key, value=value, headers=headers)
         batch.events += 1
         batch.bytes += added.size
-        self._held_bytes += added.size
+        self.held_bytes += added.size
         return batch.outcome
 
     def _open(self, partition: int) -> _Batch:
@@ -195,7 +197,7 @@ class KafkaPublisher:
             metrics.INGRESS_BYTES.metric.inc(batch.bytes)
             batch.settle(None)
         finally:
-            self._held_bytes -= batch.bytes
+            self.held_bytes -= batch.bytes
             link.sending.discard(batch.partition)
             if self._lanes[batch.partition]:
                 self._flush_soon()
@@ -204,7 +206,7 @@ class KafkaPublisher:
         batch.settle(Reason.KAFKA_AWAY)
         if batch.link is None:  # not sent yet, and now it never will be
             self._lanes[batch.partition].remove(batch)
-            self._held_bytes -= batch.bytes
+            self.held_bytes -= batch.bytes
         else:
             self._distrust(batch.link, f"no acknowledgement within {self._timeout_s:g} s")
 
@@ -269,7 +271,7 @@ class KafkaPublisher:
         for lane in self._lanes:
             while lane:
                 batch = lane.popleft()
-                self._held_bytes -= batch.bytes
+                self.held_bytes -= batch.bytes
                 batch.settle(Reason.KAFKA_AWAY)
 
     def _is_back(self, link: _Link) -> None:

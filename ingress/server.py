@@ -84,7 +84,7 @@ async def serve(
     door = Door(settings, publisher, admitted)
     server = make_server(settings, door)
     await publisher.start()
-    watching = asyncio.create_task(watch([*admitted.reloadings(), tls.reloading]))
+    watching = asyncio.gather(watch([*admitted.reloadings(), tls.reloading]), _gauge(door, publisher))
     try:
         acceptor = await asyncio.get_running_loop().create_server(
             server,
@@ -128,6 +128,14 @@ def _count(reply: Reply) -> None:
 @lru_cache  # bounded by the table of reasons
 def _counter(status: int, reason: str) -> Counter:
     return metrics.INGRESS_REPLIES.metric.labels(str(status), reason)
+
+
+async def _gauge(door: Door, publisher: Publisher) -> None:
+    """Shows each second what is being worked on."""
+    while True:
+        metrics.INGRESS_INFLIGHT_REQUESTS.metric.set(door.inflight)
+        metrics.INGRESS_INFLIGHT_BYTES.metric.set(publisher.held_bytes)
+        await asyncio.sleep(1)
 
 
 async def _drain(settings: Settings, acceptor: asyncio.Server, server: Server) -> None:

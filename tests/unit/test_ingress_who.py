@@ -19,6 +19,7 @@ from standardwebhooks.webhooks import Webhook
 
 from ingress import tokens
 from ingress.addresses import Addresses, parsed
+from ingress.memory import MemoryPublisher
 from ingress.reloading import Reloading
 from ingress.tls import Tls
 from runtime import logging
@@ -380,10 +381,7 @@ def captured():
 async def test_logs_hold_no_secret_and_no_event(captured):
     """Refusals, faults and reloads are logged without a token, a secret, a signature or an event's content."""
 
-    class Broken:
-        async def start(self): ...
-        async def stop(self): ...
-        async def unreachable(self): ...
+    class Broken(MemoryPublisher):
         async def publish(self, records):
             raise RuntimeError("a fault")
 

@@ -1,0 +1,244 @@
+"""Group commit, on a producer that does what the test says."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from aiokafka.errors import KafkaConnectionError, OutOfOrderSequenceNumber
+from aiokafka.partitioner import DefaultPartitioner
+from aiokafka.producer.message_accumulator import BatchBuilder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingress import publisher as module
+from ingress.publisher import KafkaPublisher, Record
+from ingress.refusals import Reason, Refused
+from tests.unit.ingress_support import settings
+
+PARTITIONS = 4
+
+
+class Producer:
+    """Takes the place of aiokafka's: acknowledges, fails or is silent, as `Kafka` says."""
+
+    def __init__(self, kafka, **arguments):
+        self.kafka = kafka
+        self.arguments = arguments
+        cluster = SimpleNamespace(available_partitions_for_topic=lambda _topic: set(range(kafka.leaders)))
+        self.client = SimpleNamespace(close=self.stop, cluster=cluster, force_metadata_update=self.asked)
+        self._message_accumulator = SimpleNamespace(fail_all=self.fail_all)
+        self.waiting = []
+        self.closed = False
+        kafka.producers.append(self)
+
+    async def start(self):
+        if self.kafka.away:
+            raise KafkaConnectionError("nobody there")
+
+    async def stop(self):
+        self.closed = True
+
+    async def asked(self):
+        return not self.kafka.away
+
+    def fail_all(self, error):
+        for future in self.waiting:
+            if not future.done():
+                future.set_exception(error)
+
+    async def partitions_for(self, _topic):
+        return set(range(PARTITIONS))
+
+    def create_batch(self):
+        return BatchBuilder(self.arguments["max_batch_size"], 0)
+
+    async def send_batch(self, builder, _topic, *, partition):
+        future = asyncio.get_running_loop().create_future()
+        self.waiting.append(future)
+        self.kafka.sent.append((partition, builder.record_count()))
+        if isinstance(self.kafka.answer, Exception):
+            future.set_exception(self.kafka.answer)
+        elif self.kafka.answer == "acknowledge":
+            asyncio.get_running_loop().call_later(0.001, lambda: future.done() or future.set_result(None))
+        return future
+
+
+class Kafka:
+    def __init__(self):
+        self.producers = []
+        self.sent = []
+        self.away = False
+        self.leaders = PARTITIONS
+        self.answer = "acknowledge"
+
+
+@pytest.fixture
+def kafka(monkeypatch):
+    fake = Kafka()
+    monkeypatch.setattr(module, "AIOKafkaProducer", lambda **arguments: Producer(fake, **arguments))
+    return fake
+
+
+async def started(**given):
+    publisher = KafkaPublisher(settings(**({"ingress_publish_timeout_ms": 200} | given)))
+    await publisher.start()
+    return publisher
+
+
+def record(key=b"350612075195931", value=b"{}"):
+    return Record(key, value, 1, [("receipt_id", b"r")])
+
+
+async def refused(publishing):
+    with pytest.raises(Refused) as caught:
+        await publishing
+    assert caught.value.headers == {"Retry-After": "1"}
+    return caught.value.reason
+
+
+async def test_many_events_are_one_write(kafka):
+    """Events that arrive together go in one batch per partition, and everyone has its answer."""
+    publisher = await started()
+    await asyncio.gather(*(publisher.publish([record()]) for _ in range(100)))
+    assert kafka.sent == [(kafka.sent[0][0], 100)]
+    await publisher.stop()
+
+
+async def test_while_a_batch_is_on_its_way_the_next_one_fills(kafka):
+    """One batch of a partition at a time, so that a device's events keep their order; another partition goes on."""
+    publisher = await started(ingress_publish_timeout_ms=1_900)
+    kafka.answer = "silence"
+    first = asyncio.create_task(publisher.publish([record()]))
+    await asyncio.sleep(0.02)
+    later = [asyncio.create_task(publisher.publish([record()])) for _ in range(10)]
+    elsewhere = next(k for k in (b"%d" % n for n in range(9)) if _partition(k) != _partition(record().key))
+    other = asyncio.create_task(publisher.publish([record(elsewhere)]))
+    await asyncio.sleep(0.05)
+    assert [count for _, count in kafka.sent] == [1, 1]
+    kafka.answer = "acknowledge"
+    kafka.producers[0].waiting[0].set_result(None)
+    await asyncio.gather(first, *later)
+    assert kafka.sent[-1] == (_partition(record().key), 10)
+    kafka.producers[0].waiting[1].set_result(None)
+    await other
+    await publisher.stop()
+
+
+async def test_full_batches_are_sent_and_followed(kafka):
+    """More than a batch holds is several batches, in order, all acknowledged."""
+    publisher = await started(ingress_publish_timeout_ms=1_900)
+    await publisher.publish([record(value=b"x" * 200_000) for _ in range(10)])
+    assert sum(count for _, count in kafka.sent) == 10
+    assert len(kafka.sent) >= 4
+    assert publisher.held_bytes == 0
+    await publisher.stop()
+
+
+async def test_no_acknowledgement_is_503_within_the_timeout_and_a_new_producer(kafka):
+    """Silence: 503 after the timeout, never a 200; the producer is given up, the next one serves."""
+    publisher = await started()
+    kafka.answer = "silence"
+    begun = asyncio.get_running_loop().time()
+    assert await refused(publisher.publish([record()])) is Reason.KAFKA_AWAY
+    assert asyncio.get_running_loop().time() - begun < 1.9
+    kafka.answer = "acknowledge"
+    await publisher.publish([record()])
+    assert len(kafka.producers) == 2
+    async with asyncio.timeout(5):
+        while not kafka.producers[0].closed or publisher.held_bytes:
+            await asyncio.sleep(0.01)
+    await publisher.stop()
+
+
+async def test_a_poisoned_producer_is_replaced(kafka):
+    """A sequence error poisons a partition for its producer's life: it is not used again."""
+    publisher = await started()
+    kafka.answer = OutOfOrderSequenceNumber()
+    assert await refused(publisher.publish([record()])) is Reason.KAFKA_AWAY
+    kafka.answer = "acknowledge"
+    await publisher.publish([record()])
+    assert len(kafka.producers) == 2
+    await publisher.stop()
+
+
+async def test_kafka_away_is_refused_at_once_and_holds_nothing(kafka):
+    """While there is no connection: 503 at once, no memory; the first event after Kafka's return is taken."""
+    kafka.away = True
+    publisher = await started()
+    for _ in range(1_000):
+        assert await refused(publisher.publish([record()])) is Reason.KAFKA_AWAY
+    assert publisher.held_bytes == 0
+    assert "cannot be reached" in await publisher.unreachable()
+    kafka.away = False
+    async with asyncio.timeout(5):
+        while await publisher.unreachable():
+            await asyncio.sleep(0.01)
+    await publisher.publish([record()])
+    kafka.leaders = 3
+    assert await publisher.unreachable() == "1 of 4 partitions of telematics.raw.v1 have no leader"
+    kafka.away = True
+    assert await publisher.unreachable() == "Kafka does not answer"
+    await publisher.stop()
+
+
+async def test_bytes_in_flight_are_bounded(kafka):
+    """Beyond the bound: 503 at once; when Kafka has acknowledged there is room again."""
+    publisher = await started(ingress_inflight_max_bytes=1_048_576, ingress_publish_timeout_ms=1_900)
+    kafka.answer = "silence"
+    big = asyncio.gather(publisher.publish([record(value=b"x" * 300_000) for _ in range(3)]))
+    await asyncio.sleep(0.02)
+    assert await refused(publisher.publish([record(value=b"x" * 300_000)])) is Reason.OVERLOADED
+    kafka.answer = "acknowledge"
+    for future in kafka.producers[0].waiting:
+        future.set_result(None)
+    await big
+    await publisher.publish([record(value=b"x" * 300_000)])
+    await publisher.stop()
+
+
+async def test_one_who_leaves_does_not_take_the_others_with_him(kafka):
+    """A cancelled request does not cancel the write that it shares."""
+    publisher = await started()
+    leaving, staying = (asyncio.create_task(publisher.publish([record()])) for _ in range(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await staying
+    assert kafka.sent[0][1] == 2
+    await asyncio.gather(leaving, return_exceptions=True)
+    await publisher.stop()
+
+
+async def test_one_failure_refuses_the_whole_request(kafka):
+    """Events of several partitions are acknowledged whole or not at all."""
+    publisher = await started()
+    kafka.answer = "silence"
+    whole = asyncio.create_task(publisher.publish([record(b"%d" % n) for n in range(20)]))
+    await asyncio.sleep(0.05)
+    assert len(kafka.sent) > 1
+    for future in kafka.producers[0].waiting[1:]:
+        future.set_result(None)
+    assert await refused(whole) is Reason.KAFKA_AWAY
+    await publisher.stop()
+
+
+async def test_stopping_sends_what_is_open(kafka):
+    """Stop: what was taken is written and acknowledged; afterwards nothing is taken."""
+    publisher = await started(ingress_linger_ms=100)
+    await publisher.publish([record()])
+    waiting = asyncio.create_task(publisher.publish([record()]))
+    await asyncio.sleep(0)
+    await publisher.stop()
+    await waiting
+    assert await refused(publisher.publish([record()])) is Reason.KAFKA_AWAY
+    assert all(producer.closed for producer in kafka.producers)
+
+
+def _partition(key):
+    return DefaultPartitioner()(key, list(range(PARTITIONS)), [])
+
+
+@given(st.binary(min_size=1, max_size=64), st.integers(1, 300))
+def test_partitions_are_kafkas(key, partitions):
+    """A key goes where Kafka's default partitioner sends it."""
+    everywhere = list(range(partitions))
+    assert module._partition_of(key, partitions) == DefaultPartitioner()(key, everywhere, everywhere)
