@@ -100,10 +100,11 @@ def server_properties(broker: Broker) -> str:
         "share.coordinator.state.topic.num.partitions": "1",
         "share.coordinator.state.topic.replication.factor": replicas,
         "share.coordinator.state.topic.min.isr": in_sync,
-        # A worker that joins gets its partitions at once, and a dead node is noticed (and may come back) soon.
+        # A worker that joins gets its partitions at once; a dead node is noticed, and may come back, soon
         "group.initial.rebalance.delay.ms": "0",
-        "broker.session.timeout.ms": "6000",
-        "broker.heartbeat.interval.ms": "1000",
+        # (after kill -9 the controller refuses a node until its old session is over).
+        "broker.session.timeout.ms": "6000" if broker.controllers else "4000",
+        "broker.heartbeat.interval.ms": "1000" if broker.controllers else "500",
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
         "message.max.bytes": str(broker.message_max_bytes),
         "replica.fetch.max.bytes": str(broker.message_max_bytes),
@@ -118,7 +119,11 @@ def server_properties(broker: Broker) -> str:
 
 
 def log4j_properties(broker: Broker) -> str:
-    """Log4j's configuration: everything to a bounded file, errors also to standard error."""
+    """
+    Log4j's configuration: everything to a bounded file, errors also to standard error.
+
+    Two loggers report as errors what passes by itself when a broker starts after a kill: they go to the file alone.
+    """
     return f"""\
 status = error
 appender.file.type = RollingFile
@@ -139,6 +144,12 @@ appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %p %m (%c{{1}})%n%ex{{1}}
 appender.console.filter.level.type = ThresholdFilter
 appender.console.filter.level.level = error
+logger.controller.name = kafka.server.ControllerApis
+logger.controller.additivity = false
+logger.controller.appenderRef.file.ref = file
+logger.coordinator.name = org.apache.kafka.coordinator.common.runtime
+logger.coordinator.additivity = false
+logger.coordinator.appenderRef.file.ref = file
 rootLogger.level = info
 rootLogger.appenderRef.file.ref = file
 rootLogger.appenderRef.console.ref = console

@@ -1,0 +1,115 @@
+"""What `eventpush up` decides before it starts anything, and what `reset` removes."""
+
+import asyncio
+import re
+import socket
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from embedded import leftovers, preflight, stack
+from runtime.errors import Problem
+from runtime.settings import Settings, load
+
+
+def test_children_get_exactly_these_settings(tmp_path: Path) -> None:
+    """The environment of a child, read again, gives the same settings, secrets included."""
+    settings = Settings(data_dir=tmp_path, window_s=90_000, clickhouse_password=SecretStr("p w"), ingress_strict=True)
+    assert load(stack.environment(settings)) == settings
+
+
+def test_addresses_come_from_the_settings() -> None:
+    """Kafka's controller is on the port after Kafka's; every address knows the variable that moves it."""
+    found = stack.addresses_of(Settings(kafka_bootstrap="127.0.0.1:19092", ingress_port=18080))
+    assert (found["kafka"].port, found["controller"].port, found["ingress"].port) == (19092, 19093, 18080)
+    assert found["sink_metrics"].setting == "EVENTPUSH_SINK_METRICS_PORT"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kafka_bootstrap": "a:1,b:2"}, "EVENTPUSH_KAFKA_BOOTSTRAP=a:1,b:2 is not one address"),
+        ({"kafka_bootstrap": "nowhere"}, "EVENTPUSH_KAFKA_BOOTSTRAP=nowhere is not one address"),
+        ({"clickhouse_url": "https://ch:8443"}, "EVENTPUSH_CLICKHOUSE_URL=https://ch:8443 is not one address"),
+        ({"kafka_security_protocol": "SASL_SSL"}, "EVENTPUSH_KAFKA_SECURITY_PROTOCOL=SASL_SSL"),
+    ],
+)
+def test_settings_for_other_machines_are_refused(values: dict[str, str], message: str) -> None:
+    """`up` starts its own Kafka and ClickHouse: settings that mean others are a problem, said in one line."""
+    with pytest.raises(Problem, match=re.escape(message)):
+        stack.addresses_of(Settings(**values))
+
+
+def test_taken_port_names_itself_and_the_setting(tmp_path: Path) -> None:
+    """A port that somebody listens on is found before anything starts."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        settings = Settings(data_dir=tmp_path, ingress_port=port)
+        for other in ("kafka_bootstrap", "clickhouse_url"):
+            (free,) = preflight.free_ports(1)
+            settings = settings.model_copy(
+                update={other: Settings().model_dump()[other].rsplit(":", 1)[0] + f":{free}"}
+            )
+        expected = rf"the ingress cannot listen on 127\.0\.0\.1:{port} \(the port is taken\): .*EVENTPUSH_INGRESS_PORT"
+        with pytest.raises(Problem, match=expected):
+            stack.up(settings, lambda _: None)
+
+
+def test_directory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    """A data directory that cannot be made is named with the reason."""
+    (tmp_path / "file").touch()
+    with pytest.raises(Problem, match=r"file/data cannot be written \(Not a directory\): .*EVENTPUSH_DATA_DIR"):
+        stack.up(Settings(data_dir=tmp_path / "file" / "data"), lambda _: None)
+
+
+def test_full_disk_is_one_line(tmp_path: Path) -> None:
+    """Too little room is said with both numbers."""
+    with pytest.raises(Problem, match=r"on a file system with \d+ MB free; \d+ MB are needed: free some space"):
+        preflight.require_space(tmp_path, 2**62)
+
+
+def test_reset_removes_what_up_made(tmp_path: Path) -> None:
+    """All of the directory goes; a second reset has nothing to do."""
+    home = tmp_path / "data"
+    (home / "kafka").mkdir(parents=True)
+    (home / stack._ABOUT).touch()
+    stack.reset(home)
+    assert not home.exists()
+    stack.reset(home)
+
+
+def test_reset_leaves_other_directories_alone(tmp_path: Path) -> None:
+    """A directory that `up` has not made is refused, whatever the setting says."""
+    with pytest.raises(Problem, match="was not made by `eventpush up`"):
+        stack.reset(tmp_path)
+    assert tmp_path.exists()
+
+
+def test_reset_waits_for_nobody(tmp_path: Path) -> None:
+    """While `up` runs there, nothing is removed."""
+    (tmp_path / stack._ABOUT).touch()
+    with leftovers.only_one(tmp_path / "run", tmp_path), pytest.raises(Problem, match="already running"):
+        stack.reset(tmp_path)
+    assert (tmp_path / stack._ABOUT).exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [(b"HTTP/1.1 200 OK\r\n\r\n", True), (b"HTTP/1.1 503 No\r\n\r\n", False)]
+)
+async def test_readiness_is_status_200(answer: bytes, expected: bool) -> None:
+    """Only 200 counts as ready."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        assert await stack.http_ok("127.0.0.1", server.sockets[0].getsockname()[1], "/readyz") is expected
+
+
+async def test_nobody_there_is_not_ready() -> None:
+    """A refused connection is simply not ready yet."""
+    assert await stack.http_ok("127.0.0.1", preflight.free_ports(1)[0], "/readyz") is False
