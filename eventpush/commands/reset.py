@@ -1,8 +1,8 @@
 """`eventpush reset`."""
 
 import click
-from embedded.stack import reset
 
+from embedded.stack import reset
 from eventpush.options import command_with_examples, settings_of_a_command
 
 

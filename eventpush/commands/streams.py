@@ -3,9 +3,8 @@
 import asyncio
 import sys
 
-from streams.app import run
-
 from eventpush.options import command_with_examples, settings_of_a_process
+from streams.app import run
 
 
 @command_with_examples(

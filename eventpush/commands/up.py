@@ -3,7 +3,6 @@
 import sys
 
 from embedded.stack import up
-
 from eventpush.options import command_with_examples
 from runtime.settings import load
 
