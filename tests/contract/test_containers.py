@@ -15,6 +15,7 @@ import jsonschema
 import pytest
 import yaml
 
+from embedded.kafka.config import Broker, server_properties
 from eventpush.cli import SUMMARIES
 from runtime import settings
 from tests import stack
@@ -94,6 +95,14 @@ def test_services_in_containers_are_reached_from_other_containers() -> None:
     for name in ("ingress", "streams", "sink"):
         assert settings.load(environment_of(OURS[name])).metrics_host == all_addresses
     assert settings.load(environment_of(OURS["ingress"])).ingress_host == all_addresses
+
+
+def test_kafkas_settings_are_spelled_as_the_broker_knows_them() -> None:
+    """KAFKA_SOME_NAME is `some.name`: each is one that the embedded broker starts with, or that a network needs."""
+    known = {line.split("=")[0] for line in server_properties(Broker(Path())).splitlines()}
+    of_a_network = {"advertised.listeners", "inter.broker.listener.name"}
+    given = {name for name in SERVICES["kafka"]["environment"] if name.startswith("KAFKA_")}
+    assert {name.removeprefix("KAFKA_").lower().replace("_", ".") for name in given} <= known | of_a_network
 
 
 def test_images_are_pinned() -> None:
