@@ -84,7 +84,10 @@ async def serve(
     door = Door(settings, publisher, admitted)
     server = make_server(settings, door)
     await publisher.start()
-    watching = asyncio.gather(watch([*admitted.reloadings(), tls.reloading]), _gauge(door, publisher))
+    beside = [
+        asyncio.create_task(watch([*admitted.reloadings(), tls.reloading])),
+        asyncio.create_task(_gauge(door, publisher)),
+    ]
     try:
         acceptor = await asyncio.get_running_loop().create_server(
             server,
@@ -100,7 +103,8 @@ async def serve(
         door.draining = True
         await _drain(settings, acceptor, server)
     finally:
-        watching.cancel()
+        for task in beside:
+            task.cancel()
         await publisher.stop()
     return 0
 
