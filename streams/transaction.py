@@ -28,6 +28,7 @@ class Transactions:
         self._source = source
         self._group = settings.streams_app_id
         self._timeout_s = settings.transaction_timeout_s
+        self._followed: set[str] = set()
         self._producer = AIOKafkaProducer(
             **connection(settings),
             client_id=f"{settings.streams_app_id}-{source.partition}",
@@ -55,11 +56,22 @@ class Transactions:
     async def commit(self, outputs: Mapping[str, Iterable[Output]], next_offset: int) -> None:
         """Publish the outputs, by topic, to the partition number of the source, and commit its offset, or nothing."""
         async with asyncio.timeout(self._timeout_s):
+            await self._follow(outputs)
             await self._producer.begin_transaction()
             await asyncio.gather(*(self._publish(topic, records) for topic, records in outputs.items()))
             offsets = {self._source: OffsetAndMetadata(next_offset, "")}
             await self._producer.send_offsets_to_transaction(offsets, self._group)
             await self._producer.commit_transaction()
+
+    async def _follow(self, topics: Iterable[str]) -> None:
+        """Tell the client of topics that it does not follow yet: one that is sent to first would displace the others.
+
+        aiokafka asks for the metadata of all topics until it is told of one, and then of that one alone; batches for
+        the others would wait for a leader until they expire.
+        """
+        if not self._followed.issuperset(topics):
+            self._followed.update(topics)
+            await self._producer.client.set_topics(self._followed)
 
     async def _publish(self, topic: str, records: Iterable[Output]) -> None:
         builder = self._producer.create_batch()
