@@ -32,6 +32,7 @@ class Streams:
         self.table: WindowTable = window_table(self.app)
         self.registry = Registry(settings)
         self.type_topics = TypeTopics(settings)
+        self._joined = False
         self.lanes = Lanes(self.partition, self.app.release, worker.fail)
         self.app.agent(self.app.batches(topics.RAW), name="judge")(self._feed)
         self.app.on_partitions_revoked.connect(self._on_revoked)
@@ -53,7 +54,7 @@ class Streams:
         opening = [tp.partition for tp, position in self.lanes.open.items() if position is None]
         if opening:
             return f"restoring the window of partitions {sorted(opening)}"
-        return None if self.lanes.open else "no partitions assigned (yet, or more workers than partitions)"
+        return None if self._joined else "not in the consumer group yet"  # a spare worker has no partitions
 
     async def _feed(self, stream: AsyncIterator[Batch]) -> None:
         async for batch in batches_of(stream, self.app):
@@ -66,6 +67,7 @@ class Streams:
         # Faust leaves a changelog partition alone, but aiokafka would go on fetching it.
         self.app.consumer.pause_fetching({tp for tp in assigned if tp.topic == topics.WINDOW})
         await self.lanes.on_assigned({tp for tp in assigned if tp.topic == topics.RAW})
+        self._joined = True
 
 
 async def run(settings: Settings) -> int:
