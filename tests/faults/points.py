@@ -43,8 +43,8 @@ POINTS: dict[str, Point] = {
 }
 
 
-class Answer(ConnectionError):
-    """The answer got lost on its way."""
+class AnswerLostError(ConnectionError):
+    """What a client sees of it."""
 
 
 def _wrapped(name: str, when: str, method: Callable[..., Awaitable[Any]], trigger: Path) -> Callable[..., Any]:
@@ -70,7 +70,7 @@ def _strike(name: str, trigger: Path) -> None:
     trigger.unlink(missing_ok=True)
     print(f"fault: {fault} {point}", file=sys.stderr, flush=True)  # noqa: T201
     if fault == "lose":
-        raise Answer(name)
+        raise AnswerLostError(name)
     os.killpg(0, signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
 
 

@@ -5,12 +5,42 @@ import signal
 
 import pytest
 
+from aiokafka import TopicPartition
+
+from runtime.topics_admin import admin, create
+from schemas import topics
+from streams.judging import Output
+from streams.transaction import Transactions
 from tests.faults.conftest import exactly_once
 from tests.faults.faults import struck
 from tests.faults.pipeline import Pipeline
 from tests.faults.processes import until
 
+RECORD = Output(b"a test", b"", 0)
+
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_a_new_topic_holds_up_no_transaction(pipeline: Pipeline):
+    """The first record for a new topic, beside one for a topic in use: both are committed within the timeout."""
+    old, *new = (f"test.{number}" for number in range(3))
+    await _create(pipeline, old)
+    transactions = Transactions(
+        pipeline.settings.model_copy(update={"streams_app_id": "test-new-topic"}), TopicPartition(old, 0)
+    )
+    await transactions.start()
+    try:
+        await transactions.commit({old: [RECORD]}, 1)
+        for topic in new:
+            await _create(pipeline, topic)
+            await transactions.commit({old: [RECORD], topic: [RECORD]}, 2)
+    finally:
+        await transactions.stop()
+
+
+async def _create(pipeline: Pipeline, topic: str) -> None:
+    async with admin(pipeline.settings) as client:
+        await create(client, pipeline.settings, [topics.type_topic(topic)])
 
 
 async def test_all_stream_workers_killed(pipeline: Pipeline):
@@ -55,7 +85,7 @@ async def test_worker_stopped_past_its_session_is_fenced(pipeline: Pipeline):
 
 
 async def test_sink_killed_between_insert_and_commit(pipeline: Pipeline):
-    """Kill -9 of the sink when ClickHouse has the batch and Kafka does not know: the same insert again changes nothing."""
+    """Kill -9 of the sink when ClickHouse has the batch and Kafka does not: the same insert changes nothing."""
 
     async def harm():
         assert await struck(pipeline.sink, "sink between insert and commit")
