@@ -4,7 +4,6 @@ import asyncio
 import signal
 
 import pytest
-
 from aiokafka import TopicPartition
 
 from runtime.topics_admin import admin, create
