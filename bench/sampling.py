@@ -24,11 +24,13 @@ class Sample:
     cpu_s: float
     wall_s: float
     rss_bytes: float
+    batches: float = 0  # of a stream worker: its transactions
+    beside_cpu_s: float = 0  # CPU-seconds of a second process
 
     def __add__(self, other: "Sample") -> "Sample":
         return Sample(
             self.events + other.events, self.cpu_s + other.cpu_s, max(self.wall_s, other.wall_s),
-            self.rss_bytes + other.rss_bytes,
+            self.rss_bytes + other.rss_bytes, self.batches + other.batches, self.beside_cpu_s + other.beside_cpu_s,
         )  # fmt: skip
 
 
@@ -72,15 +74,17 @@ async def follow(
     return samples
 
 
-def from_metrics(port: int, counter: str, child: Child) -> Callable[[], Sample | None]:
-    """Samples of one of our processes: a counter of its `/metrics`."""
+def from_metrics(port: int, counter: str, child: Child, *, beside: Child | None = None) -> Callable[[], Sample | None]:
+    """Samples of one of our processes: a counter of its `/metrics`, and what another one (`beside`) costs."""
 
     def take() -> Sample | None:
         cpu_s = child.cpu_s()
         values = scrape(port)
         if counter not in values:
             return None
-        return Sample(values[counter], cpu_s, time.monotonic(), child.rss_bytes())
+        batches = values.get("eventpush_streams_batch_events_count", 0)
+        beside_cpu_s = beside.cpu_s() if beside else 0
+        return Sample(values[counter], cpu_s, time.monotonic(), child.rss_bytes(), batches, beside_cpu_s)
 
     return take
 

@@ -1,6 +1,7 @@
 """An embedded stack of its own for one measurement: free ports, a temporary directory, nothing left behind."""
 
 import asyncio
+import socket
 import sys
 import tempfile
 import time
@@ -57,6 +58,10 @@ class Stack:
         arguments = ("--port", port, "--data-dir", str(self.home / "clickhouse"))
         return self.start("clickhouse", sys.executable, "-m", "embedded.clickhouse", *arguments)
 
+    def free_port(self) -> int:
+        """A port that nobody listens on."""
+        return free_ports(1)[0]
+
     async def create_topics(self, *names: str) -> None:
         """Plain topics for a peer, with the stack's number of partitions."""
         client = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
@@ -92,12 +97,20 @@ async def stack(**settings: object) -> AsyncIterator[Stack]:
                 await child.stop()
 
 
+def listening(port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 async def wait_ready(child: Child, port: int, host: str = "127.0.0.1") -> None:
     """Until `/readyz` on this port is 200."""
     await wait_until(lambda: _get(f"http://{host}:{port}/readyz") is not None, child, f"/readyz on port {port}")
 
 
-async def wait_until(condition: object, child: Child, what: str, timeout_s: float = _READY_S, pause_s: float = 0.05) -> None:
+async def wait_until(
+    condition: object, child: Child, what: str, timeout_s: float = _READY_S, pause_s: float = 0.05
+) -> None:
     """Until `condition()` holds; raises `TimeoutError`, or `RuntimeError` when the child has ended."""
     assert callable(condition)
     deadline = time.monotonic() + timeout_s

@@ -7,8 +7,8 @@ from pathlib import Path
 from bench import workload
 from bench.processes import Child
 from bench.results import Section
-from bench.sampling import Cost, first_in_log, follow, from_log, from_metrics
-from bench.stack import Stack, scrape, stack
+from bench.sampling import Cost, Sample, first_in_log, follow, from_log, from_metrics
+from bench.stack import Stack, stack
 from bench.workload import EncodedBatch
 from schemas import topics
 
@@ -31,7 +31,7 @@ async def measure(*, quick: bool) -> Section:
             cost = await peer(variant, batches, seconds=20 if quick else 45)
             label = f"{name}, {'same logic' if variant == 'same' else 'lean: parse, state, one send'}"
             _add(section, label, cost)
-            least = (40.0 if peer is _faust else 5.0)
+            least = 40.0 if peer is _faust else 5.0
             section.add(f"stream worker ÷ {label}", ours.per_cpu_s / cost.per_cpu_s, "×", target=least)
     return section
 
@@ -43,17 +43,21 @@ def _add(section: Section, what: str, cost: Cost, target: float | None = None) -
     section.add(f"{what}: memory", cost.rss_mb, "MB")
 
 
+async def run_worker(made: Stack, count: int) -> list[Sample]:
+    """Starts a worker, follows it through so many raw events, stops it."""
+    worker = made.start_command("streams")
+    samples = await follow(from_metrics(made.settings.streams_metrics_port, COUNTER, worker), [worker], count, 240)
+    await worker.stop()
+    return samples
+
+
 async def _ours(section: Section, batches: list[EncodedBatch], count: int) -> Cost:
     async with stack() as made:
         await workload.fill(made.bootstrap, topics.RAW, batches)
-        worker = made.start_command("streams")
-        port = made.settings.streams_metrics_port
-        samples = await follow(from_metrics(port, COUNTER, worker), [worker], count, timeout_s=180)
-        values = scrape(port)
-        size = values["eventpush_streams_batch_events_sum"] / values["eventpush_streams_batch_events_count"]
-        section.add("stream worker: events in a transaction", size, "events")
-        section.series["streams"] = [[s.wall_s - samples[0].wall_s, s.events, s.cpu_s, s.rss_bytes] for s in samples]
-        return Cost.of(samples)
+        samples = await run_worker(made, count)
+    section.add("stream worker: events in a transaction", samples[-1].events / samples[-1].batches, "events")
+    section.series["streams"] = [[s.wall_s - samples[0].wall_s, s.events, s.cpu_s, s.rss_bytes] for s in samples]
+    return Cost.of(samples)
 
 
 async def _faust(variant: str, batches: list[EncodedBatch], seconds: float) -> Cost:

@@ -73,5 +73,5 @@ def create_app(variant: str, bootstrap: str, directory: str) -> faust.App:
 if __name__ == "__main__":
     which, broker, data = sys.argv[1:4]
     faust_app = create_app(which, broker, data)
-    sys.argv = ["faust", "worker", "--loglevel", "warning", "--without-web"]
+    sys.argv = ["faust", "worker", "--loglevel", "warn", "--without-web"]
     faust_app.main()

@@ -44,15 +44,15 @@ def clean(identified: Identified, partition: int, offset: int) -> bytes:
     """The enriched event as it stands on the topics."""
     assert identified.event is not None
     raw = RawPosition(RAW, partition, offset)
-    return encode(
-        enrich(identified.event, identified.identity, identified.received_us, identified.receipt_id, raw, {})
-    )
+    return encode(enrich(identified.event, identified.identity, identified.received_us, identified.receipt_id, raw, {}))
 
 
 def dead_letter(identified: Identified, value: bytes) -> bytes:
     """A dead letter with every reason and the bytes."""
-    return encode({
-        "dead_letter_id": identified.identity,
-        "reasons": identified.violations,
-        "payload": value.decode("utf-8", "replace"),
-    })
+    return encode(
+        {
+            "dead_letter_id": identified.identity,
+            "reasons": identified.violations,
+            "payload": value.decode("utf-8", "replace"),
+        }
+    )

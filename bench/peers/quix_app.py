@@ -7,6 +7,7 @@ Its guarantee is at-least-once, its default.
 
 import os
 import sys
+from typing import Any
 
 sys.path.extend(os.environ["EVENTPUSH_BENCH_PACKAGES"].split(os.pathsep))
 
@@ -46,7 +47,7 @@ def create_app(variant: str, bootstrap: str, directory: str) -> Application:
 
 
 def _lean(app: Application, frame: StreamingDataFrame) -> None:
-    def is_new(parsed: dict, state: State) -> bool:
+    def is_new(parsed: dict[str, Any], state: State) -> bool:
         identity = f"{parsed.get('Device_Time')}|{parsed.get('Event')}"  # state is by key already, the IMEI
         return _first_time(state, identity, 1)
 
@@ -57,7 +58,9 @@ def _same(app: Application, frame: StreamingDataFrame) -> None:
     out, dead = _topic(app, OUT), _topic(app, DEAD)
     of_type = {name: _topic(app, TYPE_PREFIX + name) for name in TYPES}
 
-    def identified(value: bytes, _key: object, _timestamp: int, headers: list) -> tuple[Identified, bytes]:
+    def identified(
+        value: bytes, _key: object, _timestamp: int, headers: list[tuple[str, bytes]]
+    ) -> tuple[Identified, bytes]:
         return identify(value, headers or []), value
 
     def is_new(pair: tuple[Identified, bytes], state: State) -> bool:

@@ -1,0 +1,107 @@
+"""The ingress against an aiohttp handler with `send_and_wait`: requests per CPU-second, latencies of the answer."""
+
+import sys
+
+from bench import http_load, workload
+from bench.http_load import Outcome, closed, endless, paced
+from bench.processes import Child
+from bench.results import Section
+from bench.stack import Stack, listening, stack, wait_ready, wait_until
+
+_CONNECTIONS = (1, 64, 512)
+_SINGLE = "ingress, single events"
+_PEER = "aiohttp with send_and_wait, single events"
+_ARRAY = 100
+_SHARE = 0.7  # of the maximum rate
+
+
+async def measure(*, quick: bool) -> Section:
+    """Single events at each number of connections, ours and the peer in turn; arrays; NDJSON; two processes."""
+    section = Section("ingress")
+    duration_s = 3.0 if quick else 10.0
+    bodies = [event.body for event in workload.events(20_000)]
+    singles = [http_load.request(body) for body in bodies]
+    async with stack() as made:
+        ours = made.start_command("ingress")
+        port = made.settings.ingress_port
+        await wait_ready(ours, port)
+        peer, peer_port = await _start_peer(made)
+        await _singles(section, [(_SINGLE, ours, port), (_PEER, peer, peer_port)], singles, duration_s)
+        await _paced(section, port, singles, duration_s)
+        await _several(section, ours, port, bodies, duration_s)
+        await ours.stop()
+        two = made.start_command("ingress", ingress_processes=2)
+        await wait_ready(two, port)
+        await _closed(section, "ingress, two processes, single events", two, port, singles, 64, duration_s)
+    return section
+
+
+async def _start_peer(made: Stack) -> tuple[Child, int]:
+    port = made.free_port()
+    arguments = (made.bootstrap, str(port))
+    child = made.start("aiohttp", sys.executable, "-m", "bench.peers.aiohttp_handler", *arguments)
+    await wait_until(lambda: listening(port), child, f"port {port}")
+    return child, port
+
+
+async def _singles(
+    section: Section, servers: list[tuple[str, Child, int]], requests: list[bytes], duration_s: float
+) -> None:
+    rates: dict[tuple[str, int], float] = {}
+    for connections in _CONNECTIONS:
+        for what, child, port in servers:
+            await closed(port, endless(requests), connections, 1.0)  # warm up
+            rates[what, connections] = await _closed(section, what, child, port, requests, connections, duration_s)
+        ratio = rates[_SINGLE, connections] / rates[_PEER, connections]
+        target = {"target": 1.8} if connections == 64 else {}
+        section.add(f"ingress ÷ aiohttp with send_and_wait, {connections} connections", ratio, "×", **target)
+
+
+async def _closed(
+    section: Section, what: str, child: Child, port: int, requests: list[bytes], connections: int, duration_s: float
+) -> float:
+    """Adds the figures; gives requests per CPU-second."""
+    cpu_s = child.cpu_s()
+    outcome = await closed(port, endless(requests), connections, duration_s)
+    cpu_s = child.cpu_s() - cpu_s
+    answered = len(outcome.latencies_s)
+    label = f"{what}, {connections} connections"
+    section.add(label, answered / cpu_s, "requests per CPU-second", note=_refused(outcome))
+    section.add(f"{label}: wall rate", answered / outcome.duration_s, "requests/s")
+    for percent in (50, 99, 99.9):
+        section.add(f"{label}: p{percent:g}", outcome.percentile_ms(percent), "ms")
+    section.series[label] = [outcome.percentile_ms(percent) for percent in (50, 90, 99, 99.9)]
+    return answered / cpu_s
+
+
+async def _paced(section: Section, port: int, requests: list[bytes], duration_s: float) -> None:
+    outcome = await closed(port, endless(requests), 64, duration_s)
+    maximum = len(outcome.latencies_s) / outcome.duration_s
+    outcome = await paced(port, endless(requests), 64, _SHARE * maximum, duration_s)
+    label = f"acknowledgement, 64 connections at {_SHARE:.0%} of the maximum rate ({_SHARE * maximum:,.0f}/s)"
+    section.add(f"{label}: p50", outcome.percentile_ms(50), "ms")
+    section.add(f"{label}: p99", outcome.percentile_ms(99), "ms", target=15, sense="at_most", note=_refused(outcome))
+
+
+async def _several(section: Section, child: Child, port: int, bodies: list[bytes], duration_s: float) -> None:
+    groups = [bodies[at : at + _ARRAY] for at in range(0, len(bodies), _ARRAY)]
+    forms = {
+        f"arrays of {_ARRAY}": ([http_load.request(b"[" + b",".join(group) + b"]") for group in groups], 60_000.0),
+        f"NDJSON of {_ARRAY}": (
+            [http_load.request(b"\n".join(group), "application/x-ndjson") for group in groups],
+            None,
+        ),
+    }
+    for form, (requests, target) in forms.items():
+        cpu_s = child.cpu_s()
+        outcome = await closed(port, endless(requests), 16, duration_s)
+        events = len(outcome.latencies_s) * _ARRAY
+        label = f"ingress, {form}, 16 connections"
+        cpu_s = child.cpu_s() - cpu_s
+        section.add(label, events / cpu_s, "events per CPU-second", target=target, note=_refused(outcome))
+        section.add(f"{label}: wall rate", events / outcome.duration_s, "events/s")
+        section.add(f"{label}: p99", outcome.percentile_ms(99), "ms")
+
+
+def _refused(outcome: Outcome) -> str:
+    return f"{outcome.refused} refused" if outcome.refused else ""

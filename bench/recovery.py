@@ -1,0 +1,33 @@
+"""How quickly a worker's state is rebuilt: identities per second, from the changelog."""
+
+import time
+
+from bench.results import Section
+from bench.seeding import seed_window
+from bench.stack import Stack, stack, wait_ready
+
+
+async def measure(*, quick: bool) -> Section:
+    """A worker's start with five million identities to read, less its start with none."""
+    section = Section("recovery")
+    identities = 500_000 if quick else 5_000_000
+    async with stack() as made:
+        empty_s, empty_cpu_s = await _start(made)
+        await seed_window(made, identities)
+        full_s, full_cpu_s = await _start(made)
+    note = f"{identities / 1e6:g} million in {full_s:.1f} s, an empty start takes {empty_s:.1f} s"
+    rebuilt_s = max(full_s - empty_s, 0.01)
+    section.add("state rebuilt, wall time", identities / rebuilt_s, "identities/s", target=150_000, note=note)
+    per_cpu_s = identities / max(full_cpu_s - empty_cpu_s, 0.01)
+    section.add("state rebuilt", per_cpu_s, "identities per CPU-second")
+    return section
+
+
+async def _start(made: Stack) -> tuple[float, float]:
+    """Wall and CPU-seconds until a worker is ready."""
+    began = time.monotonic()
+    worker = made.start_command("streams")
+    await wait_ready(worker, made.settings.streams_metrics_port)
+    wall_s, cpu_s = time.monotonic() - began, worker.cpu_s()
+    await worker.stop()
+    return wall_s, cpu_s

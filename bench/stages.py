@@ -1,0 +1,178 @@
+"""Where the stream worker's time goes: `python -m bench.stages` prints µs per event by stage, writes docs/profile.md.
+
+Each stage runs alone on batches of the benchmark's own events, as the worker would get them, in CPU time of the process
+(so nothing else on the machine counts). The rest of the worker (Faust, fetching, the transaction's requests) is what
+`make bench` measures for the whole process, less the sum of these.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import msgspec
+import numpy as np
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+
+from bench import results, workload
+from runtime.batches import Record
+from schemas import times, topics
+from schemas.events import RawPosition, SentEvent, ValidEvent
+from schemas.identity import content_of, digest_of, uuid_text
+from schemas.validation import position, validate
+from streams.enrichment import enrich
+from streams.judging import Judge
+from streams.memory_generation import MemoryGeneration
+from streams.restoring import encode as encode_rows
+from streams.window import WORDS, IdentityWindow, Rows, identity_rows
+
+REPORT_FILE = Path("docs/profile.md")
+_BATCH = 8_000
+_ROUNDS = 5
+_SKEW_US = 300_000_000
+_WINDOW = 1_000_000  # identities that the window holds already
+_OUTPUT_BYTES, _SNAPPY = 900_000, 2
+
+
+class Stage(NamedTuple):
+    """A stage and its cost; a part is contained in the stage named before it."""
+
+    name: str
+    us_per_event: float
+    part: bool = False
+
+
+class _Stopwatch:
+    """Runs stages and keeps the least cost of several rounds: the least disturbed one."""
+
+    def __init__(self) -> None:
+        self.costs: dict[tuple[str, bool], float] = {}
+
+    def run(self, name: str, work: Callable[[], Any], events: int, *, part: bool = False) -> Any:
+        began = time.process_time()
+        result = work()
+        us = (time.process_time() - began) / events * 1e6
+        self.costs[name, part] = min(us, self.costs.get((name, part), us))
+        return result
+
+    def stages(self) -> list[Stage]:
+        return [Stage(name, us, part) for (name, part), us in self.costs.items()]
+
+
+def measure() -> list[Stage]:
+    """All stages, on several batches of one partition."""
+    watch = _Stopwatch()
+    window = _full_window()
+    for batch in _wire_batches(_ROUNDS):
+        _round(watch, window, batch)
+    return watch.stages()
+
+
+def _round(watch: _Stopwatch, window: IdentityWindow, wire: list[bytes]) -> None:
+    records: list[Record] = watch.run("records from the wire: checksum, lz4, parse", lambda: _parse(wire), _BATCH)
+    count = len(records)
+
+    def run(name: str, work: Callable[[], Any], *, part: bool = False) -> Any:
+        return watch.run(name, work, count, part=part)
+
+    arrival_us = records[0].timestamp * 1_000
+    found = run("validate", lambda: [validate(r.value or b"", r.timestamp * 1_000, _SKEW_US) for r in records])
+    decode = msgspec.json.Decoder(SentEvent).decode
+    valid = [(r, event) for r, event in zip(records, found, strict=True) if isinstance(event, ValidEvent)]
+    sent = run("typed decode of the JSON", lambda: [decode(r.value or b"") for r, _ in valid], part=True)
+    run("two times", lambda: [(times.parse(s.device_time), times.parse(s.server_time)) for s in sent], part=True)
+    run("coordinates", lambda: [position(s.coordinates) for s in sent], part=True)
+    events = [event for _, event in valid]
+    digests = run("identity: digest", lambda: [digest_of(event) for event in events])
+    contents = run("identity: content", lambda: [content_of(event) for event in events])
+    rows: Rows = run("identity: rows for the window", lambda: _rows(events, digests, contents))
+    run("window: look up", lambda: window.judge(rows))
+    raw = RawPosition(topics.RAW, 0, 0)
+    clean = run(
+        "enrich: cells, zone, local time, registry",
+        lambda: [enrich(e, uuid_text(d), arrival_us, "receipt", raw, {}) for e, d in zip(events, digests, strict=True)],
+    )
+    encode = msgspec.json.Encoder().encode
+    values = run("encode", lambda: [encode(event) for event in clean])
+    built = run("outputs: into batches, twice (all, by type)", lambda: _append(valid, values) + _append(valid, values))
+    run("outputs: snappy and checksum, twice", lambda: [builder._build() for builder in built])
+    judge = Judge(topics.RAW, 0, window, {}, _SKEW_US)
+    judged = run("validate to encode as the worker does it, in one", lambda: judge.judge(records))
+    run("changelog record", lambda: encode_rows(judged.rows, arrival_us))
+    run("window: remember", lambda: window.add(judged.rows, arrival_us))
+
+
+def _rows(events: list[ValidEvent], digests: list[bytes], contents: list[int]) -> Rows:
+    return identity_rows([int(e.imei) for e in events], [e.device_us for e in events], digests, contents)
+
+
+def _append(valid: list[tuple[Record, ValidEvent]], values: list[bytes]) -> list[BatchBuilder]:
+    builders = [BatchBuilder(_OUTPUT_BYTES, _SNAPPY, is_transactional=1)]
+    for (record, _), value in zip(valid, values, strict=True):
+        if builders[-1].append(key=record.key, value=value, timestamp=record.timestamp) is None:
+            builders.append(BatchBuilder(_OUTPUT_BYTES, _SNAPPY, is_transactional=1))
+            builders[-1].append(key=record.key, value=value, timestamp=record.timestamp)
+    return builders
+
+
+def _wire_batches(rounds: int) -> list[list[bytes]]:
+    """For each round what a fetch returns for one partition."""
+    encoded = workload.encode(workload.events(_BATCH * rounds), partitions=1)
+    per_round = max(1, len(encoded) // rounds)
+    return [[batch.value for batch in encoded[at * per_round : (at + 1) * per_round]] for at in range(rounds)]
+
+
+def _parse(wire: list[bytes]) -> list[Record]:
+    records: list[Record] = []
+    for value in wire:
+        memory = MemoryRecords(value)
+        while memory.has_next():
+            batch = memory.next_batch()
+            batch.validate_crc()
+            records.extend(batch)
+    return records
+
+
+def _full_window() -> IdentityWindow:
+    window = IdentityWindow(86_400 * 1_000_000, lambda _span: MemoryGeneration())
+    random = np.random.default_rng(1)
+    now_us = time.time_ns() // 1_000
+    for age_h in (20, 14, 8, 2):  # four generations, as a day leaves behind
+        rows = random.integers(1, 2**63, (_WINDOW // 4, WORDS), np.uint64)
+        rows[:, 0] |= np.uint64(1 << 63)
+        window.add(rows, now_us - age_h * 3_600_000_000)
+    return window
+
+
+def report(stages: list[Stage]) -> str:
+    """The profile in Markdown."""
+    lines = [_INTRODUCTION.format(machine=results.machine(), versions=results.versions(), window=_WINDOW, batch=_BATCH)]
+    lines += ["| stage | µs per event |", "| --- | ---: |"]
+    lines += [f"| {'— of it: ' if s.part else ''}{s.name} | {s.us_per_event:.2f} |" for s in stages]
+    return "\n".join(lines) + "\n"
+
+
+_INTRODUCTION = """\
+# Where a stream worker's time goes
+
+Written by `python -m bench.stages`; do not edit. {machine}; {versions}.
+
+CPU time per event of each stage run alone, the best of several rounds, on batches of {batch:,} events of the benchmark
+(10 % repeats, 1 % invalid), with {window:,} identities in the window. "In one" contains the stages from validate to
+encode, with less work for repeats; what it has on top of them is counting and bookkeeping.
+"""
+
+
+@click.command()
+def main() -> None:
+    """Measure the stages, print them, write docs/profile.md."""
+    stages = measure()
+    for stage in stages:
+        click.echo(f"{'    ' if stage.part else ''}{stage.name:50s} {stage.us_per_event:6.2f}")
+    REPORT_FILE.write_text(report(stages))
+
+
+if __name__ == "__main__":
+    main()
