@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from pathlib import Path
 
 import click
 
@@ -23,6 +24,7 @@ _DEFAULT = Shares()
 )
 @click.option("--url", help="Where to send; by default the ingress of the settings.")
 @click.option("--token", help="Bearer token to send.")
+@click.option("--ca-file", type=click.Path(exists=True, path_type=Path), help="CA certificates of an https URL.")
 @click.option("--devices", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="Size of the fleet.")
 @click.option("--rate", type=click.FloatRange(0.1, 100_000), default=100, show_default=True, help="Events a second.")
 @click.option("--duration", type=click.FloatRange(1, 86_400), default=30, show_default=True, help="Seconds to send.")
@@ -44,6 +46,7 @@ def command(
     *,
     url: str | None,
     token: str | None,
+    ca_file: Path | None,
     devices: int,
     rate: float,
     duration: float,
@@ -66,9 +69,10 @@ def command(
     The exit status is 0 when nothing is lost and nothing doubled. Lost: answered 200, and in no table.
     """
     settings = settings_of_a_command()
-    url = url or f"http://{reachable_host(settings.ingress_host)}:{settings.ingress_port}/api/events"
+    scheme = "https" if settings.ingress_tls_cert_file else "http"
+    url = url or f"{scheme}://{reachable_host(settings.ingress_host)}:{settings.ingress_port}/api/events"
     shares = Shares(repeated=repeated, invalid=invalid, conflicting=conflicting, late=late)
-    plan = Plan(url, devices, rate, duration, seed, shares, lost_answers, token, patience)
+    plan = Plan(url, devices, rate, duration, seed, shares, lost_answers, token, ca_file, patience)
     report = asyncio.run(simulate(settings, plan, lambda line: click.echo(line, err=True)))
     if as_json:
         echo_json(report)

@@ -1,12 +1,14 @@
 """A simulation from beginning to verdict: send, watch, wait for the pipeline to drain, count."""
 
 import asyncio
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
@@ -35,6 +37,7 @@ class Plan:
     shares: fleet.Shares
     lost_answers: float  # share of the requests
     token: str | None
+    ca_file: Path | None  # of the URL's certificate, where the system's do not do
     patience_s: float  # how long to wait for a pipeline that does not advance
 
 
@@ -86,7 +89,8 @@ async def simulate(settings: Settings, plan: Plan, on_progress: Callable[[str], 
     async with connected(settings) as client:
         before = await stored.rows(client, plan.seed, [event.identity for event in events])
     headers = {"Authorization": f"Bearer {plan.token}"} if plan.token else {}
-    sender = Sender(plan.url, headers=headers, seed=plan.seed, lost_answers=plan.lost_answers)
+    tls = ssl.create_default_context(cafile=plan.ca_file) if plan.ca_file else None
+    sender = Sender(plan.url, headers=headers, seed=plan.seed, lost_answers=plan.lost_answers, ssl_context=tls)
     visibility = Visibility(settings, sender, plan.rate)
     beside = [asyncio.create_task(visibility.watch()), asyncio.create_task(_progress(sender, visibility, on_progress))]
     try:

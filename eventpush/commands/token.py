@@ -1,0 +1,36 @@
+"""`eventpush token`."""
+
+import click
+
+from eventpush.options import as_json, command_with_examples, echo_json
+from ingress.tokens import new
+
+
+@click.group("token")
+def command() -> None:
+    """Make tokens for senders."""
+
+
+@command_with_examples(
+    "new",
+    "eventpush token new acme",
+    "eventpush token new acme-2027 --json",
+    "EVENTPUSH_INGRESS_TOKENS_FILE=tokens.txt eventpush ingress      # the file holds the second line",
+)
+@click.argument("name")
+@as_json
+def _new(name: str, *, as_json: bool) -> None:
+    """Make a bearer token called NAME: what the sender gets, and the line for our own file of tokens.
+
+    The token is shown once and kept nowhere; our line holds its hash alone. `until=2027-01-31` after it ends it on
+    that day, so that an old and a new token are good side by side while the sender changes over.
+    """
+    token, line = new(name)
+    if as_json:
+        echo_json({"token": token, "line": line})
+    else:
+        click.echo(f"for the sender:                     Authorization: Bearer {token}")
+        click.echo(f"for EVENTPUSH_INGRESS_TOKENS_FILE:  {line}")
+
+
+command.add_command(_new)
