@@ -45,6 +45,11 @@ class Lane:
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(lambda task: None if task.cancelled() else self._ended(task, fail))
 
+    @property
+    def busy(self) -> bool:
+        """Whether the partition is being opened or a batch is under way."""
+        return not self._idle.is_set()
+
     @staticmethod
     def _ended(task: "asyncio.Task[None]", fail: Callable[[BaseException], None]) -> None:
         if (error := task.exception()) is not None:
@@ -141,3 +146,8 @@ class Lanes:
     def open(self) -> dict[TP, int | None]:
         """The next offset of every owned partition; None while its state is being restored."""
         return {tp: lane.position for tp, lane in self._lanes.items()}
+
+    @property
+    def busy(self) -> set[TP]:
+        """The partitions that are being opened or have a batch under way."""
+        return {tp for tp, lane in self._lanes.items() if lane.busy}

@@ -79,6 +79,9 @@ STREAMS_EVENTS = Count("eventpush_streams_events", "Raw events by what came of t
 STREAMS_BATCH_S = Spread("eventpush_streams_batch_seconds", "One batch, judged and committed.", (), _INSERT_S)
 STREAMS_BATCH_EVENTS = Spread("eventpush_streams_batch_events", "Raw events in one transaction.", (), _EVENTS)
 STREAMS_WINDOW_IDENTITIES = Level("eventpush_streams_window_identities", "Identities that the window holds.")
+STREAMS_LAG = Level(
+    "eventpush_streams_lag_records", "Raw events that are in Kafka and not yet read.", ("topic", "partition")
+)
 
 # --- sink --------------------------------------------------------------------------------------------------------
 SINK_ROWS = Count("eventpush_sink_rows", "Rows that ClickHouse acknowledged.", ("table",))

@@ -11,21 +11,21 @@ from typing import Any
 import structlog
 from faust.types import TP
 
-from runtime import health
+from runtime import health, metrics
 from runtime.batches import Batch, BatchApp, batches_of
+from runtime.lag import records_behind
 from runtime.lanes import Lanes
 from runtime.settings import Settings
 from runtime.topics_admin import ensure_topics
+from runtime.watchdog import Watchdog
 from runtime.worker import Worker
 from schemas import topics
 from sinks.dead_letters import DeadLetters
-from sinks.lag import records_behind
 from sinks.ledger import Ledger
 from sinks.migrations import migrate
 from sinks.partition import Partition
 from sinks.rows import DEAD_LETTER_ROWS, EVENT_ROWS, Rows
 from sinks.store import UNAVAILABLE, Store
-from sinks.watchdog import Watchdog
 
 log = structlog.get_logger()
 
@@ -88,6 +88,11 @@ class Sink:
             return f"still taking over {', '.join(sorted(opening))}"
         return None if self.lanes.open else "no partitions assigned (yet, or more workers than partitions)"
 
+    async def excuse(self) -> str | None:
+        """Why nothing moves, when that is ClickHouse's: no reason for this process to end."""
+        failure = await self.store.failure()
+        return failure if failure or self.store.waiting_since is None else "an insert is being tried again"
+
     async def _feed(self, stream: AsyncIterator[Batch]) -> None:
         async for batch in batches_of(stream, self.app):
             self.lanes.feed(batch)
@@ -106,7 +111,8 @@ async def run(settings: Settings) -> int:
     checks = {"kafka": sink.kafka_failure, "clickhouse": sink.store.failure}
     port = await health.start(settings.sink_metrics_port, checks, host=settings.metrics_host)
     try:
-        return await sink.worker.run(sink.app, sink.lanes, sink.prepare, Watchdog(sink.app, sink.lanes, sink.store).run)
+        watchdog = Watchdog(sink.app, sink.lanes, metrics.SINK_LAG, excuse=sink.excuse)
+        return await sink.worker.run(sink.app, sink.lanes, sink.prepare, watchdog.run)
     finally:
         await health.stop(port)
         await sink.store.close()

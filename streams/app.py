@@ -14,6 +14,7 @@ from runtime.batches import Batch, BatchApp, batches_of
 from runtime.lanes import Lanes
 from runtime.settings import Settings
 from runtime.topics_admin import ensure_topics
+from runtime.watchdog import Watchdog
 from runtime.worker import Worker
 from schemas import topics
 from streams.partition import Partition
@@ -56,6 +57,10 @@ class Streams:
             return f"restoring the window of partitions {sorted(opening)}"
         return None if self._joined else "not in the consumer group yet"  # a spare worker has no partitions
 
+    def progress(self, tp: TP) -> tuple[int | None, int]:
+        """What changes while a partition is being restored or worked on."""
+        return self.lanes.open.get(tp), self.table.identities_of(tp.partition)
+
     async def _feed(self, stream: AsyncIterator[Batch]) -> None:
         async for batch in batches_of(stream, self.app):
             self.lanes.feed(batch)
@@ -78,6 +83,7 @@ async def run(settings: Settings) -> int:
     metrics.STREAMS_WINDOW_IDENTITIES.metric.set_function(streams.table.identities)
     port = await health.start(settings.streams_metrics_port, {"kafka": streams.failure}, host=settings.metrics_host)
     try:
-        return await streams.worker.run(streams.app, streams.lanes, streams.registry.follow)
+        watchdog = Watchdog(streams.app, streams.lanes, metrics.STREAMS_LAG, mark=streams.progress)
+        return await streams.worker.run(streams.app, streams.lanes, streams.registry.follow, watchdog.run)
     finally:
         await health.stop(port)

@@ -43,6 +43,10 @@ class WindowTable(faust.Table):
         if window is not None:
             window.drop()
 
+    def identities_of(self, partition: int) -> int:
+        """How many identities the window of a partition holds."""
+        return len(self.data.data.get(partition, ()))
+
     def identities(self) -> int:
         """How many identities all windows hold."""
         return sum(len(window) for window in self.data.data.values())

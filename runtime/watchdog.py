@@ -1,0 +1,76 @@
+"""Ends a worker that has work and does none: its supervisor starts another one, which goes on from the last commit."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from faust.types import TP
+
+from runtime import metrics
+from runtime.batches import BatchApp
+from runtime.lag import records_behind
+from runtime.lanes import Lanes
+
+_INTERVAL_S = 2.0
+
+
+class Stalled(Exception):  # noqa: N818 - the reason that the process ends with
+    """There is lag and no progress."""
+
+
+class Progress:
+    """Which partitions have had work and stood still for longer than `timeout_s`."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._since: dict[TP, tuple[Any, float]] = {}
+
+    def stuck(self, marks: Mapping[TP, Any], now_s: float) -> list[TP]:
+        """`marks` holds the partitions that have work, each with something that changes when it is done."""
+        since = self._since
+        self._since = {
+            tp: since[tp] if tp in since and since[tp][0] == mark else (mark, now_s) for tp, mark in marks.items()
+        }
+        return [tp for tp, (_, began_s) in self._since.items() if now_s - began_s > self._timeout_s]
+
+
+class Watchdog:
+    """
+    Looks at lag and progress every two seconds, and keeps the metric of the lag.
+
+    `mark` gives what changes while a partition's lane makes progress (its position, by default); while `excuse` gives
+    a reason to wait, nobody is stuck.
+    """
+
+    def __init__(
+        self,
+        app: BatchApp,
+        lanes: Lanes,
+        lag: metrics.Level,
+        *,
+        mark: Callable[[TP], Any] | None = None,
+        excuse: Callable[[], Awaitable[str | None]] | None = None,
+    ) -> None:
+        self._app = app
+        self._lanes = lanes
+        self._lag = lag
+        self._mark = mark or self._position
+        self._excuse = excuse
+        self._progress = Progress(app.settings.stall_timeout_s)
+
+    def _position(self, tp: TP) -> int | None:
+        return self._lanes.open.get(tp)
+
+    async def run(self) -> None:
+        """Runs for ever; raises `Stalled`."""
+        while True:
+            await asyncio.sleep(_INTERVAL_S)
+            lags = {tp: records_behind(self._app, tp) for tp in self._lanes.open}
+            for tp, records in lags.items():
+                self._lag.metric.labels(tp.topic, str(tp.partition)).set(records)
+            working = self._lanes.busy | {tp for tp, records in lags.items() if records}
+            stuck = self._progress.stuck({tp: self._mark(tp) for tp in working}, time.monotonic())
+            if stuck and (self._excuse is None or await self._excuse() is None):
+                where = ", ".join(f"{tp.topic}[{tp.partition}]" for tp in stuck)
+                raise Stalled(f"no progress for {self._app.settings.stall_timeout_s} s: {where}")

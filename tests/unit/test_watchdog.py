@@ -1,0 +1,64 @@
+"""The watchdog: lag without progress ends the worker, with a reason; anything else does not."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from faust.types import TP
+
+from runtime import metrics, watchdog
+from runtime.watchdog import Progress, Stalled, Watchdog
+
+A, B = TP("raw", 0), TP("raw", 1)
+
+
+def test_a_partition_with_work_that_stands_still_is_stuck():
+    """The mark of a partition with work has been the same for longer than the timeout."""
+    progress = Progress(60)
+    assert progress.stuck({A: 5, B: 1}, 0) == []
+    assert progress.stuck({A: 5, B: 2}, 60) == []
+    assert progress.stuck({A: 5, B: 3}, 61) == [A]
+
+
+def test_progress_or_having_nothing_to_do_begins_anew():
+    """A mark that moves, or a time without work, starts the clock again."""
+    progress = Progress(60)
+    progress.stuck({A: 5}, 0)
+    assert progress.stuck({A: 6}, 50) == []
+    assert progress.stuck({A: 6}, 100) == []
+    assert progress.stuck({}, 105) == []
+    assert progress.stuck({A: 6}, 200) == []
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    monkeypatch.setattr(watchdog, "_INTERVAL_S", 0.01)
+    monkeypatch.setattr(watchdog, "records_behind", lambda app, tp: app.lag)
+    app = SimpleNamespace(settings=SimpleNamespace(stall_timeout_s=0.05), lag=3)
+    return SimpleNamespace(app=app, lanes=SimpleNamespace(open={A: 7}, busy=set()))
+
+
+async def test_lag_without_progress_ends_the_worker(worker: SimpleNamespace):
+    """The reason names the partition and the time."""
+    with pytest.raises(Stalled, match=r"no progress for 0.05 s: raw\[0\]"):
+        await asyncio.wait_for(Watchdog(worker.app, worker.lanes, metrics.STREAMS_LAG).run(), 5)
+
+
+async def test_a_batch_under_way_counts_as_work(worker: SimpleNamespace):
+    """The last batch there is may be the one that hangs."""
+    worker.app.lag, worker.lanes.busy = 0, {A}
+    with pytest.raises(Stalled):
+        await asyncio.wait_for(Watchdog(worker.app, worker.lanes, metrics.STREAMS_LAG).run(), 5)
+
+
+async def test_no_lag_or_an_excuse_keeps_it_alive(worker: SimpleNamespace):
+    """While ClickHouse is away, a sink that waits for it is not stuck."""
+
+    async def away() -> str:
+        return "ClickHouse is away"
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(Watchdog(worker.app, worker.lanes, metrics.SINK_LAG, excuse=away).run(), 0.3)
+    worker.app.lag = 0
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(Watchdog(worker.app, worker.lanes, metrics.STREAMS_LAG).run(), 0.3)
