@@ -1,14 +1,14 @@
 """One statement on one connection of chdb: setting it up, running it, and what it read and wrote. Everything blocks."""
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from embedded.clickhouse.errors import CODES, ClickHouseError, from_engine
-from embedded.clickhouse.statement import Statement, quote, quote_name
+from embedded.clickhouse.statement import Statement, quote, quote_name, split_settings
 
 T = TypeVar("T")
 
@@ -79,9 +79,10 @@ def prepare(connection: Any, setup: Setup, baseline: Mapping[str, str]) -> None:
 def _create(connection: Any, table: External) -> None:
     name = quote_name(table.name)
     guarded(connection.query, f"CREATE TEMPORARY TABLE {name} ({table.structure})", "Null")
-    insert = guarded(connection.send_insert, f"INSERT INTO {name}", table.format)
-    guarded(insert.append, table.data)
-    guarded(insert.finish)
+    with tempfile.TemporaryFile() as data:
+        data.write(table.data)
+        data.seek(0)
+        _insert_from(connection, f"INSERT INTO {name}".encode(), table.format, data.fileno(), {})
 
 
 def execute(connection: Any, sql: bytes, format_name: str, parameters: Mapping[str, str]) -> tuple[bytes, Summary]:
@@ -121,7 +122,13 @@ def stream(
 
 
 class Insert:
-    """A running INSERT; `give_back` is called once, when it no longer needs the connection."""
+    """
+    A running INSERT: its data is gathered in a file, and the engine reads it from there when it is whole.
+
+    chdb's own `send_insert` is not used: its `finish` says that all is well when the data was read but could not be
+    stored (a violated constraint, a view that throws, a full disk; chdb 4.4), and rows would be acknowledged and lost.
+    `give_back` is called once, when the connection is no longer needed.
+    """
 
     def __init__(
         self,
@@ -131,42 +138,46 @@ class Insert:
         format_name: str,
         parameters: Mapping[str, str],
     ) -> None:
+        self._connection = connection
         self._give_back: Callable[[], None] | None = give_back
+        self._head = statement.head
+        self._format = format_name
+        self._parameters = parameters
         # A caller that was cancelled abandons the insert while another thread may still be at it.
         self._busy = threading.Lock()
-        self._insert: Any = None
-        try:
-            if parameters:
-                pairs = ", ".join(f"param_{name} = {quote(value)}" for name, value in parameters.items())
-                guarded(connection.query, f"SET {pairs}", "Null")
-            self._insert = guarded(connection.send_insert, statement.head, format_name)
-        except ClickHouseError:
-            self._leave()
-            raise
+        self._data: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in _leave
 
     def append(self, data: bytes) -> None:
-        """More bytes; blocks while the engine is behind."""
+        """More bytes."""
         with self._busy:
-            guarded(self._insert.append, data)
+            self._data.write(data)
 
     def finish(self, data: bytes) -> Summary:
         """The last bytes; the rows are stored when this returns."""
+        began_ns = time.monotonic_ns()
         with self._busy:
-            if data:
-                guarded(self._insert.append, data)
-            result = guarded(self._insert.finish)
+            self._data.write(data)
+            self._data.seek(0)
+            result = _insert_from(self._connection, self._head, self._format, self._data.fileno(), self._parameters)
             self._leave()
-        rows, size = result.rows_written, result.bytes_written
-        return Summary(rows, size, rows, size, 0, rows, size, int(result.elapsed * 1e9))
+        rows, size = result.rows_read(), result.bytes_read()
+        return Summary(rows, size, rows, size, 0, rows, size, time.monotonic_ns() - began_ns)
 
     def abandon(self) -> None:
-        """Store nothing of what is not stored yet; without effect after `finish`."""
+        """Store nothing; without effect after `finish`."""
         with self._busy:
-            with suppress(Exception):
-                self._insert.cancel()
             self._leave()
 
     def _leave(self) -> None:
+        self._data.close()
         give_back, self._give_back = self._give_back, None
         if give_back is not None:
             give_back()
+
+
+def _insert_from(connection: Any, head: bytes, format_name: str, file: int, parameters: Mapping[str, str]) -> Any:
+    """Run the INSERT with the open file as its data; raises ClickHouseError when a row is not stored."""
+    target, clause = split_settings(head)
+    source = f" FROM INFILE '/dev/fd/{file}' COMPRESSION 'none' ".encode()
+    sql = target + source + clause + f" FORMAT {quote_name(format_name)}".encode()
+    return guarded(connection.query, sql, "Null", dict(parameters))

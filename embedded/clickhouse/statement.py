@@ -105,6 +105,16 @@ def quote_name(name: str) -> str:
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
+def split_settings(head: bytes) -> tuple[bytes, bytes]:
+    """The head of an INSERT before its `SETTINGS`, and that clause (empty when there is none)."""
+    seen: list[_Token] = []
+    for token in _top_level(_tokens(head)):
+        if token.is_word(b"SETTINGS") and not _still_naming(seen):
+            return head[: token.start], head[token.start :]
+        seen.append(token)
+    return head, b""
+
+
 def kill_by_door_id(statement: Statement, column: bytes) -> bytes:
     """A `KILL QUERY` text in which `query_id` is `column`: the engine gives queries ids of its own."""
     pieces: list[bytes] = []

@@ -115,6 +115,12 @@ def test_get_reads_and_does_not_write(clickhouse_door, table):
     assert get(clickhouse_door, "SELECT 1 SETTINGS max_threads = 1").text == "1\n"
 
 
+def test_web_pages_are_not_answered(clickhouse_door):
+    """A page in the browser of somebody who runs this cannot send statements to it: the engine can write files."""
+    answer = post(clickhouse_door, "SELECT 1", {"Origin": "http://example.com"})
+    assert (answer.status, answer.headers["X-ClickHouse-Exception-Code"]) == (403, "497")
+
+
 def test_head_has_no_body(clickhouse_door):
     """HEAD answers like GET, without a body."""
     answer = call(clickhouse_door, "HEAD", "/", query="SELECT 1")
@@ -393,6 +399,30 @@ def test_a_malformed_body_stores_nothing(clickhouse_door, table, body):
     assert answer.status == 400
     assert answer.headers["X-ClickHouse-Exception-Code"] in {"27", "117"}
     assert value(clickhouse_door, f"SELECT count() FROM {table}") == "0"
+
+
+@pytest.mark.parametrize("body", [b"\x01\x02\x01a\x05Int64" + bytes([3] + [0] * 7 + [154, 2] + [0] * 6), b"3\n666\n"])
+def test_rows_that_cannot_be_stored_are_an_error(clickhouse_door, body):
+    """What can be read but not stored is never acknowledged: a constraint, or a view that throws."""
+    door = clickhouse_door
+    format_name = "TSV" if body.endswith(b"\n") else "Native"
+    for statement in (
+        "DROP TABLE IF EXISTS guarded_view",
+        "DROP TABLE IF EXISTS guarded",
+        "CREATE TABLE guarded (a Int64, CONSTRAINT low CHECK a != 666) ENGINE = MergeTree ORDER BY a",
+    ):
+        assert post(door, statement).status == 200
+    answer = post(door, body, query=f"INSERT INTO guarded FORMAT {format_name}")
+    assert (answer.status, answer.headers["X-ClickHouse-Exception-Code"]) == (500, "469"), answer.text
+    for statement in (
+        "ALTER TABLE guarded DROP CONSTRAINT low",
+        "CREATE MATERIALIZED VIEW guarded_view ENGINE = Memory AS SELECT throwIf(a = 666) FROM guarded",
+    ):
+        assert post(door, statement).status == 200
+    answer = post(door, body, query=f"INSERT INTO guarded FORMAT {format_name}")
+    assert (answer.status, answer.headers["X-ClickHouse-Exception-Code"]) == (500, "395"), answer.text
+    assert post(door, "DROP TABLE guarded_view").status == 200
+    assert post(door, body, query=f"INSERT INTO guarded FORMAT {format_name}").status == 200
 
 
 def test_a_body_that_breaks_off_stores_nothing(clickhouse_door, table):
