@@ -13,7 +13,7 @@ import aiohttp
 from tests.faults.history import Sent
 
 _TYPES = ("overspeed", "fuel_fill", "fuel_drain", "geofence_enter", "tampering", "power_cut", "sos", "Harsh Brake")
-_REPEATED, _CONFLICTING, _BROKEN, _HURRIED = 0.10, 0.01, 0.01, 0.01  # shares of all requests
+_REPEATED, _CONFLICTING, _BROKEN = 0.10, 0.01, 0.01  # shares of all requests
 _TIMEOUT_S = 2.0  # the sender's
 _PAUSES_S = (0.1, 0.2, 0.5, 1.0)
 
@@ -25,6 +25,8 @@ class Load:
     A tenth of the requests repeat an earlier event (half of them with another Server_Time, as a platform's retry may
     have it); some contradict one, some break a rule, some clients hang up while their publish is under way.
     """
+
+    HURRIED = 0.01  # share of requests that are given up at once
 
     def __init__(self, port: int, sent: list[Sent], *, rate: float = 500, devices: int = 200, seed: int = 1) -> None:
         self.sent = sent  # every attempt is added here
@@ -99,7 +101,7 @@ class Load:
     async def _deliver(self, payload: str) -> None:
         """Try until there is a 200; the pauses grow."""
         attempt = 0
-        while not await self._attempt(payload, hurried=attempt == 0 and self._random.random() < _HURRIED):
+        while not await self._attempt(payload, hurried=attempt == 0 and self._random.random() < self.HURRIED):
             await asyncio.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)] * self._random.uniform(0.8, 1.2))
             attempt += 1
 

@@ -1,0 +1,168 @@
+"""The rest of the fault matrix: `pytest -m soak tests/faults`."""
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from runtime.topics_admin import admin, configuration
+from schemas import topics
+from tests.faults.conftest import exactly_once
+from tests.faults.faults import at, kill_everything
+from tests.faults.load import Load
+from tests.faults.pipeline import Pipeline
+from tests.faults.points import POINTS
+from tests.faults.processes import until
+from tests.faults.reader import Pulse
+
+pytestmark = [pytest.mark.soak, pytest.mark.asyncio(loop_scope="session")]
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if "answer" not in point])
+async def test_killed_at(pipeline: Pipeline, point: str):
+    """kill -9 between two lines of the code: nothing is lost, nothing doubled."""
+
+    async def harm():
+        assert await at(point)(pipeline, random.Random(1))
+
+    await exactly_once(pipeline, harm)
+
+
+async def test_ten_rebalances_in_a_row(pipeline: Pipeline):
+    """Ten times a worker comes or goes under load; no stall is longer than 10 s."""
+    pulse = Pulse(pipeline.bootstrap)
+    task = asyncio.create_task(pulse.run())
+
+    async def harm():
+        for _ in range(5):
+            await pipeline.add_worker()
+            await pipeline.ready()
+            await pipeline.remove_worker()
+            await pipeline.ready()
+
+    try:
+        await exactly_once(pipeline, harm)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert max(pulse.stalls, default=0) < 10
+
+
+async def test_everything_killed_at_once(pipeline: Pipeline):
+    """kill -9 of brokers, ClickHouse and all stages together, and a start on what is on the disk."""
+    await exactly_once(pipeline, lambda: kill_everything(pipeline, random.Random(1)))
+
+
+async def test_everything_stopped_while_clickhouse_is_away(pipeline: Pipeline):
+    """SIGTERM of all stages while ClickHouse is away: each ends within its bound; nothing is lost."""
+
+    async def harm():
+        await pipeline.clickhouse.stop(signal.SIGKILL)
+        await asyncio.sleep(3)
+        stages = (pipeline.ingress, *pipeline.streams, pipeline.sink)
+        assert await asyncio.gather(*(process.stop() for process in stages)) == [0] * len(stages)
+        await pipeline.again()
+
+    await exactly_once(pipeline, harm)
+
+
+async def test_dead_letter_topic_not_writable(pipeline: Pipeline):
+    """While a batch with a dead letter cannot be written, its offset waits and no event of it is seen; then all is."""
+
+    async def harm():
+        await _limit_dead_letters(pipeline, 1)
+        lives = sum(len(worker.statuses) for worker in pipeline.streams)
+
+        async def is_refused() -> bool:
+            return sum(len(worker.statuses) for worker in pipeline.streams) > lives
+
+        await until(is_refused, 60, "a worker that cannot write its dead letter ends")
+        await _limit_dead_letters(pipeline, None)
+
+    await exactly_once(pipeline, harm)
+
+
+async def _limit_dead_letters(pipeline: Pipeline, record_bytes: int | None) -> None:
+    config = configuration(topics.DEAD_LETTER_TOPIC, pipeline.settings)
+    if record_bytes is not None:
+        config["max.message.bytes"] = str(record_bytes)
+    async with admin(pipeline.settings) as client:
+        await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topics.DEAD_LETTER, config)])
+
+
+async def test_poison_row(pipeline: Pipeline):
+    """A record that can be no row, among good ones: it alone is dead-lettered, its neighbours are stored."""
+    poison = "poison: no event at all"
+    pipeline.poison.add(poison)
+
+    async def harm():
+        producer = AIOKafkaProducer(bootstrap_servers=pipeline.bootstrap)
+        await producer.start()
+        await producer.send_and_wait(topics.EVENTS, poison.encode(), partition=0)
+        await producer.stop()
+
+    await exactly_once(pipeline, harm)
+    await pipeline.reader.read()
+    letters = [s for s in pipeline.reader.seen if s.topic == topics.DEAD_LETTER and poison in s.value]
+    assert len(letters) == 1
+    assert '"refused_by_clickhouse"' in letters[0].value
+
+
+# --- three brokers ---
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def three(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pipeline]:
+    """The pipeline on three brokers: replication factor 3, two must have a record."""
+    running = Pipeline(Path(tmp_path_factory.mktemp("three")), replicas=3)
+    try:
+        await running.start()
+        yield running
+    finally:
+        await running.kill()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+async def test_any_of_three_brokers_killed(three: Pipeline, number: int):
+    """kill -9 of each broker in turn, so also of the coordinators of groups and transactions, and of the controller."""
+
+    async def harm():
+        assert three.kafka[number].send_signal(signal.SIGKILL)
+        await asyncio.sleep(5)
+
+    await exactly_once(three, harm, after_s=5)
+
+
+async def test_below_min_isr_there_is_no_200(three: Pipeline):
+    """Two of three brokers away: not one 200 until they are back; then everything goes on."""
+
+    async def harm():
+        away = three.kafka[1:]
+        for broker in away:
+            broker.send_signal(signal.SIGSTOP)
+        gone_s = time.monotonic()
+        await asyncio.sleep(15)
+        early = [s for s in three.sent if s.status == 200 and s.sent_s > gone_s and s.answered_s < time.monotonic()]
+        for broker in away:
+            broker.send_signal(signal.SIGCONT)
+        assert not early
+
+    await exactly_once(three, harm, after_s=5)
+
+
+async def test_a_client_that_hangs_up(pipeline: Pipeline):
+    """Every third request is given up while its publish is under way: it is stored once or not, never half, and its
+    repeat is no second event."""
+    hurried = Load.HURRIED
+    Load.HURRIED = 0.3
+    try:
+        await exactly_once(pipeline, lambda: asyncio.sleep(5))
+    finally:
+        Load.HURRIED = hurried
