@@ -142,7 +142,7 @@ class Settings(BaseModel):
         8_190, description="Longest request line and longest header, in bytes; above it 400."
     )
     ingress_header_timeout_s: Annotated[float, Field(gt=0, le=300)] = Field(
-        10, description="Time for a request's headers to arrive, in seconds; then 408."
+        20, description="Time for a request's headers to arrive, in seconds; then 408."
     )
     ingress_body_timeout_s: Annotated[float, Field(gt=0, le=300)] = Field(
         10, description="Time for a request's body to arrive, in seconds; then 408."
