@@ -56,29 +56,46 @@ def stop_all(run_dir: Path) -> list[str]:
     """Ends what an earlier supervisor left running, with what those processes started; gives a line for each."""
     lines = []
     for file in sorted(run_dir.glob("*.pid")):
-        if (process := _alive(file)) is not None:
-            _stop(process)
-            lines.append(f"{file.stem} (process {process.pid}) was left over from an earlier run: stopped")
+        if family := _left(file):
+            _stop(family)
+            pids = ", ".join(str(process.pid) for process in family)
+            lines.append(f"{file.stem} (process {pids}) was left over from an earlier run: stopped")
         file.unlink(missing_ok=True)
     return lines
 
 
-def _alive(file: Path) -> psutil.Process | None:
+def _left(file: Path) -> list[psutil.Process]:
+    """The remembered child and its descendants, or those alone: all are in the session that the child began.
+
+    While a session has a member, no other process can get its id; so either the leader is the one that is remembered,
+    or it is gone and what is in its session was its own.
+    """
     try:
         entry = json.loads(file.read_text())
-        process = psutil.Process(entry["pid"])
-        same = abs(process.create_time() - entry["started"]) < _SAME_START_S
-    except (OSError, ValueError, KeyError, psutil.Error):
+        leader, started = int(entry["pid"]), float(entry["started"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if abs(psutil.Process(leader).create_time() - started) > _SAME_START_S:
+            return []
+    return [process for process in psutil.process_iter() if _session(process) == leader]
+
+
+def _session(process: psutil.Process) -> int | None:
+    try:
+        return None if process.status() == psutil.STATUS_ZOMBIE else os.getsid(process.pid)
+    except (OSError, psutil.Error):
         return None
-    return process if same and process.status() != psutil.STATUS_ZOMBIE else None
 
 
-def _stop(process: psutil.Process) -> None:
-    with contextlib.suppress(psutil.Error):
-        family = [process, *process.children(recursive=True)]
-        process.send_signal(signal.SIGTERM)
-        _gone, alive = psutil.wait_procs(family, timeout=_STOP_S)
-        for survivor in alive:
-            with contextlib.suppress(psutil.Error):
-                survivor.kill()
-        psutil.wait_procs(alive, timeout=_STOP_S)
+def _stop(family: list[psutil.Process]) -> None:
+    _send(family, signal.SIGTERM)
+    _gone, alive = psutil.wait_procs(family, timeout=_STOP_S)
+    _send(alive, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=_STOP_S)
+
+
+def _send(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(number)

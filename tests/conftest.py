@@ -23,13 +23,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_DOCKER_PROBLEM] = stack.docker_problem() if asked else "not asked for with --stack=containers"
 
 
-def pytest_report_header(config: pytest.Config) -> str:
-    if config.getoption("--stack") == "embedded":
-        return "stack: embedded Kafka and ClickHouse"
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Said at the end, where it is seen with -q too."""
     problem = config.stash[_DOCKER_PROBLEM]
-    if problem is None:
-        return "stack: containers"
-    return f"stack: embedded, because no Docker engine answers ({problem})"
+    if config.getoption("--stack") == "containers":
+        used = f"embedded, because no Docker engine answers ({problem})" if problem else "containers"
+        terminalreporter.write_line(f"stack: {used}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -6,11 +6,13 @@ same addresses from the official images. Jars are cached in `.eventpush/jars` of
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,15 +150,26 @@ class ClickHouse(Process):
 
 def docker_problem() -> str | None:
     """Why containers cannot be used, or None when a Docker engine answers."""
-    try:
-        import docker  # noqa: PLC0415 - only when containers are asked for
-
-        client = docker.from_env(timeout=5)
-        client.ping()
-        client.close()
-    except Exception as error:  # whatever the reason, it is shown
-        return (str(error).splitlines() or [type(error).__name__])[0]
+    with warnings.catch_warnings():
+        # Docker's client, when nobody answers, leaves its socket to the garbage collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            _ask_docker()
+        except Exception as error:  # whatever the reason, it is shown
+            return (str(error).splitlines() or [type(error).__name__])[0]
+        finally:
+            gc.collect()
     return None
+
+
+def _ask_docker() -> None:
+    import docker  # noqa: PLC0415 - only when containers are asked for
+
+    client = docker.from_env(timeout=5)
+    try:
+        client.ping()
+    finally:
+        client.close()
 
 
 @contextlib.contextmanager

@@ -249,7 +249,8 @@ asyncio.run(boss.run([[child]], lambda: print(boss.pids()["worker"], flush=True)
 
 def test_leftovers_are_stopped_and_strangers_are_not(tmp_path: Path) -> None:
     """What an earlier run left is ended; a process that merely has a remembered id is not touched."""
-    left, stranger = (subprocess.Popen([sys.executable, "-ISc", SLEEPER]) for _ in range(2))
+    command = [sys.executable, "-ISc", SLEEPER]
+    left, stranger = (subprocess.Popen(command, start_new_session=True) for _ in range(2))
     try:
         leftovers.remember(tmp_path, "left", left.pid)
         leftovers.remember(tmp_path, "stranger", stranger.pid)
@@ -267,6 +268,22 @@ def test_leftovers_are_stopped_and_strangers_are_not(tmp_path: Path) -> None:
         for process in (left, stranger):
             process.kill()
             process.wait()
+
+
+def test_leftover_children_of_a_dead_child_are_stopped(tmp_path: Path) -> None:
+    """A child that was killed may have left processes of its own: they are found by the session that it began."""
+    code = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-ISc', {SLEEPER!r}]).pid, flush=True)"
+    code += "; import time; time.sleep(600)"
+    parent = subprocess.Popen([sys.executable, "-ISc", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert parent.stdout is not None
+    with parent.stdout:
+        orphan = int(parent.stdout.readline())
+    leftovers.remember(tmp_path, "parent", parent.pid)
+    parent.kill()
+    parent.wait()
+    assert alive(orphan)
+    leftovers.stop_all(tmp_path)  # waits for what it stops
+    assert not alive(orphan)
 
 
 def test_only_one_supervisor_a_directory(tmp_path: Path) -> None:
