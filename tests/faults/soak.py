@@ -1,8 +1,8 @@
 """`make soak`: a random, seeded schedule of faults under load for a set time, then the whole history is checked.
 
-    python -m tests.faults.soak --minutes 15 --seed 1 --rate 500
+    python -m tests.faults.soak --minutes 20 --faults 200 --events 300000 --seed 1 --rate 500
 
-Prints what was done and what came of it, and writes it to docs/soak.md. Exit status 1 if anything was lost, doubled,
+It goes on until there were that many minutes, faults and events. Prints what was done and what came of it, and writes it to docs/soak.md. Exit status 1 if anything was lost, doubled,
 invented, changed or out of order.
 """
 
@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.faults.checker import KINDS, Verdict
 from tests.faults.faults import FAULTS
@@ -29,6 +30,7 @@ from tests.faults.reader import Pulse
 _REPORT = Path("docs/soak.md")
 _PAUSE_S = 2.0  # between two faults, on average
 _RECOVERS_S = 60.0
+_SLACK = 1.25  # attempts for one event: repeats, conflicts, retries
 
 
 @dataclass
@@ -44,7 +46,15 @@ class Run:
     stalls: list[float] = field(default_factory=list)
 
 
-async def soak(directory: Path, minutes: float, seed: int, rate: float) -> tuple[Run, Verdict]:
+class Goal(NamedTuple):
+    """What must be reached before it ends."""
+
+    minutes: float
+    faults: int
+    events: int
+
+
+async def soak(directory: Path, goal: Goal, seed: int, rate: float) -> tuple[Run, Verdict]:
     """Run it; the history and all logs stay in the directory."""
     run, rng = Run(seed), random.Random(seed)
     pipeline = Pipeline(directory)
@@ -52,7 +62,7 @@ async def soak(directory: Path, minutes: float, seed: int, rate: float) -> tuple
     try:
         await pipeline.start()
         async with _pulse(pipeline, run), Load(pipeline.ingress_port, pipeline.sent, rate=rate, seed=seed):
-            await _schedule(pipeline, run, rng, time.monotonic() + minutes * 60)
+            await _schedule(pipeline, run, rng, goal)
             await pipeline.ready()
         run.minutes = (time.monotonic() - began_s) / 60
         run.attempts_per_s = len(pipeline.sent) / (time.monotonic() - began_s)
@@ -64,14 +74,15 @@ async def soak(directory: Path, minutes: float, seed: int, rate: float) -> tuple
     return run, verdict
 
 
-async def _schedule(pipeline: Pipeline, run: Run, rng: random.Random, until_s: float) -> None:
+async def _schedule(pipeline: Pipeline, run: Run, rng: random.Random, goal: Goal) -> None:
     """Fault after fault; after every other one everything may recover, the others come on top of each other."""
     names, weights = list(FAULTS), [weight for _, weight in FAULTS.values()]
-    while time.monotonic() < until_s:
+    until_s = time.monotonic() + goal.minutes * 60
+    while time.monotonic() < until_s or run.done.total() < goal.faults or len(pipeline.sent) < goal.events * _SLACK:
         name = rng.choices(names, weights)[0]
         if await FAULTS[name][0](pipeline, rng):
             run.done[name] += 1
-            _say(f"{sum(run.done.values()):4} {name}; {len(pipeline.sent)} attempts")
+            _say(f"{run.done.total():4} {name}; {len(pipeline.sent)} attempts")
         if rng.random() < 0.5:
             await asyncio.sleep(rng.expovariate(1 / _PAUSE_S))
         else:
@@ -93,7 +104,7 @@ async def _pulse(pipeline: Pipeline, run: Run) -> AsyncIterator[None]:
 
 def report(run: Run, verdict: Verdict) -> str:
     """The report, as Markdown."""
-    faults = sum(run.done.values())
+    faults = run.done.total()
     rows = [
         ("faults", faults),
         ("of these kill -9", sum(count for name, count in run.done.items() if name.startswith("kill -9"))),
@@ -128,6 +139,8 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--faults", type=int, default=200, help="at least so many")
+    parser.add_argument("--events", type=int, default=300_000, help="at least so many")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=500.0, help="events a second")
     parser.add_argument("--directory", type=Path, help="where everything lives [default: a new temporary one]")
@@ -135,7 +148,7 @@ def main() -> int:
     given = parser.parse_args()
     directory = given.directory or Path(tempfile.mkdtemp(prefix="eventpush-soak-"))
     _say(f"logs and history: {directory}")
-    run, verdict = asyncio.run(soak(directory, given.minutes, given.seed, given.rate))
+    run, verdict = asyncio.run(soak(directory, Goal(given.minutes, given.faults, given.events), given.seed, given.rate))
     text = report(run, verdict)
     given.report.parent.mkdir(parents=True, exist_ok=True)
     given.report.write_text(text)

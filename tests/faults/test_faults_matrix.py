@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.asyncio(loop_scope="session")]
 
 @pytest.mark.parametrize("point", [point for point in POINTS if "answer" not in point])
 async def test_killed_at(pipeline: Pipeline, point: str):
-    """kill -9 between two lines of the code: nothing is lost, nothing doubled."""
+    """Kill -9 between two lines of the code: nothing is lost, nothing doubled."""
 
     async def harm():
         assert await at(point)(pipeline, random.Random(1))
@@ -56,7 +56,7 @@ async def test_ten_rebalances_in_a_row(pipeline: Pipeline):
 
 
 async def test_everything_killed_at_once(pipeline: Pipeline):
-    """kill -9 of brokers, ClickHouse and all stages together, and a start on what is on the disk."""
+    """Kill -9 of brokers, ClickHouse and all stages together, and a start on what is on the disk."""
     await exactly_once(pipeline, lambda: kill_everything(pipeline, random.Random(1)))
 
 
@@ -131,7 +131,7 @@ async def three(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pipel
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 async def test_any_of_three_brokers_killed(three: Pipeline, number: int):
-    """kill -9 of each broker in turn, so also of the coordinators of groups and transactions, and of the controller."""
+    """Kill -9 of each broker in turn, so also of the coordinators of groups and transactions, and of the controller."""
 
     async def harm():
         assert three.kafka[number].send_signal(signal.SIGKILL)
@@ -159,7 +159,8 @@ async def test_below_min_isr_there_is_no_200(three: Pipeline):
 
 async def test_a_client_that_hangs_up(pipeline: Pipeline):
     """Every third request is given up while its publish is under way: it is stored once or not, never half, and its
-    repeat is no second event."""
+    repeat is no second event.
+    """
     hurried = Load.HURRIED
     Load.HURRIED = 0.3
     try:
