@@ -24,7 +24,7 @@ def line(value: bytes) -> str:
         fields = msgspec.json.decode(value, type=dict[str, Any])
         return _dead_letter(fields) if "dead_letter_id" in fields else _event(fields)
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
-        return value.decode("utf-8", "replace")
+        return _printable(value.decode("utf-8", "replace"))
 
 
 def _event(event: Mapping[str, Any]) -> str:

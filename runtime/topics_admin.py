@@ -79,7 +79,7 @@ async def ensure_topics(
         existing = await _existing(client)
         wanted = {topic.name: topic for topic in all_topics()}
         wanted |= {name: type_topic(name) for name in existing if is_of_type(name)}
-        _refuse_other_partition_counts(settings, {name: existing[name] for name in wanted if name in existing})
+        refuse_other_partition_counts(settings, {name: len(existing[name]) for name in wanted if name in existing})
         missing = [topic for name, topic in wanted.items() if name not in existing]
         if check_only and missing:
             names = ", ".join(topic.name for topic in missing)
@@ -149,8 +149,8 @@ async def _settled(client: AIOKafkaAdminClient, names: set[str]) -> None:
     raise Problem(f"some new topics have no leader after {_SETTLE_S:g} s", "see the brokers' logs")
 
 
-def _refuse_other_partition_counts(settings: Settings, existing: Mapping[str, list[dict[str, Any]]]) -> None:
-    counts = {name: len(found) for name, found in existing.items()}
+def refuse_other_partition_counts(settings: Settings, counts: Mapping[str, int]) -> None:
+    """Raises `Problem` if a topic's number of partitions is not `topic_partitions`."""
     others = {name: count for name, count in counts.items() if count != settings.topic_partitions}
     if not others:
         return

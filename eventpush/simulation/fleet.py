@@ -165,7 +165,9 @@ def generate(seed: int, devices: int, shares: Shares = Shares()) -> Iterator[Pla
             yield event
             _remember(recent, draft, remembered)
             remembered += 1
-        if not device.late or len(device.held) >= _LATE_BURST:
+            yield from device.held  # the older ones after the newer
+            device.held.clear()
+        if device.late and len(device.held) >= _LATE_BURST:
             yield from device.held
             device.held.clear()
 

@@ -124,7 +124,7 @@ class Sender:
         cut_off = lost and self._random.random() < 0.5
         try:
             async with asyncio.timeout(_CUT_OFF_S if cut_off else None):
-                async with session.post(self.url, data=delivery.event.body) as answer:
+                async with session.post(self.url, data=delivery.event.body, allow_redirects=False) as answer:
                     status = answer.status
         except TimeoutError:
             if cut_off:

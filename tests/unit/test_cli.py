@@ -1,0 +1,158 @@
+"""The command line's frame: help that teaches, problems in one line."""
+
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from eventpush import cli as frame
+from eventpush.cli import EXAMPLES, SUMMARIES, cli
+from eventpush.options import Command
+from runtime.errors import Problem
+
+
+def run(*arguments: str, **kwargs) -> Result:
+    return CliRunner().invoke(cli, arguments, prog_name="eventpush", **kwargs)
+
+
+def leaves() -> dict[str, click.Command]:
+    """Every command that does something, by the words that call it."""
+    found: dict[str, click.Command] = {}
+    for name in SUMMARIES:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            found |= {f"{name} {sub}": c for sub, c in command.commands.items()}
+        else:
+            found[name] = command
+    return found
+
+
+LEAVES = leaves()
+
+
+def fails_with(error: BaseException, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
+    """The outcome of a command that raises `error`."""
+
+    @click.command("topics")
+    def command() -> None:
+        raise error
+
+    monkeypatch.setattr(frame.Commands, "get_command", lambda *_: command)
+    return run(*(arguments or ("topics",)))
+
+
+def test_the_help_names_every_command() -> None:
+    """`eventpush --help` shows each command with its line, without importing any of them."""
+    shown = run("--help")
+    assert shown.exit_code == 0
+    for name in SUMMARIES:
+        assert f"\n  {name} " in shown.output
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_each_command_teaches(name: str) -> None:
+    """Each command's help has a text, a line for every option, and examples."""
+    command = LEAVES[name]
+    assert isinstance(command, Command)
+    assert command.help
+    assert command.examples
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.opts}"
+    assert "Examples:\n" in run(*name.split(), "--help").output
+
+
+@pytest.mark.parametrize("line", [*EXAMPLES, *(line for c in LEAVES.values() for line in c.examples)])  # type: ignore[attr-defined]
+def test_each_example_is_a_line_that_the_command_understands(line: str, tmp_path: Path, monkeypatch) -> None:
+    """Every `eventpush …` in an example parses: its command, options and values exist."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fleet.csv").touch()
+    words = shlex.split(line, comments=True)
+    for at, word in enumerate(words):
+        if word != "eventpush":
+            continue
+        arguments = words[at + 1 :]
+        for end in ("&&", "|", ";", "eventpush"):
+            arguments = arguments[: arguments.index(end)] if end in arguments else arguments
+        parts = 2 if " ".join(arguments[:2]) in LEAVES else 1
+        LEAVES[" ".join(arguments[:parts])].make_context("x", arguments[parts:])
+
+
+def test_a_problem_is_one_line_and_status_1(monkeypatch) -> None:
+    """What a person can mend is one line on standard error, without a traceback."""
+    result = fails_with(Problem("the disk is full", "make room"), monkeypatch)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "eventpush: the disk is full: make room\n"
+
+
+def test_ctrl_c_is_quiet(monkeypatch) -> None:
+    """Ctrl-C prints nothing and gives the status that shells expect."""
+    result = fails_with(KeyboardInterrupt(), monkeypatch)
+    assert (result.exit_code, result.output.strip()) == (130, "")
+
+
+def test_a_bug_is_one_line_and_a_traceback_only_when_asked_for(monkeypatch) -> None:
+    """An unexpected error is named as one of ours; with EVENTPUSH_LOG_LEVEL=debug it is raised as it is."""
+    monkeypatch.delenv("EVENTPUSH_LOG_LEVEL", raising=False)
+    result = fails_with(ValueError("first\nsecond"), monkeypatch)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("eventpush: ValueError: first (unexpected")
+    assert result.stderr.count("\n") == 1
+    monkeypatch.setenv("EVENTPUSH_LOG_LEVEL", "debug")
+    assert isinstance(fails_with(ValueError("first"), monkeypatch).exception, ValueError)
+
+
+def test_a_wrong_command_line_is_status_2() -> None:
+    """An unknown command or option is click's usage error."""
+    assert run("nonsense").exit_code == 2
+    assert run("topics", "--nonsense").exit_code == 2
+    assert run("tail", "sos", "--dead-letters").exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["topics", "check", "account", "migrate", "simulate"])
+def test_a_wrong_setting_is_named(name: str) -> None:
+    """A wrong variable is named with its value before anything is done."""
+    result = run(name, env={"EVENTPUSH_WINDOW_S": "soon"})
+    assert result.exit_code == 1
+    assert "EVENTPUSH_WINDOW_S='soon'" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["topics", "tail", "account", "migrate"])
+def test_what_is_away_is_named(name: str) -> None:
+    """Kafka or ClickHouse away: one line with the variable that says where it was looked for."""
+    nowhere = {"EVENTPUSH_KAFKA_BOOTSTRAP": "127.0.0.1:1", "EVENTPUSH_CLICKHOUSE_URL": "http://127.0.0.1:1"}
+    result = run(name, env=nowhere)
+    assert result.exit_code == 1
+    assert "EVENTPUSH_KAFKA_BOOTSTRAP=127.0.0.1:1" in result.stderr or "CLICKHOUSE_URL=" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_simulate_without_an_ingress_says_so() -> None:
+    """Nobody at the URL: one line, before anything is sent."""
+    result = run("simulate", "--url", "http://127.0.0.1:1/api/events")
+    assert result.exit_code == 1
+    assert "nothing answers at --url http://127.0.0.1:1/api/events" in result.stderr
+
+
+def test_reset_asks_first(tmp_path: Path) -> None:
+    """Without a yes nothing is removed; a directory that is not ours is never removed."""
+    (tmp_path / "mine").touch()
+    env = {"EVENTPUSH_DATA_DIR": str(tmp_path)}
+    assert run("reset", env=env, input="n\n").exit_code == 1
+    assert run("reset", "--yes", env=env).exit_code == 1
+    assert (tmp_path / "mine").exists()
+    nothing = run("reset", "--yes", env={"EVENTPUSH_DATA_DIR": str(tmp_path / "none")})
+    assert (nothing.exit_code, "nothing to remove" in nothing.output) == (0, True)
+
+
+def test_a_token_is_made_with_the_line_for_our_side() -> None:
+    """The token is for the sender; our line holds its hash alone."""
+    result = run("token", "new", "acme")
+    token = result.output.splitlines()[0].rpartition(" ")[2]
+    assert token.startswith("ep_")
+    assert token not in result.output.splitlines()[1]
+    assert " acme sha256:" in result.output.splitlines()[1]

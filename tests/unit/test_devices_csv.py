@@ -1,0 +1,92 @@
+"""The registry's CSV: every bad line is found, with its number and why."""
+
+import io
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from eventpush.cli import cli
+from eventpush.devices import BadLine, Device, Entry, read
+from runtime.errors import Problem
+
+HEADER = "imei,vehicle,fleet,driver\n"
+
+
+def judged(text: str) -> list[Device | BadLine]:
+    return list(read(io.StringIO(text, newline="")))
+
+
+def test_a_good_line_is_a_device() -> None:
+    """Columns may stand in any order, quoted, with a byte order mark; an empty field means none."""
+    assert judged(HEADER + '350612075195931,MP09-HG-1234,Indore,"Rao, A."\n') == [
+        Device("350612075195931", Entry("MP09-HG-1234", "Indore", "Rao, A."))
+    ]
+    assert judged("\ufeffDriver,fleet,IMEI,vehicle\n,,350612075195931, X \n") == [
+        Device("350612075195931", Entry("X", None, None))
+    ]
+
+
+def test_a_deleted_device_has_no_entry() -> None:
+    """The column `delete` with yes removes the device."""
+    text = "imei,vehicle,fleet,driver,delete\n350612075195931,,,,yes\n350612075195932,X,,,\n"
+    assert judged(text) == [Device("350612075195931", None), Device("350612075195932", Entry("X", None, None))]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("35061207519593,X,,", "is not 15 digits"),
+        ("35061207519593Ⅷ,X,,", "is not 15 digits"),
+        (",X,,", "is not 15 digits"),
+        ("350612075195931,X", "2 fields, the header has 4"),
+        ("350612075195931,X,,,extra", "5 fields, the header has 4"),
+        (f"350612075195931,{'X' * 257},,", "vehicle is longer than 256 characters"),
+        ("350612075195931,a\tb,,", "control characters"),
+        ("350612075195930,X,,", "already in line 2"),
+    ],
+)
+def test_a_bad_line_says_why(line: str, why: str) -> None:
+    """A bad line is named by its number and the reason, and the lines after it are read."""
+    found = judged(f"{HEADER}350612075195930,X,,\n{line}\n350612075195939,Y,,\n")
+    assert isinstance(found[1], BadLine)
+    assert found[1].line == 3
+    assert why in str(found[1])
+    assert isinstance(found[2], Device)
+
+
+def test_line_numbers_count_the_lines_of_quoted_fields() -> None:
+    """A field over two lines moves the numbers after it, as an editor shows them."""
+    found = judged(f'{HEADER}350612075195930,"X\nY",,\n1,,,\n')
+    assert [bad.line for bad in found if isinstance(bad, BadLine)] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "imei,vehicle\n", "imei,vehicle,fleet,driver,colour\n", "imei,imei,vehicle,fleet,driver\n", '"imei\n']
+)
+def test_a_wrong_header_is_a_problem(text: str) -> None:
+    """The header is required, complete, without unknown or repeated columns."""
+    with pytest.raises(Problem, match="imei,vehicle,fleet,driver"):
+        judged(text)
+
+
+def test_nothing_is_loaded_when_a_line_is_bad(tmp_path: Path) -> None:
+    """All bad lines are reported, and Kafka is not even asked for."""
+    file = tmp_path / "fleet.csv"
+    file.write_text(f"{HEADER}1,,,\n2,,,\n350612075195931,X,,\n")
+    env = {"EVENTPUSH_KAFKA_BOOTSTRAP": "127.0.0.1:1"}
+    result = CliRunner().invoke(cli, ["devices", "load", str(file)], env=env)
+    assert result.exit_code == 1
+    assert "line 2: imei '1' is not 15 digits" in result.stderr
+    assert "line 3: imei '2' is not 15 digits" in result.stderr
+    assert "2 bad lines, nothing loaded" in result.stderr
+
+
+def test_bytes_that_are_no_text_are_a_bad_line_or_a_problem(tmp_path: Path) -> None:
+    """Any bytes give one of the two, never a traceback."""
+    for content in (b"\xff\xfe\x00", HEADER.encode() + b"350612075195931,\xff,,\n"):
+        file = tmp_path / "fleet.csv"
+        file.write_bytes(content)
+        result = CliRunner().invoke(cli, ["devices", "load", str(file)])
+        assert result.exit_code == 1
+        assert "unexpected" not in result.stderr

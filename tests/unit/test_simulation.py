@@ -1,0 +1,141 @@
+"""The simulated sender and the verdict."""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import islice
+
+import pytest
+from aiohttp import web
+
+from embedded.preflight import free_ports
+from eventpush.simulation import verdict
+from eventpush.simulation.fleet import Fate, PlannedEvent, generate
+from eventpush.simulation.sender import Delivery, Sender
+
+
+@asynccontextmanager
+async def receiver(answer: Callable[[int], int]) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A server that answers its n-th request with a status; its URL and the bodies that it answered with 200."""
+    accepted: list[bytes] = []
+    requests = 0
+
+    async def handle(request: web.Request) -> web.Response:
+        nonlocal requests
+        requests += 1
+        status = answer(requests)
+        body = await request.read()
+        if status == 200:
+            accepted.append(body)
+        return web.Response(status=status)
+
+    app = web.Application()
+    app.router.add_post("/api/events", handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    (port,) = free_ports(1)
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://127.0.0.1:{port}/api/events", accepted
+    finally:
+        await runner.cleanup()
+
+
+def plan(count: int) -> list[PlannedEvent]:
+    return list(islice(generate(1, 5), count))
+
+
+async def send(url: str, events: list[PlannedEvent], *, lost_answers: float = 0, give_up_after_s: float = 30) -> Sender:
+    sender = Sender(url, headers={}, seed=1, lost_answers=lost_answers)
+    await sender.send(events, 2_000, give_up_after_s)
+    return sender
+
+
+async def test_anything_but_200_is_repeated() -> None:
+    """Every event is acknowledged in the end, whatever was answered before; each was accepted once."""
+    async with receiver(lambda n: 200 if n % 2 else (503, 500, 429, 404, 301, 204)[n // 2 % 6]) as (url, accepted):
+        sender = await send(url, events := plan(60))
+    assert sender.tally.acknowledged == 60
+    assert sender.tally.requests > 60
+    assert sorted(accepted) == sorted(event.body for event in events)
+
+
+async def test_lost_answers_are_repeated() -> None:
+    """A request whose answer was not seen comes again, so the receiver sees more than was planned, never less."""
+    async with receiver(lambda _: 200) as (url, accepted):
+        sender = await send(url, events := plan(100), lost_answers=0.4)
+    assert sender.tally.lost_answers > 10
+    assert set(accepted) == {event.body for event in events}
+    assert len(accepted) > 100
+
+
+async def test_a_device_keeps_its_order() -> None:
+    """The first acceptances of one device's events come in the order of the plan, in spite of repeats."""
+    async with receiver(lambda n: 200 if n % 3 else 503) as (url, accepted):
+        events = plan(120)
+        await send(url, events, lost_answers=0.1)
+    device = {event.body: event.imei for event in events}
+    seen: defaultdict[str, list[bytes]] = defaultdict(list)
+    for body in dict.fromkeys(accepted):
+        seen[device[body]].append(body)
+    for imei, bodies in seen.items():
+        assert bodies == list(dict.fromkeys(event.body for event in events if event.imei == imei))
+
+
+async def test_the_sender_gives_up_in_the_end() -> None:
+    """What is never answered 200 is unacknowledged, and the rest of its device's queue is not sent."""
+    async with receiver(lambda _: 503) as (url, accepted):
+        async with asyncio.timeout(10):
+            sender = await send(url, plan(20), give_up_after_s=0.5)
+    assert (accepted, sender.tally.acknowledged) == ([], 0)
+    assert verdict.expected(sender.deliveries).unacknowledged == 20
+
+
+VALID = PlannedEvent("1", b"valid", Fate.VALID, ("1", 1, "sos", None))
+OTHER = PlannedEvent("1", b"other", Fate.VALID, ("1", 2, "sos", "Depot"))
+REPEAT = PlannedEvent("1", b"again", Fate.REPEAT, VALID.identity)
+CONFLICT = PlannedEvent("1", b"conflict", Fate.CONFLICT, VALID.identity)
+INVALID = PlannedEvent("1", b"invalid", Fate.INVALID, ("1", 3, "sos", None))
+
+
+def expected(*events: PlannedEvent, acknowledged: bool = True) -> verdict.Expected:
+    return verdict.expected(Delivery(event, 1.0, 2.0 if acknowledged else 0.0, 1) for event in events)
+
+
+def test_what_is_stored_once_is_neither_lost_nor_doubled() -> None:
+    """A valid event and its repeat are one row, a conflict and an invalid one are dead letters."""
+    wanted = expected(VALID, REPEAT, OTHER, CONFLICT, INVALID)
+    rows, letters = {VALID.identity: 1, OTHER.identity: 1}, {"conflict": 1, "invalid": 1}
+    assert verdict.missing(wanted, rows, letters) == 0
+    assert verdict.doubled(wanted, rows, letters) == 0
+
+
+@pytest.mark.parametrize("gone", [VALID, OTHER, CONFLICT, INVALID])
+def test_what_was_acknowledged_and_is_in_no_table_is_lost(gone: PlannedEvent) -> None:
+    """Each kind of event counts."""
+    rows = {event.identity: 1 for event in (VALID, OTHER) if event is not gone}
+    letters = {event.body.decode(): 1 for event in (CONFLICT, INVALID) if event is not gone}
+    assert verdict.missing(expected(VALID, OTHER, CONFLICT, INVALID), rows, letters) == 1
+
+
+def test_what_was_not_acknowledged_may_be_there_once() -> None:
+    """Its outcome is unknown: neither missing nor present is wrong, but twice is."""
+    wanted = expected(VALID, acknowledged=False)
+    assert verdict.missing(wanted, {}, {}) == 0
+    assert verdict.doubled(wanted, {VALID.identity: 1}, {}) == 0
+    assert verdict.doubled(wanted, {VALID.identity: 2}, {}) == 1
+
+
+def test_doubles_are_counted_in_each_place() -> None:
+    """Two rows, two dead letters, two messages; what others sent does not count."""
+    wanted = expected(VALID, INVALID)
+    assert verdict.doubled(wanted, {VALID.identity: 3, OTHER.identity: 2}, {"invalid": 2, "elsewhere": 5}) == 2
+    assert verdict.more_than_once(wanted, Counter({VALID.identity: 2, OTHER.identity: 2})) == 1
+
+
+def test_quantiles() -> None:
+    """The smallest value that the share of all does not exceed; none of nothing."""
+    assert verdict.quantile([], 0.5) is None
+    assert verdict.quantile([3.0], 0.99) == 3.0
+    assert verdict.quantile(map(float, range(100)), 0.99) == 99.0
