@@ -1,0 +1,277 @@
+"""The sink between real Kafka and real ClickHouse: each event a row, once, whatever dies, is away or is wrong."""
+
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Iterator
+from uuid import UUID, uuid4
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+
+from runtime.topics_admin import ensure_topics
+from schemas import times, topics
+from schemas.events import CleanEvent, Conflict
+from sinks.migrations import migrate
+from sinks.store import connect
+from tests import stack
+from tests.integration.sink_process import POINTS
+from tests.integration.sink_support import Bench, ask, tell, until
+from tests.unit.test_sink_rows import dead_letter, event
+
+START_US = 1_719_597_133_000_001
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.Kafka]:
+    """A broker whose topics nobody else uses."""
+    kafka = stack.Kafka.at(tmp_path_factory.mktemp("kafka"))
+    kafka.start()
+    yield kafka
+    kafka.end_if_running()
+
+
+@pytest.fixture(scope="module")
+def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.ClickHouse]:
+    """A ClickHouse that may be ended and started again."""
+    clickhouse = stack.ClickHouse(tmp_path_factory.mktemp("clickhouse"))
+    clickhouse.start()
+    yield clickhouse
+    clickhouse.end_if_running()
+
+
+@pytest.fixture
+async def bench(kafka: stack.Kafka, clickhouse: stack.ClickHouse, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Both, with all topics and tables."""
+    if clickhouse.process is None:
+        clickhouse.start()
+    bench = Bench(kafka.bootstrap, clickhouse.url, tmp_path_factory.mktemp("sink"))
+    await ensure_topics(bench.settings)
+    client = await connect(bench.settings)
+    await migrate(client, bench.settings)
+    await client.close()
+    return bench
+
+
+@pytest.fixture
+def imei() -> str:
+    """A device of this test's own."""
+    return str(uuid4().int)[:15]
+
+
+def events(imei: str, count: int) -> list[CleanEvent]:
+    """Different events of one device, a second apart."""
+    return [
+        event(imei=imei, event_id=str(uuid4()), changes=n, device_time=times.rfc3339(START_US + n * 1_000_000))
+        for n in range(count)
+    ]
+
+
+async def test_an_event_is_a_row(bench: Bench, imei: str) -> None:
+    """All columns right, read through the view; a dead letter and a conflict likewise."""
+    sent = event(imei=imei, event_id=str(uuid4()), vehicle="MP09 AB 1234", geofence_name="Depot")
+    twin = dead_letter(dead_letter_id=str(uuid4()), imei=imei, conflict_with=Conflict(sent.event_id))
+    with bench.running():
+        await bench.publish([sent])
+        await bench.publish([twin], topics.DEAD_LETTER)
+        await bench.stored(imei, 1)
+        (row,) = await ask(
+            bench.clickhouse, f"SELECT * EXCEPT inserted_at FROM telematics.events WHERE imei = '{imei}'"
+        )
+        assert row == {
+            **msgspec.structs.asdict(sent),
+            "device_time": "2024-06-28 17:52:13.000001",
+            "server_time": "2024-06-28 18:49:45.000000",
+            "received_at": "2024-06-28 18:49:46.123456",
+            "device_time_local": "2024-06-28 23:22:13.000001",
+            "extra": '{"Speed":81.5}',
+            "raw": {"topic": "telematics.raw.v1", "partition": 3, "offset": 2**40},
+        }
+        conflict = f"SELECT * FROM telematics.conflicts WHERE event_id = '{sent.event_id}'"
+        (beside,) = await until("the conflict", lambda: ask(bench.clickhouse, conflict))
+        assert (beside["accepted_changes"], beside["refused_payload"]) == (50, '{"Event": ""}')
+        (letter,) = await ask(
+            bench.clickhouse, f"SELECT * FROM telematics.dead_letters WHERE dead_letter_id = '{twin.dead_letter_id}'"
+        )
+        assert [reason["code"] for reason in letter["reasons"]] == ["missing", "empty"]
+        assert UUID(letter["conflict_with_event_id"]) == UUID(sent.event_id)
+
+
+async def test_a_repeat_beyond_every_window_is_shown_once(bench: Bench, imei: str) -> None:
+    """The same identity in two inserts: readers of the view see the first arrival, before and after any merge."""
+    first = event(imei=imei, event_id=str(uuid4()), changes=1)
+    later = msgspec.structs.replace(first, changes=2, received_at="2024-06-29T18:49:46.000000Z")
+    no_name, empty_name = (
+        msgspec.structs.replace(first, event_id=str(uuid4()), geofence_name=name) for name in (None, "")
+    )
+    with bench.running():
+        await bench.publish([later, no_name, empty_name])
+        await bench.stored(imei, 3)
+        await bench.publish([first])
+
+        async def replaced() -> bool:
+            found = await ask(
+                bench.clickhouse, f"SELECT changes FROM telematics.events WHERE event_id = '{first.event_id}'"
+            )
+            return found == [{"changes": 1}]
+
+        await until("the first arrival", replaced)
+    assert (await bench.counts(imei))[0] == 3
+    await tell(bench.clickhouse, "OPTIMIZE TABLE telematics.events_store FINAL")
+    assert await bench.counts(imei) == (3, 3)
+    assert await replaced()
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if "dead letters" not in point])
+async def test_killed_at(bench: Bench, imei: str, point: str) -> None:
+    """Killed with -9 there: the next sink takes up exactly what was planned, and no row is stored a second time."""
+    sent = events(imei, 1_500)
+    await bench.publish(sent)
+    await bench.dies_at(point)
+    with bench.running(EVENTPUSH_SINK_BATCH_MAX_ROWS="333"):
+        await bench.stored(imei, len(sent))
+        await bench.publish(more := events(imei, 10))  # the pipeline goes on
+        await bench.stored(imei, len(sent) + len(more))
+    assert await bench.counts(imei) == (1_510, 1_510)
+
+
+async def test_clickhouse_away(bench: Bench, clickhouse: stack.ClickHouse, imei: str) -> None:
+    """Killed under way and away for a while: the sink waits, says so, and catches up; nothing is lost or doubled."""
+    sent = events(imei, 3_000)
+    with bench.running() as sink:
+        await bench.publish(sent[:1_000])
+        clickhouse.end(signal.SIGKILL)
+        await bench.publish(sent[1_000:])
+
+        async def says_so() -> bool:
+            async with aiohttp.ClientSession() as session:
+                url = f"http://127.0.0.1:{bench.metrics_port}"
+                with contextlib.suppress(aiohttp.ClientConnectorError):  # it has just been started
+                    async with session.get(f"{url}/readyz") as ready, session.get(f"{url}/metrics") as metrics:
+                        failed = (await ready.json())["failed"]
+                        return "clickhouse" in failed and "eventpush_sink_retries_total" in await metrics.text()
+            return False
+
+        await until("the sink says that ClickHouse is away", says_so)
+        assert sink.poll() is None
+        clickhouse.start()
+        await bench.stored(imei, 3_000)
+    assert await bench.counts(imei) == (3_000, 3_000)
+
+
+async def test_stopped_while_clickhouse_is_away(bench: Bench, clickhouse: stack.ClickHouse, imei: str) -> None:
+    """SIGTERM ends the sink although it cannot finish; the next one stores what it had planned."""
+    sent = events(imei, 100)
+    with bench.running():
+        await bench.publish(sent[:1])
+        await bench.stored(imei, 1)
+        clickhouse.end(signal.SIGKILL)
+        await bench.publish(sent[1:])
+
+        async def waits() -> bool:
+            return b"ClickHouse is unable" in (bench.work_dir / "sink.log").read_bytes()
+
+        await until("the sink waits for ClickHouse", waits)
+    clickhouse.start()
+    with bench.running():
+        await bench.stored(imei, 100)
+    assert await bench.counts(imei) == (100, 100)
+
+
+async def test_a_lost_answer(bench: Bench, imei: str, losing_answers: str) -> None:
+    """ClickHouse has the rows but its answer is lost: the same insert again stores nothing."""
+    sent = events(imei, 1_000)
+    await bench.publish(sent)
+    with bench.running(EVENTPUSH_CLICKHOUSE_URL=losing_answers):
+        await bench.stored(imei, 1_000)
+        await bench.publish(more := events(imei, 1))
+        await bench.stored(imei, 1_000 + len(more))
+    assert b"ClickHouse is unable" in (bench.work_dir / "sink.log").read_bytes()
+    assert await bench.counts(imei) == (1_001, 1_001)
+
+
+@pytest.fixture
+async def losing_answers(bench: Bench) -> AsyncIterator[str]:
+    """An address in front of ClickHouse that passes everything on, but loses the first two answers to an insert."""
+    left = iter(range(2))
+    session = aiohttp.ClientSession(auto_decompress=False)
+
+    async def forward(request: web.Request) -> web.Response:
+        body = await request.read()
+        async with session.request(
+            request.method, bench.clickhouse + request.path_qs, data=body, headers=request.headers
+        ) as answer:
+            payload = await answer.read()
+        if b"events_store" in request.path_qs.encode() + body[:200] and next(left, None) is not None:
+            assert request.transport is not None
+            request.transport.abort()
+        kept = {name: value for name, value in answer.headers.items() if name.startswith("X-ClickHouse")}
+        return web.Response(body=payload, status=answer.status, headers=kept)
+
+    app = web.Application(client_max_size=2**30)
+    app.router.add_route("*", "/{any:.*}", forward)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+    await session.close()
+
+
+@pytest.fixture
+async def refusing(bench: Bench, imei: str) -> AsyncIterator[str]:
+    """A ClickHouse that refuses rows whose `changes` is 666."""
+    with bench.running():
+        await bench.publish(events(imei, 1))
+        await bench.stored(imei, 1)  # the tables are there
+    table = "ALTER TABLE telematics.events_store"
+    await tell(bench.clickhouse, f"{table} ADD CONSTRAINT no_poison CHECK changes != 666")
+    yield imei
+    await tell(bench.clickhouse, f"{table} DROP CONSTRAINT no_poison")
+
+
+@pytest.mark.parametrize("point", [None, "before the dead letters", "right after the dead letters"])
+async def test_a_poison_row(bench: Bench, refusing: str, point: str | None) -> None:
+    """Itself a dead letter, once, also when the sink is killed there; its neighbours are stored; the rest goes on."""
+    imei = refusing
+    sent = [*events(imei, 300), b"{no event}"]
+    poison = sent[200] = msgspec.structs.replace(sent[200], changes=666)
+    await bench.publish(sent, at_once=301)
+    if point is not None:
+        await bench.dies_at(point)
+    with bench.running():
+        await bench.stored(imei, 1 + 299)
+        mine = f"FROM telematics.dead_letters_store WHERE position(payload, '{imei}') > 0 OR payload = '{{no event}}'"
+        dead = await until("its dead letter", lambda: ask(bench.clickhouse, f"SELECT * {mine} AND imei = '{imei}'"))
+    assert await bench.counts(imei) == (300, 300)
+    assert [(letter["stage"], letter["imei"], letter["reasons"][0]["code"]) for letter in dead] == [
+        ("sink", imei, "refused_by_clickhouse")
+    ]
+    assert dead[0]["payload"].encode() == msgspec.json.encode(poison)
+    seen = [letter for letter in await bench.read_all(topics.DEAD_LETTER) if letter["stage"] == "sink"]
+    ids = [letter["dead_letter_id"] for letter in seen]
+    assert len(ids) == len(set(ids))
+    assert sum(letter["imei"] == imei for letter in seen) == 1
+
+
+async def test_workers_come_and_go(bench: Bench, imei: str) -> None:
+    """A second sink joins, the first is killed: the partitions move, under way or not, and nothing is doubled."""
+    sent = events(imei, 6_000)
+    first = bench.start()
+    second = None
+    try:
+        for i in range(6):
+            await bench.publish(sent[i * 1_000 : (i + 1) * 1_000])
+            if i == 1:
+                second = bench.start(EVENTPUSH_SINK_METRICS_PORT=str(bench.metrics_port + 1))
+            if i == 4:
+                first.kill()
+        await bench.stored(imei, 6_000)
+    finally:
+        for process in (first, second):
+            if process is not None:
+                process.kill()
+                process.wait()
+    assert await bench.counts(imei) == (6_000, 6_000)
