@@ -2,7 +2,7 @@
 
 import itertools
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventpush import account
@@ -58,6 +58,7 @@ def test_a_miscounted_batch_is_named() -> None:
     assert (remainder.first, remainder.next, remainder.events) == (0, 30, 2)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.data())
 def test_any_single_batch_that_is_left_out_is_found(sizes: list[int], data: st.DataObject) -> None:
     """Whichever summary is missing, exactly its range is named, or in flight when it is the last."""
@@ -73,6 +74,7 @@ def test_any_single_batch_that_is_left_out_is_found(sizes: list[int], data: st.D
         assert found.remainders == [expected]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=1_000))
 def test_chunks_lose_nothing(sizes: list[int]) -> None:
     """However many batches there are, at most 200 chunks cover them, end to end, with the same sums."""

@@ -11,6 +11,7 @@ from eventpush import cli as frame
 from eventpush.cli import EXAMPLES, SUMMARIES, cli
 from eventpush.options import Command
 from runtime.errors import Problem
+from tests.unit.cli_support import logging_as_it_was  # noqa: F401 - a fixture
 
 
 def run(*arguments: str, **kwargs) -> Result:

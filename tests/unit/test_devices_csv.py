@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from eventpush.cli import cli
 from eventpush.devices import BadLine, Device, Entry, read
 from runtime.errors import Problem
+from tests.unit.cli_support import logging_as_it_was  # noqa: F401 - a fixture
 
 HEADER = "imei,vehicle,fleet,driver\n"
 

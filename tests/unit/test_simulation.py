@@ -64,10 +64,10 @@ async def test_anything_but_200_is_repeated() -> None:
 async def test_lost_answers_are_repeated() -> None:
     """A request whose answer was not seen comes again, so the receiver sees more than was planned, never less."""
     async with receiver(lambda _: 200) as (url, accepted):
-        sender = await send(url, events := plan(100), lost_answers=0.4)
-    assert sender.tally.lost_answers > 10
+        sender = await send(url, events := plan(60), lost_answers=0.3)
+    assert sender.tally.lost_answers > 5
     assert set(accepted) == {event.body for event in events}
-    assert len(accepted) > 100
+    assert len(accepted) > 60
 
 
 async def test_a_device_keeps_its_order() -> None:
