@@ -2,8 +2,8 @@
 
     python -m tests.faults.soak --minutes 20 --faults 200 --events 300000 --seed 1 --rate 500
 
-It goes on until there were that many minutes, faults and events. Prints what was done and what came of it, and writes it to docs/soak.md. Exit status 1 if anything was lost, doubled,
-invented, changed or out of order.
+It goes on until there were that many minutes, faults and events. Prints what was done and what came of it, and writes
+it to docs/soak.md. Exit status 1 if anything was lost, doubled, invented, changed or out of order.
 """
 
 import argparse
