@@ -2,9 +2,14 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests import stack
+
+# Time is no claim of these tests: a busy machine fails no example.
+hypothesis.settings.register_profile("eventpush", deadline=None)
+hypothesis.settings.load_profile("eventpush")
 
 _DOCKER_PROBLEM = pytest.StashKey[str | None]()
 
