@@ -5,6 +5,7 @@ Each stage runs alone on batches of the benchmark's own events, as the worker wo
 `make bench` measures for the whole process, less the sum of these.
 """
 
+import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,8 @@ def measure() -> list[Stage]:
     """All stages, on several batches of one partition."""
     watch = _Stopwatch()
     window = _full_window()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 20)  # as the worker does it
     for batch in _wire_batches(_ROUNDS):
         _round(watch, window, batch)
     return watch.stages()
@@ -140,7 +143,7 @@ def _full_window() -> IdentityWindow:
     random = np.random.default_rng(1)
     now_us = time.time_ns() // 1_000
     for age_h in (20, 14, 8, 2):  # four generations, as a day leaves behind
-        rows = random.integers(1, 2**63, (_WINDOW // 4, WORDS), np.uint64)
+        rows = random.integers(1, 2**64 - 1, (_WINDOW // 4, WORDS), np.uint64)
         rows[:, 0] |= np.uint64(1 << 63)
         window.add(rows, now_us - age_h * 3_600_000_000)
     return window
