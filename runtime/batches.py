@@ -216,6 +216,7 @@ class BatchApp(faust.App):
             topic_allow_declare=False,
             topic_partitions=settings.topic_partitions,
             store="memory://",
+            table_standby_replicas=0,  # the lanes restore in bulk; a standby would only lengthen each rebalance
             loghandlers=[],
             stream_wait_empty=False,  # an agent hands its batch on at once; the lanes wait for their work
             recovery_consistency_check=False,  # see BatchConsumer.highwaters

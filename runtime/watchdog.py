@@ -13,6 +13,7 @@ from runtime.lag import records_behind
 from runtime.lanes import Lanes
 
 _INTERVAL_S = 2.0
+_REBALANCE_MARGIN_S = 10.0
 
 
 class Stalled(Exception):  # noqa: N818 - the reason that the process ends with
@@ -58,6 +59,16 @@ class Watchdog:
         self._mark = mark or self._position
         self._excuse = excuse
         self._progress = Progress(app.settings.stall_timeout_s)
+        # Everybody has rejoined, or is out, after one session timeout; the rest is Faust's way back to fetching.
+        self._rebalance_timeout_s = 2 * app.settings.session_timeout_s + _REBALANCE_MARGIN_S
+        self._rebalances = Progress(self._rebalance_timeout_s)
+
+    def _check_rebalance(self) -> None:
+        """Faust's recovery task may end unseen (a cancelled seek); then nothing is ever fetched again."""
+        app = self._app
+        under_way = {TP("", 0): app.consumer_generation_id} if app.rebalancing else {}
+        if self._rebalances.stuck(under_way, time.monotonic()):
+            raise Stalled(f"a rebalance did not end within {self._rebalance_timeout_s} s")
 
     def _position(self, tp: TP) -> int | None:
         return self._lanes.open.get(tp)
@@ -66,6 +77,7 @@ class Watchdog:
         """Runs for ever; raises `Stalled`."""
         while True:
             await asyncio.sleep(_INTERVAL_S)
+            self._check_rebalance()
             lags = {tp: records_behind(self._app, tp) for tp in self._lanes.open}
             for tp, records in lags.items():
                 self._lag.metric.labels(tp.topic, str(tp.partition)).set(records)

@@ -33,8 +33,10 @@ def test_progress_or_having_nothing_to_do_begins_anew():
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(watchdog, "_INTERVAL_S", 0.01)
+    monkeypatch.setattr(watchdog, "_REBALANCE_MARGIN_S", 0.05)
     monkeypatch.setattr(watchdog, "records_behind", lambda app, tp: app.lag)
-    app = SimpleNamespace(settings=SimpleNamespace(stall_timeout_s=0.05), lag=3)
+    settings = SimpleNamespace(stall_timeout_s=0.05, session_timeout_s=0)
+    app = SimpleNamespace(settings=settings, lag=3, rebalancing=False, consumer_generation_id=1)
     return SimpleNamespace(app=app, lanes=SimpleNamespace(open={A: 7}, busy=set()))
 
 
@@ -48,6 +50,13 @@ async def test_a_batch_under_way_counts_as_work(worker: SimpleNamespace):
     """The last batch there is may be the one that hangs."""
     worker.app.lag, worker.lanes.busy = 0, {A}
     with pytest.raises(Stalled):
+        await asyncio.wait_for(Watchdog(worker.app, worker.lanes, metrics.STREAMS_LAG).run(), 5)
+
+
+async def test_a_rebalance_that_does_not_end_ends_the_worker(worker: SimpleNamespace):
+    """Everybody else is at work again, and this worker fetches nothing."""
+    worker.app.lag, worker.app.rebalancing = 0, True
+    with pytest.raises(Stalled, match="a rebalance did not end"):
         await asyncio.wait_for(Watchdog(worker.app, worker.lanes, metrics.STREAMS_LAG).run(), 5)
 
 
