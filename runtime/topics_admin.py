@@ -7,7 +7,7 @@ altered in place is (retention); any other difference is reported and left to th
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -140,13 +140,20 @@ async def _existing(client: AIOKafkaAdminClient) -> dict[str, list[dict[str, Any
 
 
 async def _settled(client: AIOKafkaAdminClient, names: set[str]) -> None:
-    deadline = time.monotonic() + _SETTLE_S
-    while time.monotonic() < deadline:
+    async def have_leaders() -> bool:
         existing = await _existing(client)
-        if all(name in existing and all(p["leader"] >= 0 for p in existing[name]) for name in names):
-            return
+        return all(name in existing and all(p["leader"] >= 0 for p in existing[name]) for name in names)
+
+    await _until(have_leaders, "some new topics have no leader")
+
+
+async def _until(condition: Callable[[], Awaitable[bool]], otherwise: str) -> None:
+    """Waits for what the brokers have accepted to take effect."""
+    deadline = time.monotonic() + _SETTLE_S
+    while not await condition():
+        if time.monotonic() > deadline:
+            raise Problem(f"{otherwise} after {_SETTLE_S:g} s", "see the brokers' logs")
         await asyncio.sleep(0.1)
-    raise Problem(f"some new topics have no leader after {_SETTLE_S:g} s", "see the brokers' logs")
 
 
 def refuse_other_partition_counts(settings: Settings, counts: Mapping[str, int]) -> None:
@@ -219,3 +226,9 @@ async def _alter(
         for code, message, *_ in response.resources:
             if code:
                 raise for_code(code)(message)
+
+    async def takes_effect() -> bool:
+        now = (await _configurations(client, [name]))[name]
+        return all(now[key][0] == value for key, value in config.items())
+
+    await _until(takes_effect, f"{name} still has its old configuration")
