@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+import resource
 import signal
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -11,6 +14,9 @@ import click
 from embedded.clickhouse.door import Access
 from embedded.clickhouse.server import GRACE_S, serve
 from runtime.errors import Problem
+
+_CLOSE_S = 10
+_OPEN_FILES = 10_240
 
 
 @click.command()
@@ -31,11 +37,21 @@ def main(
     grace_s: float,
 ) -> None:
     """Serve ClickHouse's HTTP interface until SIGTERM or SIGINT; one line on standard output when it is ready."""
+    _raise_file_limit()
     try:
         access = Access(user, _password(password_from_env))
         asyncio.run(_serve_until_signal(data_dir, host, port, access, memory_bytes, grace_s))
     except Problem as problem:
         sys.exit(str(problem))
+
+
+def _raise_file_limit() -> None:
+    """The engine opens many files at once; some systems allow only 256 unless asked."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # what the system gives serves too
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _password(variable: str | None) -> str:
@@ -52,10 +68,17 @@ async def _serve_until_signal(
 ) -> None:
     stop = asyncio.Event()
 
+    def end() -> None:
+        stop.set()
+        # The engine cannot be made to stop; what it acknowledged is on disk, so an end by force loses nothing.
+        force = threading.Timer(grace_s + _CLOSE_S, os._exit, (1,))
+        force.daemon = True
+        force.start()
+
     def ready(line: str) -> None:
         # After the engine has started: it sets handlers of its own.
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            asyncio.get_running_loop().add_signal_handler(number, end)
         click.echo(line)
 
     await serve(

@@ -36,16 +36,14 @@ class Body:
         """Drop the first `size` bytes of what was looked at."""
         del self._ahead[:size]
 
-    async def pieces(self, before: bytes = b"") -> AsyncIterator[tuple[bytes, bool]]:
-        """Everything, after `before`, in pieces of about 1 MiB, each with a flag for the last one."""
+    async def pieces(self, before: bytes = b"") -> AsyncIterator[bytes]:
+        """Everything, after `before`, in pieces of about 1 MiB."""
         self._ahead[:0] = before
-        while True:
+        while not self._ended or self._ahead:
             await self._fill(PIECE_BYTES)
             piece = bytes(self._ahead)
             self._ahead.clear()
-            yield piece, self._ended
-            if self._ended:
-                return
+            yield piece
 
     async def _fill(self, size: int) -> None:
         while len(self._ahead) < size and not self._ended:

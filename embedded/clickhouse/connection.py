@@ -1,14 +1,13 @@
 """One statement on one connection of chdb: setting it up, running it, and what it read and wrote. Everything blocks."""
 
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, TypeVar
 
 from embedded.clickhouse.errors import CODES, ClickHouseError, from_engine
-from embedded.clickhouse.statement import Statement, quote, quote_name, split_settings
+from embedded.clickhouse.statement import Statement, parse, quote, quote_name, split_settings
 
 T = TypeVar("T")
 
@@ -82,7 +81,7 @@ def _create(connection: Any, table: External) -> None:
     with tempfile.TemporaryFile() as data:
         data.write(table.data)
         data.seek(0)
-        _insert_from(connection, f"INSERT INTO {name}".encode(), table.format, data.fileno(), {})
+        insert(connection, parse(f"INSERT INTO {name} FORMAT Native".encode()), table.format, data, {})
 
 
 def execute(connection: Any, sql: bytes, format_name: str, parameters: Mapping[str, str]) -> tuple[bytes, Summary]:
@@ -121,63 +120,19 @@ def stream(
     return b"", summary
 
 
-class Insert:
+def insert(
+    connection: Any, statement: Statement, format_name: str, data: IO[bytes], parameters: Mapping[str, str]
+) -> Summary:
     """
-    A running INSERT: its data is gathered in a file, and the engine reads it from there when it is whole.
+    Run an INSERT with the open file as its data; the rows are stored when this returns.
 
     chdb's own `send_insert` is not used: its `finish` says that all is well when the data was read but could not be
     stored (a violated constraint, a view that throws, a full disk; chdb 4.4), and rows would be acknowledged and lost.
-    `give_back` is called once, when the connection is no longer needed.
     """
-
-    def __init__(
-        self,
-        connection: Any,
-        give_back: Callable[[], None],
-        statement: Statement,
-        format_name: str,
-        parameters: Mapping[str, str],
-    ) -> None:
-        self._connection = connection
-        self._give_back: Callable[[], None] | None = give_back
-        self._head = statement.head
-        self._format = format_name
-        self._parameters = parameters
-        # A caller that was cancelled abandons the insert while another thread may still be at it.
-        self._busy = threading.Lock()
-        self._data: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in _leave
-
-    def append(self, data: bytes) -> None:
-        """More bytes."""
-        with self._busy:
-            self._data.write(data)
-
-    def finish(self, data: bytes) -> Summary:
-        """The last bytes; the rows are stored when this returns."""
-        began_ns = time.monotonic_ns()
-        with self._busy:
-            self._data.write(data)
-            self._data.seek(0)
-            result = _insert_from(self._connection, self._head, self._format, self._data.fileno(), self._parameters)
-            self._leave()
-        rows, size = result.rows_read(), result.bytes_read()
-        return Summary(rows, size, rows, size, 0, rows, size, time.monotonic_ns() - began_ns)
-
-    def abandon(self) -> None:
-        """Store nothing; without effect after `finish`."""
-        with self._busy:
-            self._leave()
-
-    def _leave(self) -> None:
-        self._data.close()
-        give_back, self._give_back = self._give_back, None
-        if give_back is not None:
-            give_back()
-
-
-def _insert_from(connection: Any, head: bytes, format_name: str, file: int, parameters: Mapping[str, str]) -> Any:
-    """Run the INSERT with the open file as its data; raises ClickHouseError when a row is not stored."""
-    target, clause = split_settings(head)
-    source = f" FROM INFILE '/dev/fd/{file}' COMPRESSION 'none' ".encode()
+    began_ns = time.monotonic_ns()
+    target, clause = split_settings(statement.head)
+    source = f"\nFROM INFILE '/dev/fd/{data.fileno()}' COMPRESSION 'none' ".encode()
     sql = target + source + clause + f" FORMAT {quote_name(format_name)}".encode()
-    return guarded(connection.query, sql, "Null", dict(parameters))
+    result = guarded(connection.query, sql, "Null", dict(parameters))
+    rows, size = result.rows_read(), result.bytes_read()
+    return Summary(rows, size, rows, size, 0, rows, size, time.monotonic_ns() - began_ns)

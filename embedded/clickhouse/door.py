@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import logging
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 _HELD_BACK_BYTES = 1 << 20
 _SPOOL_BYTES = 8 << 20
 _MAX_QUERY_SIZE = 262_144
+_KILL_AGAIN_S = 0.2
 
 _NO_SUCH_PATH = """There is no handle {path}
 
@@ -71,11 +73,17 @@ class Door:
     async def drain(self, grace_s: float) -> None:
         """Take nothing new, stop queries, and give inserts and other statements `grace_s` seconds to end."""
         self._closing = True
-        for query_id in [query_id for query_id, may_be_stopped in self._running.items() if may_be_stopped]:
-            await self._engine.kill(query_id)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                await self._idle.wait()
+        end = time.monotonic() + grace_s
+        while self._running:
+            in_time = time.monotonic() < end
+            for query_id, may_be_stopped in list(self._running.items()):
+                if may_be_stopped or not in_time:
+                    await self._engine.kill(query_id)
+            with suppress(TimeoutError):
+                # Again and again, because a query that is about to start is not found yet.
+                await asyncio.wait_for(self._idle.wait(), _KILL_AGAIN_S)
+            if not in_time:
+                return
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request, whatever it is."""
@@ -97,6 +105,9 @@ class Door:
     async def _query(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method not in {"GET", "HEAD", "POST"}:
             raise error("NOT_IMPLEMENTED", f"Unsupported method {request.method}")
+        if "Origin" in request.headers:
+            # The engine may read and write this user's files (`file()`), and any web page could send a statement here.
+            raise error("ACCESS_DENIED", "Requests of web pages are not answered")
         self._access.check(credentials(request.query, request.headers))
         _continue(request)
         form = await read_form(request) if request.content_type == "multipart/form-data" else Form({}, {})

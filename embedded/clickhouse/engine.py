@@ -10,26 +10,28 @@ Statements block, so they run in threads; inserts have threads of their own, whi
 
 import asyncio
 import os
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import chdb
 
+from embedded.clickhouse.compression import PIECE_BYTES
 from embedded.clickhouse.connection import (
     DOOR_ID_COLUMN,
-    Insert,
     Setup,
     Summary,
     execute,
     guarded,
+    insert,
     prepare,
     stream,
 )
-from embedded.clickhouse.errors import ClickHouseError
+from embedded.clickhouse.errors import ClickHouseError, error
 from embedded.clickhouse.lanes import Lane
 from embedded.clickhouse.rows import Rows
 from embedded.clickhouse.sessions import Session, Sessions
@@ -101,34 +103,34 @@ class Engine:
         self,
         statement: Statement,
         format_name: str,
-        pieces: AsyncIterator[tuple[bytes, bool]],
+        pieces: AsyncIterator[bytes],
         setup: Setup,
         session: Session | None = None,
     ) -> Summary:
         """
-        Store what the pieces hold: bytes in that format, each with a flag for the last one.
+        Store what the pieces hold: bytes in that format.
 
-        The rows are stored when this returns. When the pieces or the data fail nothing is stored, but for blocks of
-        a million rows that were already complete: as with a server.
+        The rows are stored when this returns. They wait in a file until the last piece is here: a body that breaks off
+        stores nothing, and a slow one takes no other insert's place. Data that turns out to be wrong stores nothing,
+        but for blocks of a million rows before it: as with a server.
         """
-        data, last = await anext(pieces)  # before the place is taken: a small insert is here whole by then
-        release = await self._inserts.enter()
-        call = self._inserts.call
+        data = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the engine is done with it, whoever still waits
         try:
-            if last:
-                return await asyncio.shield(call(self._insert_whole, statement, format_name, setup, session, data))
-            insert = await asyncio.shield(call(self._begin, statement, format_name, setup, session))
+            await _gather(pieces, data)
+            release = await self._inserts.enter()
+        except BaseException:
+            data.close()
+            raise
+
+        async def store() -> Summary:
             try:
-                while not last:
-                    await asyncio.shield(call(insert.append, data))
-                    data, last = await anext(pieces)
-                # From here on the outcome is the engine's: a client that goes away no longer changes it.
-                return await asyncio.shield(call(insert.finish, data))
-            except BaseException:
-                self._inserts.submit(insert.abandon)
-                raise
-        finally:
-            release()
+                return await self._inserts.call(self._insert, statement, format_name, setup, session, data)
+            finally:
+                data.close()
+                release()
+
+        # From here on the outcome is the engine's: a client that goes away no longer changes it.
+        return await asyncio.shield(store())
 
     async def kill(self, query_id: str) -> None:
         """Ask the engine to stop a statement; returns without waiting for its end."""
@@ -186,18 +188,14 @@ class Engine:
         finally:
             os.close(sink)
 
-    def _begin(self, statement: Statement, format_name: str, setup: Setup, session: Session | None) -> Insert:
-        connection, give_back = self._connect(setup, session)
-        return Insert(connection, give_back, statement, format_name, setup.parameters)
-
-    def _insert_whole(
-        self, statement: Statement, format_name: str, setup: Setup, session: Session | None, data: bytes
+    def _insert(
+        self, statement: Statement, format_name: str, setup: Setup, session: Session | None, data: IO[bytes]
     ) -> Summary:
-        insert = self._begin(statement, format_name, setup, session)
+        connection, give_back = self._connect(setup, session)
         try:
-            return insert.finish(data)
+            return insert(connection, statement, format_name, data, setup.parameters)
         finally:
-            insert.abandon()
+            give_back()
 
     def _ask(self, sql: str) -> list[list[str]]:
         text: str = guarded(self._keeper.query, sql, "TSV").bytes().decode()
@@ -205,6 +203,16 @@ class Engine:
 
     async def _ask_later(self, sql: str) -> list[list[str]]:
         return await asyncio.wrap_future(self._control.submit(self._ask, sql))
+
+
+async def _gather(pieces: AsyncIterator[bytes], data: IO[bytes]) -> None:
+    """Write all pieces, and go back to the beginning; raises ClickHouseError when there is no room for them."""
+    try:
+        async for piece in pieces:
+            await asyncio.to_thread(data.write, piece) if len(piece) >= PIECE_BYTES else data.write(piece)
+        data.seek(0)
+    except OSError as problem:
+        raise error("NOT_ENOUGH_SPACE", f"Cannot keep the data until it is whole: {problem.strerror}") from None
 
 
 def _write_config(file: Path, limits: Limits) -> Path:

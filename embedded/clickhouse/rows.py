@@ -10,6 +10,9 @@ from typing import Any
 from embedded.clickhouse.connection import Summary
 
 _PIPE_BYTES = 1 << 20
+_KILL_AGAIN_S = 0.2
+
+_endings: set[asyncio.Task[None]] = set()  # the loop itself holds tasks only weakly
 _F_SETPIPE_SZ: int | None = getattr(fcntl, "F_SETPIPE_SZ", None)
 
 
@@ -48,12 +51,25 @@ class Rows:
         return await asyncio.shield(self._outcome)
 
     async def close(self) -> None:
-        """End the query if it still runs."""
+        """
+        End the query if it still runs, and wait until it has ended.
+
+        To close the pipe is not enough: the engine would go on and write to nobody. A caller that is cancelled while it
+        waits does not keep the query from being ended.
+        """
         os.close(self._source)
-        if not self._outcome.done():
+        ending = asyncio.create_task(self._end())
+        _endings.add(ending)
+        ending.add_done_callback(_endings.discard)
+        await asyncio.shield(ending)
+
+    async def _end(self) -> None:
+        while not self._outcome.done():
             await self._kill()
-        # Nobody asks any more: the outcome of an ended query is not an unheeded failure.
-        self._outcome.add_done_callback(lambda outcome: outcome.cancelled() or outcome.exception())
+            # Again, because a query that is about to start is not found yet.
+            await asyncio.wait({self._outcome}, timeout=_KILL_AGAIN_S)
+        if not self._outcome.cancelled():
+            self._outcome.exception()  # seen: nobody asks for it any more
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()

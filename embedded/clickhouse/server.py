@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,6 +42,8 @@ async def serve(
     directory or the engine cannot be had.
     """
     with _locked(data_dir), _listening(host, port) as listener:
+        # Large bodies and results wait beside the data, and not in a /tmp that may be memory.
+        tempfile.tempdir = str(data_dir / "waiting")
         engine = await asyncio.to_thread(_open, data_dir, Limits(memory_bytes=memory_bytes or _half_of_memory()))
         door = Door(engine, access or Access())
         server = web.Server(
@@ -78,7 +81,7 @@ def _open(data_dir: Path, limits: Limits) -> Engine:
 def _locked(data_dir: Path) -> Iterator[None]:
     """Hold the directory: the engine in it belongs to one process; the lock goes with the process, however it ends."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        (data_dir / "waiting").mkdir(parents=True, exist_ok=True)
         lock = (data_dir / "lock").open("a+")
     except OSError as problem:
         raise _unusable(data_dir, problem) from None
