@@ -17,13 +17,14 @@ from pathlib import Path
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from embedded import preflight
+from runtime.errors import Problem
 from runtime.settings import Settings
 from runtime.topics_admin import ensure_topics
 from schemas import topics
 from tests.stack import ROOT
 from tests.unit.ingress_support import read_answer, request
 
-READY_S = 30.0
+READY_S = 120.0
 
 
 class Ingress:
@@ -143,13 +144,13 @@ class Senders:
             if answer.headers.get("connection") == "close":
                 return
 
-    async def until(self, holds, timeout_s: float = 30.0) -> None:
+    async def until(self, holds, timeout_s: float = 120.0) -> None:
         """Sends on until the condition holds."""
         async with asyncio.timeout(timeout_s):
             while not holds():
                 await asyncio.sleep(0.02)
 
-    async def more(self, count: int, timeout_s: float = 30.0) -> None:
+    async def more(self, count: int, timeout_s: float = 120.0) -> None:
         """Sends on until `count` more are accepted."""
         wanted = len(self.accepted) + count
         await self.until(lambda: len(self.accepted) >= wanted, timeout_s)
@@ -169,10 +170,18 @@ async def sending(port: int, connections: int = 8) -> AsyncIterator[Senders]:
 
 
 async def make_topics(bootstrap: str, **given: object) -> Settings:
-    """Creates the topics as `eventpush topics` does."""
+    """Creates the topics as `eventpush topics` does; a cluster that has just started may take a while to agree."""
     settings = Settings.model_validate({"kafka_bootstrap": bootstrap, **given})
-    await ensure_topics(settings)
-    return settings
+    deadline = time.monotonic() + READY_S
+    while True:
+        try:
+            await ensure_topics(settings)
+        except Problem:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.5)
+        else:
+            return settings
 
 
 async def raw_records(bootstrap: str) -> list:
