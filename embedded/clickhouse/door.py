@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import IO
 
 from aiohttp import web
 
@@ -222,10 +223,7 @@ async def _statement(asked: Ask, body: Body) -> Statement:
 
 async def _send(rows: Rows, reply: Reply, *, whole: bool) -> web.StreamResponse:
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as held:
-        size = 0
-        while (whole or size < _HELD_BACK_BYTES) and (data := await rows.read()):
-            size += held.write(data)
-        held.seek(0)
+        size = await _hold_back(rows, held, None if whole else _HELD_BACK_BYTES)
         if size < _HELD_BACK_BYTES:
             beyond, summary = await rows.result()
             return reply.whole(held.read() + beyond, summary)
@@ -237,6 +235,18 @@ async def _send(rows: Rows, reply: Reply, *, whole: bool) -> web.StreamResponse:
         await reply.write(data)
     await rows.result()
     return await reply.end()
+
+
+async def _hold_back(rows: Rows, held: IO[bytes], least: int | None) -> int:
+    """Keep at least that much of the result, or all of it; its size."""
+    size = 0
+    try:
+        while (least is None or size < least) and (data := await rows.read()):
+            size += held.write(data)
+        held.seek(0)
+    except OSError as problem:
+        raise error("NOT_ENOUGH_SPACE", f"Cannot keep the result until it is whole: {problem.strerror}") from None
+    return size
 
 
 def _bytes(text: str) -> bytes:

@@ -71,7 +71,7 @@ def _open(data_dir: Path, limits: Limits) -> Engine:
     except ClickHouseError as problem:
         raise Problem(
             f"ClickHouse cannot open {data_dir} ({problem.text})",
-            "end the other process that uses it, or give this one another data directory",
+            "mend what it names, or give another data directory",
         ) from None
     except OSError as problem:
         raise _unusable(data_dir, problem) from None
@@ -82,22 +82,29 @@ def _locked(data_dir: Path) -> Iterator[None]:
     """Hold the directory: the engine in it belongs to one process; the lock goes with the process, however it ends."""
     try:
         (data_dir / "waiting").mkdir(parents=True, exist_ok=True)
-        lock = (data_dir / "lock").open("a+")
+        lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as problem:
         raise _unusable(data_dir, problem) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise Problem(
-                f"{data_dir} is in use by another ClickHouse (process {lock.read().strip() or 'unknown'})",
-                "end that process, or give this one another data directory",
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    try:
+        _take(lock, data_dir)
         yield
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int, data_dir: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+    except BlockingIOError:
+        holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
+        raise Problem(
+            f"{data_dir} is in use by another ClickHouse (process {holder})",
+            "end that process, or give this one another data directory",
+        ) from None
+    except OSError as problem:
+        raise _unusable(data_dir, problem) from None
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import base64
 import http.client
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -222,6 +223,19 @@ def test_an_unusable_directory_is_one_clear_line(tmp_path):
         assert answer.returncode == 1
         assert len(answer.stderr.splitlines()) == 1
         assert f"{path} cannot be used for ClickHouse's data" in answer.stderr
+
+
+def test_no_room_is_one_clear_line(tmp_path):
+    """A directory in which nothing can be written any more is named; here a limit stands in for the full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        answer = refused("--port", "0", "--data-dir", str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert answer.returncode == 1
+    assert len(answer.stderr.splitlines()) == 1
+    assert f"{tmp_path} cannot be used for ClickHouse's data" in answer.stderr
 
 
 def test_a_missing_password_is_one_clear_line(tmp_path):
