@@ -17,9 +17,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what is marked `soak`, unless it is asked for."""
     if "soak" in (config.option.markexpr or ""):
         return
-    for item in items:
-        if item.get_closest_marker("soak"):
-            item.add_marker(pytest.mark.skip(reason="long: runs with `pytest -m soak`"))
+    long = [item for item in items if item.get_closest_marker("soak")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
