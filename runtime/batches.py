@@ -13,6 +13,7 @@ What differs from Faust's defaults, and why:
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ import aiokafka
 import faust
 from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import IllegalStateError
 from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -236,6 +238,11 @@ class BatchApp(faust.App):
     def release(self, batch: Batch) -> None:
         """The batch has been taken over or dropped: the partition may be fetched from again."""
         self.consumer.release(batch.tp)
+
+    async def rewind(self, tp: TP, offset: int) -> None:
+        """Fetch on from this offset; a partition that is not ours any more is left alone."""
+        with contextlib.suppress(IllegalStateError):
+            await self.consumer.seek(tp, offset)
 
 
 async def batches_of(stream: AsyncIterator[Batch], app: BatchApp) -> AsyncIterator[Batch]:

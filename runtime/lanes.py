@@ -2,11 +2,12 @@
 
 A lane is opened when its partition is assigned and closed when it is not any more; over a rebalance that leaves the
 partition here, the lane and its state stay. The first batch after a rebalance must begin where the lane stopped,
-otherwise somebody else owned the partition in between, and the lane is opened anew.
+otherwise somebody else owned the partition in between, or a fetched batch was dropped: then the lane is opened anew,
+and fetching goes back to where the partition stands. The same holds for the first batch of all.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
@@ -34,13 +35,19 @@ class Lane:
     """The batches of one partition, one after the other."""
 
     def __init__(
-        self, processor: Processor, release: Callable[[Batch], None], fail: Callable[[BaseException], None]
+        self,
+        processor: Processor,
+        release: Callable[[Batch], None],
+        rewind: Callable[[TP, int], Awaitable[None]],
+        fail: Callable[[BaseException], None],
     ) -> None:
         self._processor = processor
         self._release = release
+        self._rewind = rewind
+        self._rebalanced = False  # since the partition was opened
         self._waiting: asyncio.Queue[Batch] = asyncio.Queue()
         self._idle = asyncio.Event()
-        self._rebalanced = False
+        self._unsure = True
         self.position: int | None = None
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(lambda task: None if task.cancelled() else self._ended(task, fail))
@@ -61,7 +68,7 @@ class Lane:
 
     async def quiesce(self, timeout_s: float) -> None:
         """Drop what waits and let the batch under way finish, for at most `timeout_s`."""
-        self._rebalanced = True
+        self._unsure = self._rebalanced = True
         while not self._waiting.empty():
             self._release(self._waiting.get_nowait())
         if self.position is not None:
@@ -89,16 +96,26 @@ class Lane:
 
     async def _advance(self, batch: Batch, position: int) -> int:
         """Process what is new in the batch; returns the new position."""
-        if self._rebalanced and batch.first_offset > position:
-            log.info("partition moved while it was away: opening it anew", partition=batch.tp.partition)
-            await self._processor.close()
-            position = await self._processor.open()
-        self._rebalanced = False
+        if self._unsure and batch.first_offset > position:
+            position = await self._opened_anew(batch) if self._rebalanced else position
+            if batch.first_offset > position:
+                # Around a rebalance fetched batches are dropped here and there, before or after Faust's seek. Drop this
+                # one too; what is fetched then is what there is (markers of transactions take up offsets as well).
+                self._unsure = self._rebalanced = False
+                await self._rewind(batch.tp, position)
+                return position
         fresh = batch.beginning_at(position)
         if fresh is None:
             return position
+        self._unsure = self._rebalanced = False
         await self._processor.process(fresh)
         return fresh.next_offset
+
+    async def _opened_anew(self, batch: Batch) -> int:
+        """Somebody else may have owned the partition in between: forget, and read again where it stands."""
+        log.info("partition may have moved while it was away: opening it anew", partition=batch.tp.partition)
+        await self._processor.close()
+        return await self._processor.open()
 
 
 class Lanes:
@@ -108,12 +125,14 @@ class Lanes:
         self,
         make: Callable[[TP], Processor],
         release: Callable[[Batch], None],
+        rewind: Callable[[TP, int], Awaitable[None]],
         fail: Callable[[BaseException], None],
         *,
         quiesce_timeout_s: float = 4.0,
     ) -> None:
         self._make = make
         self._release = release
+        self._rewind = rewind
         self._fail = fail
         self._quiesce_timeout_s = quiesce_timeout_s
         self._lanes: dict[TP, Lane] = {}
@@ -135,7 +154,7 @@ class Lanes:
         lost = [self._lanes.pop(tp) for tp in set(self._lanes) - owned]
         await asyncio.gather(*(lane.close() for lane in lost))
         for tp in owned - set(self._lanes):
-            self._lanes[tp] = Lane(self._make(tp), self._release, self._fail)
+            self._lanes[tp] = Lane(self._make(tp), self._release, self._rewind, self._fail)
 
     async def close(self) -> None:
         """Finish what is under way, then let go of everything."""

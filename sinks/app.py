@@ -44,7 +44,7 @@ class Sink:
         self.store = Store(settings)
         self.migrated = asyncio.Event()
         self.app = BatchApp(settings.sink_app_id, settings, max_poll_records=settings.sink_batch_max_rows)
-        self.lanes = Lanes(self.partition, self.app.release, worker.fail)
+        self.lanes = Lanes(self.partition, self.app.release, self.app.rewind, worker.fail)
         for topic in ROWS:
             self.app.agent(self.app.batches(topic), name=f"sink {topic}")(self._feed)
         self.app.on_partitions_revoked.connect(self._on_revoked)

@@ -34,7 +34,7 @@ class Streams:
         self.registry = Registry(settings)
         self.type_topics = TypeTopics(settings)
         self._joined = False
-        self.lanes = Lanes(self.partition, self.app.release, worker.fail)
+        self.lanes = Lanes(self.partition, self.app.release, self.app.rewind, worker.fail)
         self.app.agent(self.app.batches(topics.RAW), name="judge")(self._feed)
         self.app.on_partitions_revoked.connect(self._on_revoked)
         self.app.on_partitions_assigned.connect(self._on_assigned)
