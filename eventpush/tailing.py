@@ -24,7 +24,7 @@ def line(value: bytes) -> str:
         fields = msgspec.json.decode(value, type=dict[str, Any])
         return _dead_letter(fields) if "dead_letter_id" in fields else _event(fields)
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
-        return _printable(value.decode("utf-8", "replace"))
+        return printable(value.decode("utf-8", "replace"))
 
 
 def _event(event: Mapping[str, Any]) -> str:
@@ -40,15 +40,15 @@ def _event(event: Mapping[str, Any]) -> str:
         where,
         place,
     )
-    return _printable("  ".join(parts))
+    return printable("  ".join(parts))
 
 
 def _dead_letter(letter: Mapping[str, Any]) -> str:
     reasons = ", ".join(f"{reason['field']} {reason['code']}".strip() for reason in letter["reasons"])
     parts = (letter["received_at"], letter["event"] or "-", letter["imei"] or "-", reasons, letter["payload"])
-    return _printable("  ".join(parts))
+    return printable("  ".join(parts))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """What came from outside must not move the terminal's cursor."""
     return "".join(c if c.isprintable() else "�" for c in text)

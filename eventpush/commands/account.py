@@ -10,6 +10,7 @@ from eventpush import accounting
 from eventpush.account import Line, summed
 from eventpush.accounting import Account
 from eventpush.options import as_json, command_with_examples, echo_json, settings_of_a_command
+from eventpush.tailing import printable
 
 _COLUMNS = ("accepted", "stored", "duplicate", "dead-lettered")
 
@@ -58,7 +59,7 @@ def _readable(account: Account, grouped: Mapping[str, Line], by: str) -> str:
     rows = [_row(by, _COLUMNS, width)]
     for name, line in (*grouped.items(), ("all", total)):
         rows.append(
-            _row(name or "(none)", (line.accepted, line.stored, line.duplicate, line.stored_dead_letters), width)
+            _row(printable(name).strip() or "(blank)", (line.accepted, line.stored, line.duplicate, line.stored_dead_letters), width)
         )
     judging = sum(coverage.in_flight for coverage in account.coverages)
     rows.append(f"in flight: {judging} to be judged, {account.to_clickhouse} to be stored")

@@ -64,7 +64,7 @@ class Sender:
         self._devices: set[asyncio.Task[None]] = set()
 
     async def send(self, events: Iterable[PlannedEvent], rate: float, give_up_after_s: float) -> None:
-        """Sends all events, `rate` a second; returns when each is acknowledged, or `give_up_after_s` after the last.
+        """Sends all events, `rate` a second; returns when each is acknowledged, or none was for `give_up_after_s`.
 
         What has not been acknowledged by then has `acknowledged_at` 0.
         """
@@ -72,7 +72,9 @@ class Sender:
         timeout = aiohttp.ClientTimeout(total=_ANSWER_TIMEOUT_S)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._headers) as session:
             await self._at_rate(events, rate, session)
-            if self._devices:
+            acknowledged = -1
+            while self._devices and self.tally.acknowledged > acknowledged:
+                acknowledged = self.tally.acknowledged
                 await asyncio.wait(self._devices, timeout=give_up_after_s)
             for device in self._devices:
                 device.cancel()
