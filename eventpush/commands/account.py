@@ -58,9 +58,8 @@ def _readable(account: Account, grouped: Mapping[str, Line], by: str) -> str:
     width = max(14, *(len(name) for name in (*grouped, "")))
     rows = [_row(by, _COLUMNS, width)]
     for name, line in (*grouped.items(), ("all", total)):
-        rows.append(
-            _row(printable(name).strip() or "(blank)", (line.accepted, line.stored, line.duplicate, line.stored_dead_letters), width)
-        )
+        cells = (line.accepted, line.stored, line.duplicate, line.stored_dead_letters)
+        rows.append(_row(printable(name).strip() or "(blank)", cells, width))
     judging = sum(coverage.in_flight for coverage in account.coverages)
     rows.append(f"in flight: {judging} to be judged, {account.to_clickhouse} to be stored")
     if not account.remainders:
