@@ -28,7 +28,7 @@ _HORIZON_US = 86_400_000_000
 
 def rows(rng: np.random.Generator, count: int) -> Rows:
     """Rows as they come of events: the IMEI's word is marked, the digest's words are uniform."""
-    made = rng.integers(1, 2**63, size=(count, WORDS), dtype=np.uint64)
+    made = rng.integers(1, 2**64 - 1, size=(count, WORDS), dtype=np.uint64)
     made[:, 0] |= np.uint64(1 << 63)
     return made
 
