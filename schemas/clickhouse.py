@@ -38,6 +38,8 @@ class Table:
     columns: tuple[Column, ...]
     partition_by: str
     order_by: str  # begins with what is asked for, ends with what makes an identity; unique for each identity
+    identity: str  # the column that tells one row from another
+    time: str  # the column by which a row's place in the table can be narrowed down
     indexes: tuple[str, ...] = ()
 
     @property
@@ -88,6 +90,8 @@ EVENTS = Table(
     # device_time stands in it through functions only: as a plain key column it would keep ClickHouse from pruning by
     # toDate(device_time). Measured over 489 granules: "this type in this hour" reads 6, "this device on this day" 11.
     order_by="event, toDate(device_time), imei, toUnixTimestamp64Micro(device_time), event_id",
+    identity="event_id",
+    time="device_time",
     indexes=("INDEX event_id_bloom event_id TYPE bloom_filter(0.01) GRANULARITY 1",),
 )  # fmt: skip
 
@@ -109,6 +113,8 @@ DEAD_LETTERS = Table(
     ),
     partition_by="toYYYYMM(received_at)",
     order_by="toDate(received_at), ifNull(imei, ''), dead_letter_id",
+    identity="dead_letter_id",
+    time="received_at",
 )  # fmt: skip
 
 TABLES = (EVENTS, DEAD_LETTERS)

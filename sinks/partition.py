@@ -72,7 +72,7 @@ class Partition:
             return
         plan = Plan(self._tp, rest.first_offset, rest.next_offset)
         await self._ledger.commit(plan.first, plan.metadata)
-        await self._carry_out(plan, rest.records)
+        await self._carry_out(plan, rest.records, repeated=False)
         await asyncio.sleep(self._pause_s(rest))
 
     async def close(self) -> None:
@@ -90,12 +90,12 @@ class Partition:
         self._gathered += [record for record in batch.records if record.offset < plan.end]
         if batch.next_offset < plan.end:
             return None
-        await self._carry_out(plan, self._gathered)
+        await self._carry_out(plan, self._gathered, repeated=True)
         self._unfinished, self._gathered = None, []
         return batch.beginning_at(plan.end)
 
-    async def _carry_out(self, plan: Plan, records: Sequence[Record]) -> None:
-        refusals = await write(self._store, self._rows, plan, records) if records else []
+    async def _carry_out(self, plan: Plan, records: Sequence[Record], *, repeated: bool) -> None:
+        refusals = await write(self._store, self._rows, plan, records, repeated=repeated) if records else []
         if refusals:
             await self._bury(refusals, plan.end)
         else:

@@ -66,6 +66,12 @@ class Rows:
         chunks = (values[i : i + _CHUNK_ROWS] for i in range(0, len(values), _CHUNK_ROWS))
         return b"".join(map(self._block, chunks))
 
+    def places(self, values: Sequence[bytes | None]) -> tuple[list[str], str, str]:
+        """The identities of these records' rows, and the earliest and latest of their times (RFC 3339, UTC)."""
+        structs = [self.decode(value or b"") for value in values]
+        times = [getattr(struct, self.table.time) for struct in structs]
+        return [getattr(struct, self.table.identity) for struct in structs], min(times), max(times)
+
     def _block(self, values: Sequence[bytes | None]) -> bytearray:
         structs = [self.decode(value or b"") for value in values]
         return self._encoder.block([read(structs) for read in self._readers], len(structs))

@@ -20,6 +20,7 @@ from runtime.errors import Problem
 from runtime.settings import Settings
 from schemas.clickhouse import Table
 from sinks.errors import refuses_rows
+from sinks.presence import are_stored
 from sinks.rows import UNMAPPABLE, Rows
 
 log = structlog.get_logger()
@@ -80,11 +81,13 @@ class Store:
             return _first_line(error)
         return None
 
-    async def insert(self, rows: Rows, values: Sequence[bytes | None], token: str) -> None:
+    async def insert(self, rows: Rows, values: Sequence[bytes | None], token: str, *, repeated: bool) -> None:
         """
         Store the records as rows, all or none, once for each token; returns when ClickHouse has acknowledged.
 
-        Waits while ClickHouse is away or unable, trying the same bytes with the same token. Raises `RowsRefused`.
+        Waits while ClickHouse is away or unable, trying the same bytes with the same token. `repeated` says that the
+        insert may have been made before; then, and after a failure here, it is seen to that the rows are really there
+        (see `sinks.presence`). Raises `RowsRefused`.
         """
         # Topics that were made anew begin at offset 0 again: the first record tells their lives apart.
         token = f"{token}:{zlib.crc32(values[0] or b''):08x}"
@@ -94,9 +97,14 @@ class Store:
             try:
                 async with self._inserting:
                     await self._insert(rows.table, body, token)
+                if repeated and not await self._are_stored(rows, values):
+                    log.warning("ClickHouse kept the token and not the rows: inserting them anew", token=token)
+                    token += "+"
+                    continue
             except UNAVAILABLE as error:
                 if refuses_rows(error):
                     raise RowsRefused(_first_line(error)) from error
+                repeated = True
                 metrics.SINK_RETRIES.metric.labels(rows.table.name).inc()
                 self.waiting_since = self.waiting_since or time.monotonic()
                 log.warning(
@@ -114,6 +122,11 @@ class Store:
             return await asyncio.get_running_loop().run_in_executor(self._mapping, rows.blocks, values)
         except UNMAPPABLE as error:
             raise RowsRefused(_first_line(error)) from error
+
+    async def _are_stored(self, rows: Rows, values: Sequence[bytes | None]) -> bool:
+        if self._settings.clickhouse_cluster is not None:
+            return True
+        return await are_stored(await self.client(), rows, values)
 
     async def _insert(self, table: Table, body: bytes, token: str) -> None:
         client = await self.client()

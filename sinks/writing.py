@@ -12,8 +12,8 @@ from sinks.store import RowsRefused
 class Inserter(Protocol):
     """What stores rows: `sinks.store.Store`."""
 
-    async def insert(self, rows: Rows, values: Sequence[bytes | None], token: str) -> None:
-        """Store all or none, once for each token; raises `RowsRefused`."""
+    async def insert(self, rows: Rows, values: Sequence[bytes | None], token: str, *, repeated: bool) -> None:
+        """Store all or none, once for each token, also if it was tried before; raises `RowsRefused`."""
 
 
 class Refusal(NamedTuple):
@@ -23,18 +23,19 @@ class Refusal(NamedTuple):
     why: str
 
 
-async def write(store: Inserter, rows: Rows, plan: Plan, records: Sequence[Record]) -> list[Refusal]:
+async def write(store: Inserter, rows: Rows, plan: Plan, records: Sequence[Record], *, repeated: bool) -> list[Refusal]:
     """
     Store the plan's records; returns those that are refused, in order.
 
-    The halves and their tokens depend on the records alone, so a repeat after a crash makes the same inserts.
+    `repeated` says that another process may have begun with it: the halves and their tokens depend on the records
+    alone, so a repeat after a crash makes the same inserts.
     """
     refusals: list[Refusal] = []
     parts: list[tuple[Sequence[Record], str]] = [(records, plan.token)]
     while parts:
         part, token = parts.pop()
         try:
-            await store.insert(rows, [record.value for record in part], token)
+            await store.insert(rows, [record.value for record in part], token, repeated=repeated)
         except RowsRefused as refused:
             if len(part) == 1:
                 refusals.append(Refusal(part[0], str(refused)))

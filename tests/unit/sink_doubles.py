@@ -61,7 +61,7 @@ class FakeStore:
     world: World
     step: Callable[[str], None] = never_dies
 
-    async def insert(self, rows: Rows, values: Sequence[bytes | None], token: str) -> None:
+    async def insert(self, rows: Rows, values: Sequence[bytes | None], token: str, *, repeated: bool) -> None:
         offsets = [int(value or b"0") for value in values]
         self.step("before insert")
         if self.world.poison & set(offsets):

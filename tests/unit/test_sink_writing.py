@@ -15,7 +15,9 @@ OFFSETS = range(100, 140)
 async def test_exactly_the_poison_rows_are_refused(poison: frozenset[int]) -> None:
     """Whichever rows are bad: they come back in order with the reason, all their neighbours are stored once."""
     world = World(poison)
-    refusals = await write(FakeStore(world), EVENT_ROWS, Plan(EVENTS, 100, 140), [record(n) for n in OFFSETS])
+    refusals = await write(
+        FakeStore(world), EVENT_ROWS, Plan(EVENTS, 100, 140), [record(n) for n in OFFSETS], repeated=False
+    )
     assert [refusal.record.offset for refusal in refusals] == sorted(poison)
     assert sorted(world.stored) == sorted(set(OFFSETS) - poison)
     assert all("VIOLATED_CONSTRAINT" in refusal.why for refusal in refusals)
@@ -26,9 +28,9 @@ async def test_a_repeat_makes_the_same_inserts(poison: frozenset[int]) -> None:
     """The halves and their tokens depend on the records alone: doing it all again stores nothing more."""
     world = World(poison)
     plan, records = Plan(EVENTS, 100, 140), [record(n) for n in OFFSETS]
-    await write(FakeStore(world), EVENT_ROWS, plan, records)
+    await write(FakeStore(world), EVENT_ROWS, plan, records, repeated=True)
     stored = list(world.stored)
-    await write(FakeStore(world), EVENT_ROWS, plan, records)
+    await write(FakeStore(world), EVENT_ROWS, plan, records, repeated=True)
     assert world.stored == stored
 
 
@@ -36,5 +38,5 @@ async def test_a_good_batch_is_one_insert() -> None:
     """Without a bad row there is one insert, under the plan's own token."""
     world = World()
     plan = Plan(EVENTS, 100, 140)
-    assert await write(FakeStore(world), EVENT_ROWS, plan, [record(n) for n in OFFSETS]) == []
+    assert await write(FakeStore(world), EVENT_ROWS, plan, [record(n) for n in OFFSETS], repeated=False) == []
     assert world.tokens == {plan.token}

@@ -1,0 +1,34 @@
+"""Whether rows are in their table: asked after an insert that was made before with an unknown outcome.
+
+ClickHouse writes the token of an insert into a table's deduplication log before it takes up the part (`commitPart` in
+`MergeTreeSink.cpp`). Killed in between, it answers a repeat with the same token with 200 and stores nothing. A
+replicated table is free of this: there, token and part are one transaction of Keeper.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from clickhouse_connect.driver.asyncclient import AsyncClient
+
+from sinks.rows import Rows
+
+_QUERY_BYTES_MAX = 16 * 2**20
+
+
+async def are_stored(client: AsyncClient, rows: Rows, values: Sequence[bytes | None]) -> bool:
+    """Whether every one of the records is a row; raises what the client raises when ClickHouse is unable."""
+    identities, earliest, latest = rows.places(values)
+    found = await client.query(
+        _question(rows, set(identities), earliest, latest), settings={"max_query_size": _QUERY_BYTES_MAX}
+    )
+    return bool(found.result_rows[0][0] == len(set(identities)))
+
+
+def _question(rows: Rows, identities: set[str], earliest: str, latest: str) -> str:
+    table = rows.table
+    listed = ",".join(f"'{UUID(identity)}'" for identity in identities)
+    return (
+        f"SELECT uniqExact({table.identity}) FROM {table.store} "  # noqa: S608 - names of the registry, checked values
+        f"WHERE {table.time} >= parseDateTime64BestEffort('{earliest}', 6, 'UTC') "
+        f"AND {table.time} <= parseDateTime64BestEffort('{latest}', 6, 'UTC') AND {table.identity} IN ({listed})"
+    )
