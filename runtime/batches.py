@@ -8,6 +8,7 @@ measured at 20 times the cost of judging an event. Here the records of a fetch s
 What differs from Faust's defaults, and why:
 - the consumer reads `read_committed` (Faust does so only in its `exactly_once` mode, which is not exact);
 - a partition that has a batch under way is not fetched from until `release`, so memory is bounded by one batch each;
+- a batch says from which offset on it is complete, so that one that was dropped on the way is missed by the lanes;
 - records keep the shape in which aiokafka's C parser made them (`offset`, `timestamp`, `key`, `value`, `headers`);
 - nothing is acknowledged through Faust: whoever processes a batch commits its offsets.
 """
@@ -16,10 +17,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import aiokafka
 import faust
+import structlog
 from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import IllegalStateError
@@ -30,6 +34,8 @@ from faust.types.tuples import Message
 
 from runtime.kafka import connection
 from runtime.settings import Settings
+
+log = structlog.get_logger()
 
 _BUSY_WAIT_S = 0.01
 #: aiokafka has one fetch a broker under way, and a partition that is not in it has to wait until it returns.
@@ -49,11 +55,16 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one fetch returned for one partition: at least one record, offsets ascending."""
+    """What one fetch returned for one partition: at least one record, offsets ascending.
+
+    These are all the records at or after `from_offset` up to the last one; offsets in between that no record has belong
+    to markers of transactions or to what was aborted.
+    """
 
     tp: TP
     records: Sequence[Record]
     generation_id: int
+    from_offset: int
 
     @property
     def first_offset(self) -> int:
@@ -67,10 +78,10 @@ class Batch:
 
     def beginning_at(self, offset: int) -> "Batch | None":
         """The part of the batch at or after `offset`, or None when there is none."""
-        if offset <= self.first_offset:
+        if offset <= self.from_offset:
             return self
         rest = [record for record in self.records if record.offset >= offset]
-        return Batch(self.tp, rest, self.generation_id) if rest else None
+        return Batch(self.tp, rest, self.generation_id, offset) if rest else None
 
 
 def as_parsed(value: bytes) -> bytes:
@@ -85,8 +96,48 @@ class _PartitionRecords(aiokafka_fetcher.PartitionRecords):
         return record if self._value_deserializer is as_parsed else super()._consumer_record(tp, record)
 
 
-# The fetcher looks the class up in its module and offers no other way in.
+class Fetched(list[Record]):
+    """What one fetch returned for one partition, and from where on it is complete."""
+
+    from_offset: int
+
+
+class _FetchResult(aiokafka_fetcher.FetchResult):
+    """Tells with the records from which offset on they are complete, so that a gap in what is handed on is seen."""
+
+    _partition_records: Any
+
+    def getall(self, max_records: int | None = None) -> Any:
+        records = self._partition_records
+        if records is None or records._value_deserializer is not as_parsed:
+            return super().getall(max_records)
+        if not self.check_assignment(self._topic_partition):
+            return []
+        begin = records.next_fetch_offset
+        found = Fetched(islice(records, max_records))
+        self._update_position()
+        if max_records is None or len(found) < max_records:
+            self._partition_records = None
+        found.from_offset = self._since_the_last_record(begin, records.next_fetch_offset, some=bool(found))
+        return found
+
+    def _since_the_last_record(self, begin: int, end: int, *, some: bool) -> int:
+        """A fetch that holds nothing but markers moves the position and is handed to nobody: the next one counts it."""
+        state = self._assignment.state_value(self._topic_partition)
+        passed_begin, passed_end = _passed_over.pop(state, (begin, begin))
+        if passed_end == begin:
+            begin = passed_begin
+        if not some:
+            _passed_over[state] = begin, end
+        return begin
+
+
+#: Offsets without records since the last record (first, and one past the last), by aiokafka's state of a partition.
+_passed_over: WeakKeyDictionary[Any, tuple[int, int]] = WeakKeyDictionary()
+
+# The fetcher looks these classes up in its module and offers no other way in.
 aiokafka_fetcher.PartitionRecords = _PartitionRecords
+aiokafka_fetcher.FetchResult = _FetchResult
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -147,7 +198,7 @@ class BatchConsumer(driver.Consumer):
                 for tp, batch in self._batches(records, active):
                     await self._deliver(tp, batch)
 
-    async def _next_records(self) -> tuple[dict[TP, list[Record]], set[TP]]:
+    async def _next_records(self) -> tuple[dict[TP, Fetched], set[TP]]:
         """What has been fetched for partitions that are not busy, and which those are.
 
         A fetch that is under way does not hear of a partition that is released meanwhile: it is short then.
@@ -168,10 +219,10 @@ class BatchConsumer(driver.Consumer):
         except Exception as error:
             self.log.debug("seek while rebalancing: %r", error)
 
-    def _batches(self, records: dict[TP, list[Record]], active: set[TP]) -> list[tuple[TP, Batch]]:
+    def _batches(self, records: dict[TP, Fetched], active: set[TP]) -> list[tuple[TP, Batch]]:
         generation = self.app.consumer_generation_id
         return [
-            (tp, Batch(tp, of_partition, generation))
+            (tp, Batch(tp, of_partition, generation, of_partition.from_offset))
             for tp, of_partition in ((TP(*tp), r) for tp, r in records.items())
             if of_partition and tp in active
         ]
@@ -244,10 +295,19 @@ class BatchApp(faust.App):
         """The batch has been taken over or dropped: the partition may be fetched from again."""
         self.consumer.release(batch.tp)
 
-    async def rewind(self, tp: TP, offset: int) -> None:
-        """Fetch on from this offset; a partition that is not ours any more is left alone."""
+    async def rewind(self, tp: TP, offset: int) -> int:
+        """Fetch on from this offset, or from the earliest there is; returns it.
+
+        A partition that is not ours any more is left alone.
+        """
         with contextlib.suppress(IllegalStateError):
+            earliest = (await self.consumer.earliest_offsets(tp))[tp]
+            if earliest > offset:
+                log.error("records were deleted before they were read: the topic's retention is too short",
+                          topic=tp.topic, partition=tp.partition, first=offset, next=earliest)  # fmt: skip
+                offset = earliest
             await self.consumer.seek(tp, offset)
+        return offset
 
 
 async def batches_of(stream: AsyncIterator[Batch], app: BatchApp) -> AsyncIterator[Batch]:

@@ -1,9 +1,12 @@
 """One lane a partition: its batches are processed in order, those of different partitions side by side.
 
 A lane is opened when its partition is assigned and closed when it is not any more; over a rebalance that leaves the
-partition here, the lane and its state stay. The first batch after a rebalance must begin where the lane stopped,
-otherwise somebody else owned the partition in between, or a fetched batch was dropped: then the lane is opened anew,
-and fetching goes back to where the partition stands. The same holds for the first batch of all.
+partition here, the lane and its state stay.
+
+Around a rebalance fetched batches are dropped here and there: by the consumer, by the stream, by the lane. So a lane
+goes by offsets alone: a batch that is complete from an offset beyond the lane's position has lost something before it.
+It is dropped, and fetching goes back to the position. If there was a rebalance since the lane was opened, somebody else
+may have owned the partition in between: then the lane is opened anew first.
 """
 
 import asyncio
@@ -38,16 +41,16 @@ class Lane:
         self,
         processor: Processor,
         release: Callable[[Batch], None],
-        rewind: Callable[[TP, int], Awaitable[None]],
+        rewind: Callable[[TP, int], Awaitable[int]],
         fail: Callable[[BaseException], None],
     ) -> None:
         self._processor = processor
         self._release = release
         self._rewind = rewind
-        self._rebalanced = False  # since the partition was opened
+        self._rebalances = 0
+        self._opened_in = 0  # after which of the rebalances
         self._waiting: asyncio.Queue[Batch] = asyncio.Queue()
         self._idle = asyncio.Event()
-        self._unsure = True
         self.position: int | None = None
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(lambda task: None if task.cancelled() else self._ended(task, fail))
@@ -68,7 +71,7 @@ class Lane:
 
     async def quiesce(self, timeout_s: float) -> None:
         """Drop what waits and let the batch under way finish, for at most `timeout_s`."""
-        self._unsure = self._rebalanced = True
+        self._rebalances += 1
         while not self._waiting.empty():
             self._release(self._waiting.get_nowait())
         if self.position is not None:
@@ -84,7 +87,7 @@ class Lane:
         await self._processor.close()
 
     async def _run(self) -> None:
-        position = self.position = await self._processor.open()
+        position = self.position = await self._open()
         while True:
             self._idle.set()
             batch = await self._waiting.get()
@@ -94,28 +97,29 @@ class Lane:
             finally:
                 self._release(batch)
 
+    async def _open(self) -> int:
+        self._opened_in = self._rebalances
+        return await self._processor.open()
+
     async def _advance(self, batch: Batch, position: int) -> int:
         """Process what is new in the batch; returns the new position."""
-        if self._unsure and batch.first_offset > position:
-            position = await self._opened_anew(batch) if self._rebalanced else position
-            if batch.first_offset > position:
-                # Around a rebalance fetched batches are dropped here and there, before or after Faust's seek. Drop this
-                # one too; what is fetched then is what there is (markers of transactions take up offsets as well).
-                self._unsure = self._rebalanced = False
-                await self._rewind(batch.tp, position)
+        if batch.from_offset > position:
+            position = await self._go_back(batch, position)
+            if batch.from_offset > position:
                 return position
         fresh = batch.beginning_at(position)
         if fresh is None:
             return position
-        self._unsure = self._rebalanced = False
         await self._processor.process(fresh)
         return fresh.next_offset
 
-    async def _opened_anew(self, batch: Batch) -> int:
-        """Somebody else may have owned the partition in between: forget, and read again where it stands."""
-        log.info("partition may have moved while it was away: opening it anew", partition=batch.tp.partition)
-        await self._processor.close()
-        return await self._processor.open()
+    async def _go_back(self, batch: Batch, position: int) -> int:
+        """Something before the batch is missing; returns the position from which it is fetched again."""
+        if self._opened_in != self._rebalances:
+            log.info("partition may have moved while it was away: opening it anew", partition=batch.tp.partition)
+            await self._processor.close()
+            position = await self._open()
+        return position if batch.from_offset <= position else await self._rewind(batch.tp, position)
 
 
 class Lanes:
@@ -125,7 +129,7 @@ class Lanes:
         self,
         make: Callable[[TP], Processor],
         release: Callable[[Batch], None],
-        rewind: Callable[[TP, int], Awaitable[None]],
+        rewind: Callable[[TP, int], Awaitable[int]],
         fail: Callable[[BaseException], None],
         *,
         quiesce_timeout_s: float = 4.0,

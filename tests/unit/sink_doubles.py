@@ -32,7 +32,7 @@ def record(offset: int, value: bytes | None = None) -> FakeRecord:
 
 def batch(*offsets: int, tp: TP = EVENTS) -> Batch:
     """A batch of records with these offsets."""
-    return Batch(tp, [record(offset) for offset in offsets], 1)
+    return Batch(tp, [record(offset) for offset in offsets], 1, offsets[0])
 
 
 class Died(Exception):  # noqa: N818 - what happened, not an error

@@ -11,9 +11,10 @@ from runtime.lanes import Lanes
 ONE, TWO = TP("raw", 1), TP("raw", 2)
 
 
-def batch(tp: TP, first: int, last: int) -> Batch:
+def batch(tp: TP, first: int, last: int, complete_from: int | None = None) -> Batch:
     """A batch of the offsets from first to last."""
-    return Batch(tp, [SimpleNamespace(offset=n) for n in range(first, last + 1)], 1)  # type: ignore[misc]
+    records = [SimpleNamespace(offset=n) for n in range(first, last + 1)]
+    return Batch(tp, records, 1, first if complete_from is None else complete_from)  # type: ignore[arg-type]
 
 
 class Recorder:
@@ -47,10 +48,12 @@ class Bench:
         self.released: list[Batch] = []
         self.failures: list[BaseException] = []
         self.rewound: list[tuple[TP, int]] = []
+        self.earliest = 0
         self.lanes = Lanes(self.make, self.released.append, self.rewind, self.failures.append, quiesce_timeout_s=0.05)
 
-    async def rewind(self, tp: TP, offset: int) -> None:
+    async def rewind(self, tp: TP, offset: int) -> int:
         self.rewound.append((tp, offset))
+        return max(offset, self.earliest)
 
     def make(self, tp: TP) -> Recorder:
         return self.recorders.setdefault(tp, Recorder())
@@ -135,14 +138,25 @@ async def test_a_hole_before_the_first_batch_is_fetched_again() -> None:
 
 
 async def test_offsets_without_records_are_no_hole() -> None:
-    """Where a transaction's marker stands there is no record: what the rewound fetch brings is processed."""
+    """Where a transaction's marker stands there is no record: a batch says from where on it is complete."""
     bench = Bench()
     await bench.lanes.on_assigned({ONE})
-    bench.lanes.feed(batch(ONE, 1, 2))
-    bench.lanes.feed(batch(ONE, 1, 2))
-    bench.lanes.feed(batch(ONE, 4, 5))
-    await bench.until_released(3)
+    bench.lanes.feed(batch(ONE, 1, 2, complete_from=0))
+    bench.lanes.feed(batch(ONE, 4, 5, complete_from=3))
+    await bench.until_released(2)
     assert bench.recorders[ONE].seen == [1, 2, 4, 5]
+    assert bench.rewound == []
+    await bench.lanes.close()
+
+
+async def test_what_retention_has_deleted_holds_nothing_up() -> None:
+    """Records that are gone from the topic cannot be fetched again: the lane goes on with the earliest there is."""
+    bench = Bench()
+    bench.earliest = 10
+    await bench.lanes.on_assigned({ONE})
+    bench.lanes.feed(batch(ONE, 10, 11))
+    await bench.until_released(1)
+    assert bench.recorders[ONE].seen == [10, 11]
     await bench.lanes.close()
 
 
@@ -176,4 +190,56 @@ async def test_a_failure_is_told() -> None:
     await bench.until_released(1)
     await asyncio.sleep(0)
     assert [str(error) for error in bench.failures] == ["fenced"]
+    await bench.lanes.close()
+
+
+async def test_a_rebalance_while_a_lane_opens_anew_is_not_forgotten() -> None:
+    """A second rebalance comes while the partition's state is being restored: its hole is fetched again, too."""
+    bench = Bench()
+    await bench.lanes.on_assigned({ONE})
+    bench.lanes.feed(batch(ONE, 0, 3))
+    await bench.until_released(1)
+    await bench.lanes.on_revoked()
+    await bench.lanes.on_assigned({ONE})
+    recorder = bench.recorders[ONE]
+    opening, may_open = asyncio.Event(), asyncio.Event()
+
+    async def open_slowly() -> int:
+        opening.set()
+        await may_open.wait()
+        return recorder.start
+
+    recorder.open = open_slowly  # type: ignore[method-assign]
+    bench.lanes.feed(batch(ONE, 7, 9))  # 4 to 6 were swallowed by the first rebalance
+    await opening.wait()
+    await bench.lanes.on_revoked()
+    await bench.lanes.on_assigned({ONE})
+    may_open.set()
+    await bench.until_released(2)
+    bench.lanes.feed(batch(ONE, 10, 12))  # what the rewind fetched, 4 to 9, was swallowed by the second
+    await bench.until_released(3)
+    assert recorder.seen == [0, 1, 2, 3]
+    assert bench.rewound[-1] == (ONE, 4)
+    bench.lanes.feed(batch(ONE, 4, 12))
+    await bench.until_released(4)
+    assert recorder.seen == list(range(13))
+    await bench.lanes.close()
+
+
+async def test_what_was_fetched_before_the_rewind_is_not_taken_for_what_it_brought() -> None:
+    """A second batch that waits behind the one with the hole in front is dropped with it."""
+    bench = Bench()
+    await bench.lanes.on_assigned({ONE})
+    bench.lanes.feed(batch(ONE, 0, 3))
+    await bench.until_released(1)
+    await bench.lanes.on_revoked()
+    await bench.lanes.on_assigned({ONE})
+    bench.lanes.feed(batch(ONE, 7, 9))  # 4 to 6 were dropped
+    bench.lanes.feed(batch(ONE, 10, 12))  # fetched while the batch before it was still under way
+    await bench.until_released(3)
+    assert bench.recorders[ONE].seen == [0, 1, 2, 3]
+    assert bench.rewound[0] == (ONE, 4)
+    bench.lanes.feed(batch(ONE, 4, 12))
+    await bench.until_released(4)
+    assert bench.recorders[ONE].seen == list(range(13))
     await bench.lanes.close()

@@ -1,0 +1,85 @@
+"""What one fetch hands on: records as they were parsed, complete from a known offset."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+from aiokafka import TopicPartition
+from aiokafka.consumer import fetcher
+from faust.types import TP
+
+from runtime.batches import Batch, as_parsed
+
+RAW = TopicPartition("raw", 1)
+
+
+class State:
+    """aiokafka's state of a partition."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        self.paused = False
+
+    def consumed_to(self, position: int) -> None:
+        self.position = position
+
+
+class Records:
+    """A fetch's records: offsets with records, up to where the fetch went."""
+
+    _value_deserializer = staticmethod(as_parsed)
+
+    def __init__(self, begin: int, offsets: list[int], end: int) -> None:
+        self.next_fetch_offset = begin
+        self._records = self._unpack(offsets, end)
+
+    def _unpack(self, offsets: list[int], end: int) -> Iterator[Any]:
+        for offset in offsets:
+            self.next_fetch_offset = offset + 1
+            yield SimpleNamespace(offset=offset)
+        self.next_fetch_offset = end
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._records
+
+    def __next__(self) -> Any:
+        return next(self._records)
+
+
+def fetched(state: State, begin: int, offsets: list[int], end: int) -> Any:
+    """A fetch that began at `begin`."""
+    assignment = SimpleNamespace(active=True, state_value=lambda _: state)
+    return fetcher.FetchResult(RAW, assignment=assignment, partition_records=Records(begin, offsets, end), backoff=0)
+
+
+def test_a_fetch_says_from_where_it_is_complete() -> None:
+    """Taken in pieces, each piece begins where the one before it ended; markers belong to the piece after them."""
+    state = State(5)
+    result = fetched(state, 5, [6, 7, 8, 10], 12)
+    first, second = result.getall(3), result.getall(3)
+    assert [r.offset for r in first] == [6, 7, 8]
+    assert (first.from_offset, second.from_offset) == (5, 9)
+    assert state.position == 12
+    assert not result.has_more()
+
+
+def test_fetches_without_records_are_counted_by_the_next_one() -> None:
+    """Aborted transactions fill whole fetches: what follows is complete from before them, except after a seek."""
+    state = State(5)
+    assert fetched(state, 5, [], 50).getall(10) == []
+    assert fetched(state, 50, [], 90).getall(10) == []
+    assert fetched(state, 90, [91], 92).getall(10).from_offset == 5
+    assert fetched(state, 92, [], 100).getall(10) == []
+    state.position = 200
+    assert fetched(state, 200, [200], 201).getall(10).from_offset == 200
+
+
+def test_the_part_of_a_batch_from_an_offset_on() -> None:
+    """It is complete from that offset on; there is none when no record is left."""
+    batch = Batch(TP("raw", 1), [SimpleNamespace(offset=n) for n in (6, 8)], 1, 5)  # type: ignore[arg-type]
+    assert batch.beginning_at(4) is batch
+    for offset, offsets in ((6, [6, 8]), (7, [8])):
+        part = batch.beginning_at(offset)
+        assert part is not None
+        assert (part.from_offset, [r.offset for r in part.records]) == (offset, offsets)
+    assert batch.beginning_at(9) is None
