@@ -1,8 +1,8 @@
 """Whether rows are in their table: asked after an insert that was made before with an unknown outcome.
 
 ClickHouse writes the token of an insert into a table's deduplication log before it takes up the part (`commitPart` in
-`MergeTreeSink.cpp`). Killed in between, it answers a repeat with the same token with 200 and stores nothing. A
-replicated table is free of this: there, token and part are one transaction of Keeper.
+`MergeTreeSink.cpp`). Killed in between, or failing there, it answers a repeat with the same token with 200 and stores
+nothing. Replicated tables have been seen to do the like (ClickHouse issues 114068 and 121174).
 """
 
 from collections.abc import Sequence

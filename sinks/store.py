@@ -27,6 +27,7 @@ log = structlog.get_logger()
 
 _INSERTS_AT_ONCE = 4
 _PAUSE_MIN_S, _PAUSE_MAX_S = 0.1, 10.0
+_LOOK_AGAIN_S = (0.2, 1.0)
 _CONNECT_TIMEOUT_S, _ANSWER_TIMEOUT_S = 5, 60
 
 #: What may be over in a moment, or when somebody has mended it.
@@ -124,8 +125,11 @@ class Store:
             raise RowsRefused(_first_line(error)) from error
 
     async def _are_stored(self, rows: Rows, values: Sequence[bytes | None]) -> bool:
-        if self._settings.clickhouse_cluster is not None:
-            return True
+        """Asks again before it says no: an insert under way, or another replica, may be a moment behind."""
+        for pause_s in _LOOK_AGAIN_S:
+            if await are_stored(await self.client(), rows, values):
+                return True
+            await asyncio.sleep(pause_s)
         return await are_stored(await self.client(), rows, values)
 
     async def _insert(self, table: Table, body: bytes, token: str) -> None:
