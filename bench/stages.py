@@ -12,22 +12,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-import msgspec
 import numpy as np
+import tzfpy
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
+from h3.api.basic_int import latlng_to_cell
 
 from bench import results, workload
 from runtime.batches import Record
-from schemas import times, topics
-from schemas.events import RawPosition, SentEvent, ValidEvent
-from schemas.identity import content_of, digest_of, uuid_text
-from schemas.validation import position, validate
-from streams.enrichment import enrich
-from streams.judging import Judge
+from schemas import topics
+from schemas.events import SentEvent
+from schemas.identity import uuid_texts
+from streams import enrichment, instants, judging, reading
 from streams.memory_generation import MemoryGeneration
 from streams.restoring import encode as encode_rows
-from streams.window import WORDS, IdentityWindow, Rows, identity_rows
+from streams.window import WORDS, IdentityWindow, Rows
 
 REPORT_FILE = Path("docs/profile.md")
 _BATCH = 8_000
@@ -80,40 +79,39 @@ def _round(watch: _Stopwatch, window: IdentityWindow, wire: list[bytes]) -> None
     def run(name: str, work: Callable[[], Any], *, part: bool = False) -> Any:
         return watch.run(name, work, count, part=part)
 
-    arrival_us = records[0].timestamp * 1_000
-    found = run("validate", lambda: [validate(r.value or b"", r.timestamp * 1_000, _SKEW_US) for r in records])
-    decode = msgspec.json.Decoder(SentEvent).decode
-    valid = [(r, event) for r, event in zip(records, found, strict=True) if isinstance(event, ValidEvent)]
-    sent = run("typed decode of the JSON", lambda: [decode(r.value or b"") for r, _ in valid], part=True)
-    run("two times", lambda: [(times.parse(s.device_time), times.parse(s.server_time)) for s in sent], part=True)
-    run("coordinates", lambda: [position(s.coordinates) for s in sent], part=True)
-    events = [event for _, event in valid]
-    digests = run("identity: digest", lambda: [digest_of(event) for event in events])
-    contents = run("identity: content", lambda: [content_of(event) for event in events])
-    rows: Rows = run("identity: rows for the window", lambda: _rows(events, digests, contents))
+    valid, _ = run("read: valid events as columns", lambda: reading.read(records, _SKEW_US))
+    run("headers", lambda: reading.arrivals(records), part=True)
+    sent, _ = run("typed decode of the JSON", lambda: reading._decoded([r.value or b"" for r in records]), part=True)
+    run("two times", lambda: (_parsed(sent, "device_time"), _parsed(sent, "server_time")), part=True)
+    run("coordinates", lambda: reading._positions([event.coordinates for event in sent]), part=True)
+    run("IMEI and names", lambda: reading._plain_texts(sent), part=True)
+    digests = run("identity: digest", lambda: judging.digests_of(valid))
+    rows: Rows = run("identity: rows for the window", lambda: judging.rows_of(valid, digests))
     run("window: look up", lambda: window.judge(rows))
-    raw = RawPosition(topics.RAW, 0, 0)
+    event_ids = uuid_texts(digests)
     clean = run(
-        "enrich: cells, zone, local time, registry",
-        lambda: [enrich(e, uuid_text(d), arrival_us, "receipt", raw, {}) for e, d in zip(events, digests, strict=True)],
+        "enrich: cells, zone, local time, registry", lambda: enrichment.enrich(valid, event_ids, topics.RAW, 0, {})
     )
-    encode = msgspec.json.Encoder().encode
-    values = run("encode", lambda: [encode(event) for event in clean])
+    latitudes, longitudes = valid.latitudes.tolist(), valid.longitudes.tolist()
+    nines = [9] * len(latitudes)
+    run("a cell", lambda: list(map(latlng_to_cell, latitudes, longitudes, nines)), part=True)
+    run("the zone", lambda: list(map(tzfpy.get_tz, longitudes, latitudes)), part=True)
+    values = run("encode", lambda: judging._encoded(clean))
     built = run("outputs: into batches, twice (all, by type)", lambda: _append(valid, values) + _append(valid, values))
     run("outputs: snappy and checksum, twice", lambda: [builder._build() for builder in built])
-    judge = Judge(topics.RAW, 0, window, {}, _SKEW_US)
-    judged = run("validate to encode as the worker does it, in one", lambda: judge.judge(records))
-    run("changelog record", lambda: encode_rows(judged.rows, arrival_us))
-    run("window: remember", lambda: window.add(judged.rows, arrival_us))
+    judge = judging.Judge(topics.RAW, 0, window, {}, _SKEW_US)
+    judged = run("read to encode as the worker does it, in one", lambda: judge.judge(records))
+    run("changelog record", lambda: encode_rows(judged.rows, judged.latest_us))
+    run("window: remember", lambda: window.add(judged.rows, judged.latest_us))
 
 
-def _rows(events: list[ValidEvent], digests: list[bytes], contents: list[int]) -> Rows:
-    return identity_rows([int(e.imei) for e in events], [e.device_us for e in events], digests, contents)
+def _parsed(sent: list[SentEvent], field: str) -> Any:
+    return instants.parse([getattr(event, field) for event in sent])
 
 
-def _append(valid: list[tuple[Record, ValidEvent]], values: list[bytes]) -> list[BatchBuilder]:
+def _append(valid: reading.ValidEvents, values: list[bytes]) -> list[BatchBuilder]:
     builders = [BatchBuilder(_OUTPUT_BYTES, _SNAPPY, is_transactional=1)]
-    for (record, _), value in zip(valid, values, strict=True):
+    for record, value in zip(valid.records, values, strict=True):
         if builders[-1].append(key=record.key, value=value, timestamp=record.timestamp) is None:
             builders.append(BatchBuilder(_OUTPUT_BYTES, _SNAPPY, is_transactional=1))
             builders[-1].append(key=record.key, value=value, timestamp=record.timestamp)
@@ -163,7 +161,7 @@ _INTRODUCTION = """\
 Written by `python -m bench.stages`; do not edit. {machine}; {versions}.
 
 CPU time per event of each stage run alone, the best of several rounds, on batches of {batch:,} events of the benchmark
-(10 % repeats, 1 % invalid), with {window:,} identities in the window. "In one" contains the stages from validate to
+(10 % repeats, 1 % invalid), with {window:,} identities in the window. "In one" contains the stages from read to
 encode, with less work for repeats; what it has on top of them is counting and bookkeeping.
 """
 

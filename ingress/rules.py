@@ -27,7 +27,8 @@ def judge(events: Sequence[Event], arrival_us: int, future_skew_us: int) -> list
 
 
 def _destination(event: ValidEvent) -> dict[str, Any]:
-    return {"event_id": uuid_text(digest_of(event)), "topic": topics.of_type(event.event)}
+    digest = digest_of(event.imei, event.device_us, event.event, event.geofence_name)
+    return {"event_id": uuid_text(digest), "topic": topics.of_type(event.event)}
 
 
 def _error(violation: Violation, index: int | None) -> dict[str, Any]:

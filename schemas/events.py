@@ -26,7 +26,7 @@ SENT_NAME = {
 }
 
 
-class SentEvent(msgspec.Struct, rename=SENT_NAME.get, forbid_unknown_fields=True, gc=False, frozen=True):
+class SentEvent(msgspec.Struct, rename=SENT_NAME.get, gc=False, frozen=True):
     """The event as the Events Push API defines it ("Payload Field Definitions"); times and coordinates still text."""
 
     event: str
@@ -37,6 +37,10 @@ class SentEvent(msgspec.Struct, rename=SENT_NAME.get, forbid_unknown_fields=True
     coordinates: str
     location: str
     geofence_name: str | None = None
+
+
+class StrictlySentEvent(SentEvent, forbid_unknown_fields=True, gc=False, frozen=True):
+    """The same without any field that the contract does not know."""
 
 
 class ValidEvent(msgspec.Struct, gc=False, frozen=True):

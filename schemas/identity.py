@@ -4,23 +4,17 @@ Content is Changes and Coordinates: the same identity with other content is a co
 platform's and may differ between two deliveries of one event.
 """
 
+from collections.abc import Sequence
 from hashlib import blake2b
-from struct import pack
-
-from schemas.events import ValidEvent
 
 
-def digest_of(event: ValidEvent) -> bytes:
-    """16 bytes that stand for the identity (BLAKE2b, RFC 7693); strings hold no NUL, so none run together."""
-    geofence = "" if event.geofence_name is None else "\1" + event.geofence_name
-    text = f"{event.imei}\0{event.device_us}\0{event.event}\0{geofence}"
-    return blake2b(text.encode(), digest_size=16).digest()
+def digest_of(imei: str, device_us: int, event: str, geofence_name: str | None) -> bytes:
+    """16 bytes that stand for the identity (BLAKE2b, RFC 7693); strings hold no NUL, so none run together.
 
-
-def content_of(event: ValidEvent) -> int:
-    """64 bits that stand for the content."""
-    packed = pack("<qdd", event.changes, event.latitude + 0.0, event.longitude + 0.0)  # -0.0 is 0.0
-    return int.from_bytes(blake2b(packed, digest_size=8).digest(), "little")
+    `device_us` is Device_Time in µs since the epoch.
+    """
+    geofence = "" if geofence_name is None else "\1" + geofence_name
+    return blake2b(f"{imei}\0{device_us}\0{event}\0{geofence}".encode(), digest_size=16).digest()
 
 
 def digest_of_payload(raw: bytes) -> bytes:
@@ -30,5 +24,14 @@ def digest_of_payload(raw: bytes) -> bytes:
 
 def uuid_text(digest: bytes) -> str:
     """The first 16 bytes in the usual notation of a UUID."""
-    text = digest[:16].hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return uuid_texts([digest[:16]])[0]
+
+
+def uuid_texts(digests: Sequence[bytes]) -> list[str]:
+    """The same for many digests of 16 bytes."""
+    digits = b"".join(digests).hex()
+    return [
+        f"{digits[at : at + 8]}-{digits[at + 8 : at + 12]}-{digits[at + 12 : at + 16]}-"
+        f"{digits[at + 16 : at + 20]}-{digits[at + 20 : at + 32]}"
+        for at in range(0, len(digits), 32)
+    ]

@@ -1,8 +1,7 @@
 """The rules of an event, and what an event is once it keeps them. Pure: bytes and time in, event or violations out.
 
-The stream stage judges every event with this, and the ingress does in strict mode and for the dry run: the same code.
-An event of the contract's own shape takes the short way (`_at_once`); whatever that does not accept goes through
-`_rule_by_rule`, which knows every rule, reports all broken ones together, and keeps unknown fields.
+The ingress judges with this in strict mode and for the dry run, and the stream stage judges every event with it that is
+not plainly valid (`streams.reading`).
 
 Sources: the Events Push API ("Payload Field Definitions", "Timestamp Format", "Validation Rules"); bounds of strings
 and the future skew are ours.
@@ -22,19 +21,16 @@ from schemas.events import (
     INT64_MIN,
     LOCATION_MAX,
     SENT_NAME,
-    SentEvent,
     ValidEvent,
     Violation,
 )
 from schemas.reasons import Reason
 
-_sent = msgspec.json.Decoder(SentEvent)
 _anything = msgspec.json.Decoder()
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
-_NO_EXTRA: dict[str, msgspec.Raw] = {}
 _FOUND_MAX = 100
-_COORDINATE_CHARACTERS = "0123456789.,- "
+COORDINATE_CHARACTERS = "0123456789.,- "
 
 UTC_FORMAT = "YYYY-MM-DDTHH:MM:SS.SSSSSS+0000"
 
@@ -45,71 +41,14 @@ def validate(raw: bytes, received_us: int, future_skew_us: int) -> ValidEvent | 
     `received_us` is its arrival in µs since the epoch; its times may lie at most `future_skew_us` after that.
     Any bytes give an outcome; nothing is raised.
     """
-    latest_us = received_us + future_skew_us
-    return _at_once(raw, latest_us) or _rule_by_rule(raw, latest_us)
-
-
-def _at_once(raw: bytes, latest_us: int) -> ValidEvent | None:
-    """The event, if it is plainly valid; None means that the rules have to be gone through."""
-    try:
-        sent = _sent.decode(raw)
-        device_us = times.parse(sent.device_time)
-        server_us = times.parse(sent.server_time)
-        latitude, longitude = position(sent.coordinates)
-    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
-        return None
-    event, imei, geofence = sent.event, sent.imei, sent.geofence_name
-    if (
-        not 0 <= device_us <= server_us <= latest_us
-        or not (len(imei) == 15 and imei.isascii() and imei.isdigit())
-        or not 0 < len(event) <= EVENT_MAX
-        or event.isspace()
-        or len(sent.location) > LOCATION_MAX
-        or (geofence is not None and (len(geofence) > GEOFENCE_MAX or "\0" in geofence))
-        or "\0" in event
-        or "\0" in sent.location
-    ):
-        return None
-    return ValidEvent(
-        event,
-        sent.changes,
-        imei,
-        device_us,
-        server_us,
-        times.canonical(sent.device_time, device_us),
-        times.canonical(sent.server_time, server_us),
-        latitude,
-        longitude,
-        sent.location,
-        geofence,
-        _NO_EXTRA,
-    )
-
-
-def position(coordinates: str) -> tuple[float, float]:
-    """Latitude and longitude of "lat,lon" in decimal degrees; ValueError if it is not that, or out of range."""
-    if coordinates.strip(_COORDINATE_CHARACTERS) or len(coordinates) > COORDINATES_MAX:
-        raise ValueError(coordinates)
-    latitude_text, _, longitude_text = coordinates.partition(",")
-    latitude, longitude = float(latitude_text), float(longitude_text)
-    if not (-90.0 <= latitude <= 90.0 and -180.0 <= longitude <= 180.0):
-        raise OutOfRangeError(coordinates)
-    return latitude, longitude
-
-
-class OutOfRangeError(ValueError):
-    """Well written, but there is no such place."""
-
-
-def _rule_by_rule(raw: bytes, latest_us: int) -> ValidEvent | list[Violation]:
     try:
         value = _anything.decode(raw)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         return [Violation(Reason.NOT_JSON, "", _shown(raw), f"JSON in UTF-8 ({detail})")]
     if not isinstance(value, dict):
         return [Violation(Reason.NOT_OBJECT, "", _shown(value), "a JSON object")]
-    violations = list(_violations(value, latest_us))
+    violations = list(_violations(value, received_us + future_skew_us))
     if violations:
         return violations
     latitude, longitude = position(value["Coordinates"])
@@ -126,11 +65,31 @@ def _rule_by_rule(raw: bytes, latest_us: int) -> ValidEvent | list[Violation]:
         longitude,
         value["Location"],
         value.get("Geofence_Name"),
-        _extra(raw),
+        unknown_fields(raw),
     )
 
 
-def _extra(raw: bytes) -> dict[str, msgspec.Raw]:
+def position(coordinates: str) -> tuple[float, float]:
+    """Latitude and longitude of "lat,lon" in decimal degrees; ValueError if it is not that, or out of range."""
+    if not well_written(coordinates):
+        raise ValueError(coordinates)
+    latitude_text, _, longitude_text = coordinates.partition(",")
+    latitude, longitude = float(latitude_text), float(longitude_text)
+    if not (-90.0 <= latitude <= 90.0 and -180.0 <= longitude <= 180.0):
+        raise OutOfRangeError(coordinates)
+    return latitude, longitude
+
+
+def well_written(coordinates: str) -> bool:
+    """Whether there is nothing in the text but decimal numbers, a comma and spaces; of a bounded length."""
+    return not coordinates.strip(COORDINATE_CHARACTERS) and len(coordinates) <= COORDINATES_MAX
+
+
+class OutOfRangeError(ValueError):
+    """Well written, but there is no such place."""
+
+
+def unknown_fields(raw: bytes) -> dict[str, msgspec.Raw]:
     """The fields that the contract does not know, their bytes as they came."""
     known = SENT_NAME.values()
     return {name: msgspec.Raw(value).copy() for name, value in _members.decode(raw).items() if name not in known}

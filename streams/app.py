@@ -3,7 +3,6 @@
 telematics.raw.v1 ──> agent ──> lane ──> validate → deduplicate → enrich ──> one transaction a batch
 """
 
-import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +10,7 @@ from faust.types import TP
 
 from runtime import health, metrics
 from runtime.batches import Batch, BatchApp, batches_of
+from runtime.clock import steady_clock
 from runtime.lanes import Lanes
 from runtime.settings import Settings
 from runtime.topics_admin import ensure_topics
@@ -33,6 +33,7 @@ class Streams:
         self.table: WindowTable = window_table(self.app)
         self.registry = Registry(settings)
         self.type_topics = TypeTopics(settings)
+        self.clock = steady_clock()
         self._joined = False
         self.lanes = Lanes(self.partition, self.app.release, self.app.rewind, worker.fail)
         self.app.agent(self.app.batches(topics.RAW), name="judge")(self._feed)
@@ -41,14 +42,7 @@ class Streams:
 
     def partition(self, tp: TP) -> Partition:
         """The processor of a partition that this worker takes over."""
-        return Partition(
-            self.settings, tp, self.table, self.registry, self.type_topics, functools.partial(self.end_offset, tp)
-        )
-
-    def end_offset(self, tp: TP) -> int | None:
-        """Where the partition ends, as far as is known; None when it is not ours any more."""
-        consumer = self.app.consumer
-        return consumer.highwater(tp) if tp in consumer.assignment() else None
+        return Partition(self.settings, tp, self.table, self.registry, self.type_topics, self.clock)
 
     async def failure(self) -> str | None:
         """None when every partition that is assigned is being worked on: a check for `/readyz`."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from rocksdict import AccessType, Options, Rdict, WriteBatch
 
-from streams.window import Rows
+from streams.window import Rows, Words
 
 _KEY_BYTES = 24
 
@@ -24,7 +24,7 @@ class DiskGeneration:
     def __len__(self) -> int:
         return self._count
 
-    def find(self, rows: Rows) -> Rows:
+    def find(self, rows: Rows) -> Words:
         """The content (word 3) stored for each row's identity; 0 where there is none. Shape (n,)."""
         values = self._db.get(_keys(rows))
         return np.fromiter((0 if v is None else int.from_bytes(v, "little") for v in values), np.uint64, len(rows))

@@ -24,15 +24,13 @@ from streams.window import Generation, IdentityWindow
 _STEP_MAX_US = 60_000_000
 
 
-def advance(stream_time_us: int, latest_us: int, elapsed_us: int, *, drained: bool) -> int:
+def advance(stream_time_us: int, latest_us: int, steady_now_us: int) -> int:
     """The stream time after a batch whose latest arrival is `latest_us`; it never goes back.
 
-    Stream time lets identities expire, so a clock that jumps ahead must not carry it along. A partition that had been
-    read to its end (`drained`) can have become older only by what a monotonic clock says has passed since.
+    Stream time lets identities expire, so a clock that jumps ahead must not carry it along: nothing arrives later than
+    now, by a clock that cannot jump.
     """
-    if drained and stream_time_us:
-        latest_us = min(latest_us, stream_time_us + elapsed_us + _STEP_MAX_US)
-    return max(stream_time_us, latest_us)
+    return max(stream_time_us, min(latest_us, steady_now_us + _STEP_MAX_US))
 
 
 class Partition:
@@ -45,7 +43,7 @@ class Partition:
         table: WindowTable,
         registry: Registry,
         type_topics: TypeTopics,
-        end_offset: Callable[[], int | None],
+        steady_now_us: Callable[[], int],
     ) -> None:
         self._settings = settings
         self._source = TopicPartition(tp.topic, tp.partition)
@@ -53,10 +51,8 @@ class Partition:
         self._table = table
         self._registry = registry
         self._type_topics = type_topics
-        self._end_offset = end_offset
+        self._steady_now_us = steady_now_us
         self._transactions: Transactions | None = None
-        self._drained = False
-        self._judged_at_s = time.monotonic()
 
     async def open(self) -> int:
         """Fence the former owner, then see where it stopped, then read what it remembered: in this order."""
@@ -82,12 +78,11 @@ class Partition:
         """Judge the batch and commit its outcome; then, and only then, the window remembers it."""
         started_s = time.perf_counter()
         judged = self._judge.judge(batch.records)
-        stream_time_us = self._stream_time_us(judged)
-        await self._type_topics.ensure(event for event, _ in judged.events)
+        stream_time_us = advance(self._window.stream_time_us, judged.latest_us, self._steady_now_us())
+        await self._type_topics.ensure(judged.types)
         assert self._transactions is not None  # noqa: S101 - open() has been called
         await self._transactions.commit(self._outputs(batch, judged, stream_time_us), batch.next_offset)
         self._window.add(judged.rows, stream_time_us)
-        self._drained = (self._end_offset() or 0) <= batch.next_offset
         _measure(judged, len(batch.records), time.perf_counter() - started_s)
 
     async def close(self) -> None:
@@ -102,27 +97,22 @@ class Partition:
         directory: Path = self._settings.data_dir / "window" / str(self._source.partition) / str(span)
         return DiskGeneration(directory)
 
-    def _stream_time_us(self, judged: Judged) -> int:
-        now_s = time.monotonic()
-        elapsed_us, self._judged_at_s = int((now_s - self._judged_at_s) * 1e6), now_s
-        return advance(self._window.stream_time_us, judged.latest_us, elapsed_us, drained=self._drained)
-
     def _outputs(self, batch: Batch, judged: Judged, stream_time_us: int) -> dict[str, list[Output]]:
         """What the batch publishes, by topic."""
         outputs: dict[str, list[Output]] = {}
         if judged.events:
-            outputs[topics.EVENTS] = [output for _, output in judged.events]
-        for event, output in judged.events:
-            outputs.setdefault(self._type_topics.route(event), []).append(output)
+            outputs[topics.EVENTS] = judged.events
+        for topic, output in zip(map(self._type_topics.route, judged.types), judged.events, strict=True):
+            outputs.setdefault(topic, []).append(output)
         if judged.dead_letters:
             outputs[topics.DEAD_LETTER] = judged.dead_letters
         if len(judged.rows):
-            outputs[topics.WINDOW] = [Output(b"", encode(judged.rows, stream_time_us), stream_time_us // 1000)]
+            outputs[topics.WINDOW] = [(b"", encode(judged.rows, stream_time_us), stream_time_us // 1000)]
         now_us = time.time_ns() // 1000
         summary = account.BatchAccount(
-            self._source.partition, batch.first_offset, batch.next_offset, times.rfc3339(now_us), judged.counts
+            self._source.partition, batch.from_offset, batch.next_offset, times.rfc3339(now_us), judged.counts
         )
-        outputs[topics.ACCOUNT] = [Output(b"", account.encode(summary), now_us // 1000)]
+        outputs[topics.ACCOUNT] = [(b"", account.encode(summary), now_us // 1000)]
         return outputs
 
 

@@ -14,7 +14,7 @@ asks all that are alive, so the edge between two spans is no edge for a duplicat
 all of it is older than the horizon: an identity is remembered for at least the horizon and at most a quarter more.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Protocol
 
@@ -22,6 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 Rows = npt.NDArray[np.uint64]  # shape (n, 4)
+Words = npt.NDArray[np.uint64]  # shape (n,)
+Int64s = npt.NDArray[np.int64]  # shape (n,)
+Float64s = npt.NDArray[np.float64]  # shape (n,)
 Verdicts = npt.NDArray[np.uint8]  # shape (n,), values of Verdict
 
 WORDS = 4
@@ -40,7 +43,7 @@ class Verdict(IntEnum):
 class Generation(Protocol):
     """The rows that arrived in one span."""
 
-    def find(self, rows: Rows) -> Rows:
+    def find(self, rows: Rows) -> Words:
         """The content (word 3) stored for each row's identity; 0 where there is none. Shape (n,)."""
 
     def add(self, rows: Rows) -> None:
@@ -53,18 +56,34 @@ class Generation(Protocol):
         """How many identities are stored."""
 
 
-def identity_rows(imeis: list[int], device_us: list[int], digests: list[bytes], contents: list[int]) -> Rows:
+def identity_rows(imeis: Sequence[int], device_us: Int64s, digests: Sequence[bytes], contents: Words) -> Rows:
     """Rows of valid events: IMEIs as numbers, 16-byte digests, contents of 64 bits (0 is taken as 1: 0 means none)."""
     rows = np.empty((len(imeis), WORDS), np.uint64)
     halves = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
     rows[:, 0] = (np.array(imeis, np.uint64) << np.uint64(13)) | (halves[:, 0] & np.uint64(0x1FFF)) | np.uint64(1 << 63)
-    rows[:, 1] = np.array(device_us, np.int64).view(np.uint64)
+    rows[:, 1] = device_us.view(np.uint64)
     rows[:, 2] = halves[:, 1]
-    rows[:, 3] = np.maximum(np.array(contents, np.uint64), np.uint64(1))
+    rows[:, 3] = np.maximum(contents, np.uint64(1))
     return rows
 
 
-def payload_rows(digests: list[bytes]) -> Rows:
+def contents(changes: Sequence[int], latitudes: Float64s, longitudes: Float64s) -> Words:
+    """64 bits that stand for each event's content: two that differ are the same by a chance of 2^-64."""
+    mixed = _mix(np.array(changes, np.int64).view(np.uint64))
+    for degrees in (latitudes, longitudes):
+        mixed = _mix(mixed ^ (degrees + 0.0).view(np.uint64))  # -0.0 is 0.0
+    return mixed
+
+
+def _mix(words: Words) -> Words:
+    """SplitMix64's step (Steele, Lea and Flood, OOPSLA 2014): each bit of the result hangs on each bit of the word."""
+    words = words + np.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def payload_rows(digests: Sequence[bytes]) -> Rows:
     """Rows of bytes that are no event: IMEI 0, the rest from their 24-byte digests."""
     rows = np.ones((len(digests), WORDS), np.uint64)
     thirds = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 3)
@@ -92,7 +111,8 @@ class IdentityWindow:
         for generation in self._generations.values():
             known = np.where(known == 0, generation.find(rows), known)
         first = _first_of_each(rows)
-        known = np.where(known == 0, np.where(first == np.arange(len(rows)), known, rows[first, 3]), known)
+        repeats = (known == 0) & (first != np.arange(len(rows)))
+        known[repeats] = rows[first[repeats], 3]
         verdicts = np.where(known == rows[:, 3], np.uint8(Verdict.DUPLICATE), np.uint8(Verdict.CONFLICT))
         verdicts[known == 0] = Verdict.UNIQUE
         return verdicts
@@ -123,10 +143,14 @@ class IdentityWindow:
 
 def _first_of_each(rows: Rows) -> npt.NDArray[np.intp]:
     """For each row the index of the first row of the same identity (itself, mostly)."""
-    order = np.lexsort((rows[:, 1], rows[:, 0], rows[:, 2]))  # stable: equal rows stay in order of arrival
+    order = np.argsort(rows[:, 2], kind="stable")  # equal rows stay in order of arrival
     ordered = rows[order, :3]
-    begins = np.ones(len(rows), bool)
-    begins[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    differ = (ordered[1:] != ordered[:-1]).any(axis=1)
+    if (differ & (ordered[1:, 2] == ordered[:-1, 2])).any():  # word 2 alone does not keep equal rows together
+        order = np.lexsort((rows[:, 1], rows[:, 0], rows[:, 2]))
+        ordered = rows[order, :3]
+        differ = (ordered[1:] != ordered[:-1]).any(axis=1)
+    begins = np.concatenate([np.ones(min(1, len(rows)), bool), differ])
     first = np.empty(len(rows), np.intp)
     first[order] = order[begins][np.cumsum(begins) - 1]
     return first

@@ -1,18 +1,27 @@
-"""The pipeline's own rules for one event, for peers that work event by event: validate, identify, enrich."""
+"""The pipeline's own logic for one event, for peers that work event by event: validate, identify, enrich."""
 
 from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from struct import pack
 from typing import NamedTuple
 
 import msgspec
+import tzfpy
+from h3.api.basic_int import latlng_to_cell
 
-from schemas.events import RawPosition, ValidEvent, Violation
-from schemas.identity import content_of, digest_of, digest_of_payload, uuid_text
+from schemas import times
+from schemas.event_types import kind_of
+from schemas.events import CleanEvent, RawPosition, StrictlySentEvent, ValidEvent, Violation
+from schemas.identity import digest_of, digest_of_payload, uuid_text
 from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID, RAW
-from schemas.validation import validate
-from streams.enrichment import enrich
+from schemas.validation import position, validate
+from streams.enrichment import UNKNOWN_DEVICE, _imei_facts, _offset
 
 _FUTURE_SKEW_US = 300_000_000
+_MINUTE_US, _QUARTER_US = 60_000_000, 900_000_000
 encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(StrictlySentEvent).decode
 
 
 class Identified(NamedTuple):
@@ -34,17 +43,73 @@ def identify(value: bytes, headers: Sequence[tuple[str, bytes]]) -> Identified:
             received_us = int(header)
         elif name == HEADER_RECEIPT_ID:
             receipt_id = header.decode()
-    found = validate(value, received_us, _FUTURE_SKEW_US)
+    latest_us = received_us + _FUTURE_SKEW_US
+    found = _plainly_valid(value, latest_us) or validate(value, received_us, _FUTURE_SKEW_US)
     if isinstance(found, ValidEvent):
-        return Identified(uuid_text(digest_of(found)), content_of(found), found, [], received_us, receipt_id)
+        digest = digest_of(found.imei, found.device_us, found.event, found.geofence_name)
+        return Identified(uuid_text(digest), _content_of(found), found, [], received_us, receipt_id)
     return Identified(uuid_text(digest_of_payload(value)), 1, None, found, received_us, receipt_id)
+
+
+def _plainly_valid(raw: bytes, latest_us: int) -> ValidEvent | None:
+    """The short way for one event: a third of the time that the rules take one by one."""
+    try:
+        sent = _decode(raw)
+        device_us, server_us = times.parse(sent.device_time), times.parse(sent.server_time)
+        latitude, longitude = position(sent.coordinates)
+    except (ValueError, RecursionError):
+        return None
+    event, imei, geofence = sent.event, sent.imei, sent.geofence_name
+    if (
+        not 0 <= device_us <= server_us <= latest_us
+        or not (len(imei) == 15 and imei.isascii() and imei.isdigit())
+        or not 0 < len(event) <= 128
+        or event.isspace()
+        or len(sent.location) > 2048
+        or "\0" in event + sent.location + (geofence or "")
+        or len(geofence or "") > 512
+    ):
+        return None
+    device_time, server_time = (
+        times.canonical(sent.device_time, device_us),
+        times.canonical(sent.server_time, server_us),
+    )
+    return ValidEvent(
+        event, sent.changes, imei, device_us, server_us, device_time, server_time, latitude, longitude, sent.location,
+        geofence, {},
+    )  # fmt: skip
+
+
+def _content_of(event: ValidEvent) -> int:
+    packed = pack("<qdd", event.changes, event.latitude + 0.0, event.longitude + 0.0)
+    return int.from_bytes(blake2b(packed, digest_size=8).digest(), "little")
 
 
 def clean(identified: Identified, partition: int, offset: int) -> bytes:
     """The enriched event as it stands on the topics."""
-    assert identified.event is not None
-    raw = RawPosition(RAW, partition, offset)
-    return encode(enrich(identified.event, identified.identity, identified.received_us, identified.receipt_id, raw, {}))
+    event, received_us = identified.event, identified.received_us
+    assert event is not None
+    zone = tzfpy.get_tz(event.longitude, event.latitude) or "UTC"
+    minutes, offset_text = _offset(zone, event.device_us // _QUARTER_US)
+    local_minute = _minute_text(event.device_us // _MINUTE_US + minutes)
+    category, severity = kind_of(event.event)
+    imei_valid, tac = _imei_facts(event.imei)
+    device = UNKNOWN_DEVICE
+    return encode(
+        CleanEvent(
+            identified.identity, event.event, event.changes, event.imei, event.device_time, event.server_time,
+            times.rfc3339(received_us), event.latitude, event.longitude, event.location, event.geofence_name,
+            category, severity, latlng_to_cell(event.latitude, event.longitude, 7),
+            latlng_to_cell(event.latitude, event.longitude, 9), zone,
+            local_minute + event.device_time[16:26] + offset_text, imei_valid, tac,
+            (event.server_us - event.device_us) // 1000, (received_us - event.server_us) // 1000,
+            device.vehicle, device.fleet, device.driver, event.extra, identified.receipt_id,
+            RawPosition(RAW, partition, offset),
+        )
+    )  # fmt: skip
+
+
+_minute_text = lru_cache(maxsize=65_536)(times.minute_text)
 
 
 def dead_letter(identified: Identified, value: bytes) -> bytes:

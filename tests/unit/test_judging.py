@@ -44,12 +44,12 @@ def judge(*records: Record, devices: dict[str, Device] | None = None, window: Id
 
 def events(judged: Judged) -> list[CleanEvent]:
     """The published events, decoded as a subscriber would."""
-    return [msgspec.json.decode(output.value, type=CleanEvent) for _, output in judged.events]
+    return [msgspec.json.decode(value, type=CleanEvent) for _, value, _ in judged.events]
 
 
 def letters(judged: Judged) -> list[DeadLetter]:
     """The dead letters, decoded."""
-    return [msgspec.json.decode(output.value, type=DeadLetter) for output in judged.dead_letters]
+    return [msgspec.json.decode(value, type=DeadLetter) for _, value, _ in judged.dead_letters]
 
 
 def test_the_sample_is_enriched() -> None:

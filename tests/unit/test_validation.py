@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import times, validation
+from schemas import times
 from schemas.events import ValidEvent
 from schemas.reasons import DESCRIPTION, Reason
 from schemas.validation import validate
@@ -135,29 +135,6 @@ def test_what_is_no_json_object_says_so(raw: bytes, code: str) -> None:
 def test_any_bytes_give_an_outcome(raw: bytes) -> None:
     """No bytes make the rules raise."""
     assert validate(raw, RECEIVED_US, SKEW_US)
-
-
-values = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.text(max_size=40),
-    st.sampled_from([*SAMPLE.values(), "22.9, 75.5", "-0,0", "2024-06-28T17:52:13Z", "91,0", "+1,2", "1_0,2", " 1 ,2"]),
-)
-
-
-@given(st.dictionaries(st.sampled_from([*SAMPLE, "Speed"]), values))
-def test_the_short_way_accepts_nothing_that_the_rules_refuse(changed: dict[str, Any]) -> None:
-    """The short way and the rules agree on every event: they are one set of rules."""
-    raw = json.dumps({**SAMPLE, **changed}).encode()
-    latest_us = RECEIVED_US + SKEW_US
-    at_once = validation._at_once(raw, latest_us)
-    by_rule = validation._rule_by_rule(raw, latest_us)
-    if at_once is not None:
-        assert at_once == by_rule
-    elif isinstance(by_rule, ValidEvent):
-        assert by_rule.extra or changed, "only events with something unusual take the long way"
 
 
 def test_every_reason_is_described() -> None:
