@@ -82,11 +82,13 @@ class Sink:
                 await asyncio.sleep(_CONNECT_PAUSE_S)
 
     async def kafka_failure(self) -> str | None:
-        """None when every assigned partition is being worked on, else what is missing: a check for `/readyz`."""
+        """None when Kafka answers and every assigned partition is being worked on: a check for `/readyz`."""
         opening = [f"{tp.topic}[{tp.partition}]" for tp, position in self.lanes.open.items() if position is None]
         if opening:
             return f"still taking over {', '.join(sorted(opening))}"
-        return None if self.lanes.open else "no partitions assigned (yet, or more workers than partitions)"
+        if not self.lanes.open:
+            return "no partitions assigned (yet, or more workers than partitions)"
+        return None if await self.app.reaches_kafka() else "Kafka does not answer"
 
     async def excuse(self) -> str | None:
         """Why nothing moves, when that is ClickHouse's: no reason for this process to end."""

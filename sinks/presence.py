@@ -1,4 +1,4 @@
-"""Whether rows are in their table: asked after an insert that was made before with an unknown outcome.
+"""Which rows are not in their table: asked after an insert that was made before with an unknown outcome.
 
 ClickHouse writes the token of an insert into a table's deduplication log before it takes up the part (`commitPart` in
 `MergeTreeSink.cpp`). Killed in between, or failing there, it answers a repeat with the same token with 200 and stores
@@ -15,20 +15,23 @@ from sinks.rows import Rows
 _QUERY_BYTES_MAX = 16 * 2**20
 
 
-async def are_stored(client: AsyncClient, rows: Rows, values: Sequence[bytes | None]) -> bool:
-    """Whether every one of the records is a row; raises what the client raises when ClickHouse is unable."""
+async def missing(client: AsyncClient, rows: Rows, values: Sequence[bytes | None]) -> list[bytes | None]:
+    """Those of the records that are no rows, in order; raises what the client raises when ClickHouse is unable.
+
+    It may be some of an insert: ClickHouse takes up a part for each of the table's partitions, one after the other.
+    """
     identities, earliest, latest = rows.places(values)
-    found = await client.query(
-        _question(rows, set(identities), earliest, latest), settings={"max_query_size": _QUERY_BYTES_MAX}
-    )
-    return bool(found.result_rows[0][0] == len(set(identities)))
+    question = _question(rows, set(identities), earliest, latest)
+    found = await client.query(question, settings={"max_query_size": _QUERY_BYTES_MAX})
+    stored = {str(identity) for (identity,) in found.result_rows}
+    return [value for identity, value in zip(identities, values, strict=True) if identity not in stored]
 
 
 def _question(rows: Rows, identities: set[str], earliest: str, latest: str) -> str:
     table = rows.table
     listed = ",".join(f"'{UUID(identity)}'" for identity in identities)
     return (
-        f"SELECT uniqExact({table.identity}) FROM {table.store} "  # noqa: S608 - names of the registry, checked values
+        f"SELECT DISTINCT {table.identity} FROM {table.store} "  # noqa: S608 - names of the registry, checked values
         f"WHERE {table.time} >= parseDateTime64BestEffort('{earliest}', 6, 'UTC') "
         f"AND {table.time} <= parseDateTime64BestEffort('{latest}', 6, 'UTC') AND {table.identity} IN ({listed})"
     )

@@ -20,7 +20,7 @@ from runtime.errors import Problem
 from runtime.settings import Settings
 from schemas.clickhouse import Table
 from sinks.errors import refuses_rows
-from sinks.presence import are_stored
+from sinks.presence import missing
 from sinks.rows import UNMAPPABLE, Rows
 
 log = structlog.get_logger()
@@ -98,9 +98,11 @@ class Store:
             try:
                 async with self._inserting:
                     await self._insert(rows.table, body, token)
-                if repeated and not await self._are_stored(rows, values):
-                    log.warning("ClickHouse kept the token and not the rows: inserting them anew", token=token)
+                if repeated and (lost := await self._missing(rows, values)):
+                    log.warning("ClickHouse kept the token and not the rows: inserting them anew",
+                                token=token, rows=len(lost))  # fmt: skip
                     token += "+"
+                    body = await self._blocks(rows, lost)
                     continue
             except UNAVAILABLE as error:
                 if refuses_rows(error):
@@ -124,13 +126,13 @@ class Store:
         except UNMAPPABLE as error:
             raise RowsRefused(_first_line(error)) from error
 
-    async def _are_stored(self, rows: Rows, values: Sequence[bytes | None]) -> bool:
-        """Asks again before it says no: an insert under way, or another replica, may be a moment behind."""
+    async def _missing(self, rows: Rows, values: Sequence[bytes | None]) -> list[bytes | None]:
+        """Looks again before it says so: an insert under way, or another replica, may be a moment behind."""
         for pause_s in _LOOK_AGAIN_S:
-            if await are_stored(await self.client(), rows, values):
-                return True
+            if not await missing(await self.client(), rows, values):
+                return []
             await asyncio.sleep(pause_s)
-        return await are_stored(await self.client(), rows, values)
+        return await missing(await self.client(), rows, values)
 
     async def _insert(self, table: Table, body: bytes, token: str) -> None:
         client = await self.client()

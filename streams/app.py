@@ -45,11 +45,13 @@ class Streams:
         return Partition(self.settings, tp, self.table, self.registry, self.type_topics, self.clock)
 
     async def failure(self) -> str | None:
-        """None when every partition that is assigned is being worked on: a check for `/readyz`."""
+        """None when Kafka answers and every assigned partition is being worked on: a check for `/readyz`."""
         opening = [tp.partition for tp, position in self.lanes.open.items() if position is None]
         if opening:
             return f"restoring the window of partitions {sorted(opening)}"
-        return None if self._joined else "not in the consumer group yet"  # a spare worker has no partitions
+        if not self._joined:  # a spare worker joins, and has no partitions
+            return "not in the consumer group yet"
+        return None if await self.app.reaches_kafka() else "Kafka does not answer"
 
     def progress(self, tp: TP) -> tuple[int | None, int]:
         """What changes while a partition is being restored or worked on."""
