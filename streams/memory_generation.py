@@ -23,8 +23,9 @@ class MemoryGeneration:
     All rows of a call are looked up together: a dozen array operations for the whole batch.
     """
 
-    def __init__(self, expected_rows: int = 0) -> None:
-        self._allocate(max(expected_rows, 512))
+    def __init__(self, rows: int = 500) -> None:
+        """Room for so many rows to begin with."""
+        self._allocate(rows)
         self._count = 0
 
     def __len__(self) -> int:

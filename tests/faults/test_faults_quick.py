@@ -15,7 +15,7 @@ from tests.faults.faults import struck
 from tests.faults.pipeline import Pipeline
 from tests.faults.processes import until
 
-RECORD = Output(b"a test", b"", 0)
+RECORD: Output = (b"a test", b"", 0)
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
