@@ -33,7 +33,7 @@ _BATCH = 8_000
 _ROUNDS = 5
 _SKEW_US = 300_000_000
 _WINDOW = 1_000_000  # identities that the window holds already
-_OUTPUT_BYTES, _SNAPPY = 900_000, 2
+_OUTPUT_BYTES, _ZSTD = 900_000, 4
 
 
 class Stage(NamedTuple):
@@ -73,7 +73,7 @@ def measure() -> list[Stage]:
 
 
 def _round(watch: _Stopwatch, window: IdentityWindow, wire: list[bytes]) -> None:
-    records: list[Record] = watch.run("records from the wire: checksum, lz4, parse", lambda: _parse(wire), _BATCH)
+    records: list[Record] = watch.run("records from the wire: checksum, zstd, parse", lambda: _parse(wire), _BATCH)
     count = len(records)
 
     def run(name: str, work: Callable[[], Any], *, part: bool = False) -> Any:
@@ -98,7 +98,7 @@ def _round(watch: _Stopwatch, window: IdentityWindow, wire: list[bytes]) -> None
     run("the zone", lambda: list(map(tzfpy.get_tz, longitudes, latitudes)), part=True)
     values = run("encode", lambda: judging._encoded(clean))
     built = run("outputs: into batches, twice (all, by type)", lambda: _append(valid, values) + _append(valid, values))
-    run("outputs: snappy and checksum, twice", lambda: [builder._build() for builder in built])
+    run("outputs: zstd and checksum, twice", lambda: [builder._build() for builder in built])
     judge = judging.Judge(topics.RAW, 0, window, {}, _SKEW_US)
     judged = run("read to encode as the worker does it, in one", lambda: judge.judge(records))
     run("changelog record", lambda: encode_rows(judged.rows, judged.latest_us))
@@ -110,10 +110,10 @@ def _parsed(sent: list[SentEvent], field: str) -> Any:
 
 
 def _append(valid: reading.ValidEvents, values: list[bytes]) -> list[BatchBuilder]:
-    builders = [BatchBuilder(_OUTPUT_BYTES, _SNAPPY, is_transactional=1)]
+    builders = [BatchBuilder(_OUTPUT_BYTES, _ZSTD, is_transactional=1)]
     for record, value in zip(valid.records, values, strict=True):
         if builders[-1].append(key=record.key, value=value, timestamp=record.timestamp) is None:
-            builders.append(BatchBuilder(_OUTPUT_BYTES, _SNAPPY, is_transactional=1))
+            builders.append(BatchBuilder(_OUTPUT_BYTES, _ZSTD, is_transactional=1))
             builders[-1].append(key=record.key, value=value, timestamp=record.timestamp)
     return builders
 

@@ -24,7 +24,7 @@ SEED = 1
 DEVICES = 5_000
 SHARES = Shares(repeated=0.10, invalid=0.01, conflicting=0.0, unknown_type=0.0)
 _BATCH_BYTES = 200_000
-_LZ4 = 3  # the record format's number (KIP-98)
+_ZSTD = 4  # the record format's number (KIP-110)
 _REQUEST_BYTES = 4_000_000
 _TRIES, _PAUSE_S = 120, 0.5
 
@@ -57,7 +57,7 @@ def encode(planned: Iterator[PlannedEvent], partitions: int) -> list[EncodedBatc
         ]
         timestamp_ms = (arrival_us + number) // 1_000
         while True:
-            builder = builders.setdefault(partition, BatchBuilder(_BATCH_BYTES, _LZ4))
+            builder = builders.setdefault(partition, BatchBuilder(_BATCH_BYTES, _ZSTD))
             if builder.append(timestamp=timestamp_ms, key=key, value=event.body, headers=headers) is not None:
                 break
             batches.append(_closed(partition, builders.pop(partition)))

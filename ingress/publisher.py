@@ -27,6 +27,7 @@ from aiokafka.partitioner import murmur2
 
 from ingress.refusals import Reason, unavailable
 from runtime import metrics
+from runtime.compression import compression_type
 from runtime.kafka import connection as kafka_connection
 from runtime.settings import Settings
 from schemas import topics
@@ -244,13 +245,12 @@ class KafkaPublisher:
             self._spawn(self._discard(link), self._tasks)
 
     async def _connect(self) -> _Link:
-        compression = self._settings.ingress_compression
         producer = AIOKafkaProducer(
             **kafka_connection(self._settings),
             client_id="eventpush-ingress",
             acks="all",
             enable_idempotence=True,
-            compression_type=None if compression == "none" else compression,
+            compression_type=compression_type(self._settings.ingress_compression),
             max_batch_size=_BATCH_MAX_BYTES,
             request_timeout_ms=self._settings.ingress_publish_timeout_ms,
         )

@@ -166,8 +166,8 @@ class Settings(BaseModel):
     ingress_publish_timeout_ms: Annotated[int, Field(ge=100, le=1_900)] = Field(
         1_500, description="Time for Kafka to acknowledge, in milliseconds; then 503. The sender waits 2 s in all."
     )
-    ingress_compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = Field(
-        "lz4", description="How raw events are compressed on their way into Kafka and on its disks."
+    ingress_compression: Literal["zstd", "snappy", "lz4", "gzip", "none"] = Field(
+        "zstd", description="How raw events are compressed on their way into Kafka and on its disks."
     )
     ingress_tokens: SecretStr | None = Field(
         None,

@@ -16,6 +16,7 @@ import msgspec
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
+from runtime.compression import compression_type
 from runtime.kafka import connection
 from runtime.settings import Settings
 from schemas import times, topics
@@ -44,7 +45,7 @@ class DeadLetters:
                 transactional_id=f"{settings.sink_app_id}-{self._tp.topic}-{self._tp.partition}",
                 transaction_timeout_ms=settings.transaction_timeout_s * 1000,
                 acks="all",
-                compression_type="lz4",
+                compression_type=compression_type("zstd"),
             )
             await producer.start()
             self._producer = producer
