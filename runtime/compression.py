@@ -6,17 +6,27 @@ snappy does and takes less than half the room: the JSON shrinks to a ninth.
 """
 
 import importlib
+import threading
 
 import zstandard
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 _LEVEL = 1
+_compressors = threading.local()  # one may be used by one thread at a time
+
+
+def _compress(payload: bytes) -> bytes:
+    try:
+        compressor = _compressors.zstd
+    except AttributeError:
+        compressor = _compressors.zstd = zstandard.ZstdCompressor(level=_LEVEL)
+    return bytes(compressor.compress(payload))
+
 
 # The builder of batches (in C, or in Python where there is no extension) looks the function up in its module.
-_codec = importlib.import_module(DefaultRecordBatchBuilder.__module__)
-_codec.zstd_encode = zstandard.ZstdCompressor(level=_LEVEL).compress  # type: ignore[attr-defined]
+importlib.import_module(DefaultRecordBatchBuilder.__module__).zstd_encode = _compress  # type: ignore[attr-defined]
 
 
 def compression_type(name: str) -> str | None:
-    """What aiokafka's producers call a codec (`none` is None); those that use zstd must write from one thread."""
+    """What aiokafka's producers call a codec; `none` is None."""
     return None if name == "none" else name
