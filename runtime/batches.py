@@ -298,8 +298,11 @@ class BatchApp(faust.App):
     async def reaches_kafka(self) -> bool:
         """Whether a broker answers now; asks in the consumer's own thread."""
         thread = self.consumer._thread
-        asking = thread._ensure_consumer()._client.force_metadata_update()
-        return bool(await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asking, thread.thread_loop)))
+
+        async def ask() -> bool:
+            return bool(await thread._ensure_consumer()._client.force_metadata_update())
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ask(), thread.thread_loop))
 
     async def rewind(self, tp: TP, offset: int) -> int:
         """Fetch on from this offset, or from the earliest there is; returns it.

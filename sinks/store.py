@@ -100,7 +100,7 @@ class Store:
                     await self._insert(rows.table, body, token)
                 if repeated and (lost := await self._missing(rows, values)):
                     log.warning("ClickHouse kept the token and not the rows: inserting them anew",
-                                token=token, rows=len(lost))  # fmt: skip
+                                insert=token, rows=len(lost))  # fmt: skip
                     token += "+"
                     body = await self._blocks(rows, lost)
                     continue
@@ -111,7 +111,7 @@ class Store:
                 metrics.SINK_RETRIES.metric.labels(rows.table.name).inc()
                 self.waiting_since = self.waiting_since or time.monotonic()
                 log.warning(
-                    "ClickHouse is unable: trying again", token=token, error=_first_line(error), pause_s=pause_s
+                    "ClickHouse is unable: trying again", insert=token, error=_first_line(error), pause_s=pause_s
                 )
                 await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
                 pause_s = min(_PAUSE_MAX_S, pause_s * 2)
