@@ -19,7 +19,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from h3.api.basic_int import latlng_to_cell
 
 from bench import results, workload
-from runtime.batches import Record
+from runtime.fetching import Record
 from schemas import topics
 from schemas.events import SentEvent
 from schemas.identity import uuid_texts

@@ -17,14 +17,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Protocol
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import aiokafka
 import faust
 import structlog
-from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import IllegalStateError
 from faust.serializers.schemas import Schema
@@ -32,6 +29,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import Message
 
+from runtime.fetching import Fetched, Record, as_parsed
 from runtime.kafka import connection
 from runtime.settings import Settings
 
@@ -41,16 +39,6 @@ _BUSY_WAIT_S = 0.01
 #: aiokafka has one fetch a broker under way, and a partition that is not in it has to wait until it returns.
 _FETCH_WAIT_MS = 50
 _IDLE_WAIT_S = 1.0
-
-
-class Record(Protocol):
-    """One record, as aiokafka's parser makes it (`aiokafka/record/_crecords/default_records.pyx`)."""
-
-    offset: int
-    timestamp: int  # milliseconds since the epoch
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,62 +70,6 @@ class Batch:
             return self
         rest = [record for record in self.records if record.offset >= offset]
         return Batch(self.tp, rest, self.generation_id, offset) if rest else None
-
-
-def as_parsed(value: bytes) -> bytes:
-    """The `value_deserializer` of a consumer that wants records as they were parsed (`Record`)."""
-    return value
-
-
-class _PartitionRecords(aiokafka_fetcher.PartitionRecords):
-    """Hands records on as they were parsed to who asked for that: building `ConsumerRecord`s took 13 % of the time."""
-
-    def _consumer_record(self, tp: TP, record: Record) -> Any:
-        return record if self._value_deserializer is as_parsed else super()._consumer_record(tp, record)
-
-
-class Fetched(list[Record]):
-    """What one fetch returned for one partition, and from where on it is complete."""
-
-    from_offset: int
-
-
-class _FetchResult(aiokafka_fetcher.FetchResult):
-    """Tells with the records from which offset on they are complete, so that a gap in what is handed on is seen."""
-
-    _partition_records: Any
-
-    def getall(self, max_records: int | None = None) -> Any:
-        records = self._partition_records
-        if records is None or records._value_deserializer is not as_parsed:
-            return super().getall(max_records)
-        if not self.check_assignment(self._topic_partition):
-            return []
-        begin = records.next_fetch_offset
-        found = Fetched(islice(records, max_records))
-        self._update_position()
-        if max_records is None or len(found) < max_records:
-            self._partition_records = None
-        found.from_offset = self._since_the_last_record(begin, records.next_fetch_offset, some=bool(found))
-        return found
-
-    def _since_the_last_record(self, begin: int, end: int, *, some: bool) -> int:
-        """A fetch that holds nothing but markers moves the position and is handed to nobody: the next one counts it."""
-        state = self._assignment.state_value(self._topic_partition)
-        passed_begin, passed_end = _passed_over.pop(state, (begin, begin))
-        if passed_end == begin:
-            begin = passed_begin
-        if not some:
-            _passed_over[state] = begin, end
-        return begin
-
-
-#: Offsets without records since the last record (first, and one past the last), by aiokafka's state of a partition.
-_passed_over: WeakKeyDictionary[Any, tuple[int, int]] = WeakKeyDictionary()
-
-# The fetcher looks these classes up in its module and offers no other way in.
-aiokafka_fetcher.PartitionRecords = _PartitionRecords
-aiokafka_fetcher.FetchResult = _FetchResult
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):

@@ -12,6 +12,9 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 #: Bounds of strings, in characters. The contract sets none; these are far above what a platform sends.
 EVENT_MAX, LOCATION_MAX, GEOFENCE_MAX, COORDINATES_MAX = 128, 2048, 512, 64
 
+#: Bound of a payload, in bytes: enriched, or in a dead letter, it still fits into a record of our topics (4 MiB).
+PAYLOAD_BYTES_MAX = 3 * 2**20
+
 
 #: The contract's names of the fields.
 SENT_NAME = {

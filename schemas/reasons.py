@@ -35,6 +35,6 @@ DESCRIPTION: dict[Reason, str] = {
     Reason.DEVICE_AFTER_SERVER: "Device_Time is later than Server_Time",
     Reason.IN_FUTURE: "the time is in the future beyond the allowed skew",
     Reason.CONFLICT: "an event of the same identity was already accepted with other content",
-    Reason.TOO_LARGE: "the enriched event is larger than a Kafka record may be",
+    Reason.TOO_LARGE: "the payload is larger than what fits into a Kafka record once it is enriched",
     Reason.REFUSED_BY_CLICKHOUSE: "ClickHouse refused the row",
 }

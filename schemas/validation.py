@@ -20,6 +20,7 @@ from schemas.events import (
     INT64_MAX,
     INT64_MIN,
     LOCATION_MAX,
+    PAYLOAD_BYTES_MAX,
     SENT_NAME,
     ValidEvent,
     Violation,
@@ -41,6 +42,8 @@ def validate(raw: bytes, received_us: int, future_skew_us: int) -> ValidEvent | 
     `received_us` is its arrival in µs since the epoch; its times may lie at most `future_skew_us` after that.
     Any bytes give an outcome; nothing is raised.
     """
+    if len(raw) > PAYLOAD_BYTES_MAX:
+        return [Violation(Reason.TOO_LARGE, "", f"{len(raw)} bytes", f"at most {PAYLOAD_BYTES_MAX} bytes")]
     try:
         value = _anything.decode(raw)
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors

@@ -15,7 +15,8 @@ import structlog
 from faust.types import TP
 
 from runtime import metrics
-from runtime.batches import Batch, Record
+from runtime.batches import Batch
+from runtime.fetching import Record
 from schemas import topics
 from sinks import plan as plans
 from sinks.dead_letters import STAGE, DeadLetters

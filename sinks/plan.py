@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from faust.types import TP
 
-from runtime.batches import Record
+from runtime.fetching import Record
 
 _PREFIX = "insert-to:"
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from runtime.batches import Record
+from runtime.fetching import Record
 from sinks.plan import Plan
 from sinks.rows import Rows
 from sinks.store import RowsRefused

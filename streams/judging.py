@@ -9,7 +9,6 @@
 So a dead letter's repeat, byte for byte, is a duplicate too.
 """
 
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,19 +17,15 @@ from itertools import compress
 import msgspec
 import numpy as np
 
-from runtime.batches import Record
-from schemas import times
+from runtime.fetching import Record
 from schemas.account import Count, minute_of
-from schemas.events import EVENT_MAX, CleanEvent, Conflict, DeadLetter, RawPosition, Violation
+from schemas.events import CleanEvent, Violation
 from schemas.identity import digest_of, digest_of_payload, uuid_text, uuid_texts
 from schemas.reasons import Reason
+from streams.dead_letters import dead_letter
 from streams.enrichment import Device, enrich
 from streams.reading import Invalid, ValidEvents, read
 from streams.window import IdentityWindow, Rows, Verdict, Verdicts, contents, identity_rows, payload_rows
-
-#: A record of this size fits every topic (`max.message.bytes` is 4 MiB) with room for its envelope.
-VALUE_BYTES_MAX = 3 * 2**20
-_PAYLOAD_BYTES_MAX = 2**20
 
 _encoder = msgspec.json.Encoder()
 _encode = _encoder.encode
@@ -120,32 +115,13 @@ class Judge:
         rows = payload_rows(digests)
         verdicts = self._window.judge(rows)
         for invalid, digest, verdict in zip(broken, digests, verdicts.tolist(), strict=True):
-            letter = self._dead_letter(invalid, digest)
+            letter = dead_letter(invalid, digest, self._topic, self._partition)
             outcome = _DEAD_LETTERED if verdict == Verdict.UNIQUE else int(Verdict.DUPLICATE)
             tally[invalid.received_us // _MINUTE_US, letter.event or "", outcome] += 1
             if verdict == Verdict.UNIQUE:
                 judged.dead_letters.append((invalid.record.key, _encode(letter), invalid.received_us // 1000))
         unique: Rows = rows[verdicts == Verdict.UNIQUE]
         return unique
-
-    def _dead_letter(self, invalid: Invalid, digest: bytes) -> DeadLetter:
-        record, received_us, receipt_id, violations = invalid
-        payload, encoding = _payload_text(record.value or b"")
-        event, imei = _names(record.value or b"")
-        conflict = next((Conflict(found.found) for found in violations if found.code == Reason.CONFLICT), None)
-        return DeadLetter(
-            uuid_text(digest),
-            "streams",
-            violations,
-            event,
-            imei,
-            times.rfc3339(received_us),
-            receipt_id,
-            payload,
-            encoding,
-            conflict,
-            RawPosition(self._topic, self._partition, record.offset),
-        )
 
 
 def digests_of(valid: ValidEvents) -> list[bytes]:
@@ -194,34 +170,6 @@ def _conflicting(valid: ValidEvents, at: int, digest: bytes) -> Invalid:
         "the Changes and Coordinates of the event that was accepted under this event_id",
     )
     return Invalid(valid.records[at], int(valid.received_us[at]), valid.receipt_ids[at], [violation])
-
-
-def _names(raw: bytes) -> tuple[str | None, str | None]:
-    """Event and IMEI of a payload that broke a rule, where they are strings."""
-    try:
-        value = msgspec.json.decode(raw)
-    except (ValueError, RecursionError):
-        return None, None
-    if not isinstance(value, dict):
-        return None, None
-    event, imei = value.get("Event"), value.get("IMEI")
-    return (
-        event[:EVENT_MAX].replace("\0", "") if isinstance(event, str) else None,
-        imei[:EVENT_MAX].replace("\0", "") if isinstance(imei, str) else None,
-    )
-
-
-def _payload_text(raw: bytes) -> tuple[str, str]:
-    """The bytes as text where they are UTF-8 of ordinary size, else in base64 (RFC 4648), cut at 1 MiB."""
-    if len(raw) <= _PAYLOAD_BYTES_MAX:
-        try:
-            text = raw.decode()
-        except UnicodeDecodeError:
-            return b64encode(raw).decode(), "base64"
-        if text.isprintable() or len(_encode(text)) <= VALUE_BYTES_MAX:
-            return text, "utf-8"
-        return b64encode(raw).decode(), "base64"
-    return b64encode(raw[:_PAYLOAD_BYTES_MAX]).decode(), "base64-cut"
 
 
 def _counts(tally: Tally) -> list[Count]:

@@ -13,12 +13,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from runtime.batches import Record
+from runtime.fetching import Record
 from schemas.events import (
     COORDINATES_MAX,
     EVENT_MAX,
     GEOFENCE_MAX,
     LOCATION_MAX,
+    PAYLOAD_BYTES_MAX,
     SentEvent,
     StrictlySentEvent,
     ValidEvent,
@@ -124,7 +125,7 @@ def _decoded(values: Sequence[bytes]) -> tuple[list[SentEvent], list[dict[str, m
     extras = [_NO_EXTRA] * len(values)
     for at, value in enumerate(values):
         try:
-            sent.append(_decode_strictly(value))
+            sent.append(_decode_strictly(value) if len(value) <= PAYLOAD_BYTES_MAX else _UNREADABLE)
         except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
             event, extras[at] = _decoded_with_more(value)
             sent.append(event)

@@ -8,7 +8,8 @@ from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from faust.types import TP
 
-from runtime.batches import Batch, as_parsed
+from runtime.batches import Batch
+from runtime.fetching import as_parsed
 
 RAW = TopicPartition("raw", 1)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.batches import Record
+from runtime.fetching import Record
 from schemas import times
 from schemas.events import CleanEvent, DeadLetter
 from streams.enrichment import Device

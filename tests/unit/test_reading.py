@@ -99,6 +99,11 @@ def test_every_example_is_read_as_the_rules_read_it() -> None:
     check([path.read_bytes() for path in EXAMPLES])
 
 
+def test_a_payload_that_is_too_large_is_refused_as_the_rules_refuse_it() -> None:
+    """Whatever is in it, plain or not."""
+    check([json.dumps({**SAMPLE, name: "x" * 3 * 2**20}).encode() for name in ("Speed", "Location")])
+
+
 def test_a_record_that_came_past_the_ingress_counts_by_its_timestamp() -> None:
     """No header, a header that is no number, and numbers beyond every calendar: arrival is a time all the same."""
     headers: list[list[tuple[str, bytes]]] = [

@@ -137,6 +137,13 @@ def test_any_bytes_give_an_outcome(raw: bytes) -> None:
     assert validate(raw, RECEIVED_US, SKEW_US)
 
 
+def test_what_would_not_fit_into_a_record_is_too_large() -> None:
+    """A payload that got into the raw topic past the ingress and is too large has that reason alone."""
+    found = validate(json.dumps({**SAMPLE, "Speed": "x" * 3 * 2**20}).encode(), RECEIVED_US, SKEW_US)
+    assert isinstance(found, list)
+    assert [v.code for v in found] == ["too_large"]
+
+
 def test_every_reason_is_described() -> None:
     """The registry of reasons documents each of them."""
     assert set(DESCRIPTION) == set(Reason)
