@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 JARS_DIR = Path(os.environ.get("EVENTPUSH_JARS_DIR", ROOT / ".eventpush" / "jars"))
 READY_S = 90.0
 END_S = 30.0
-KAFKA_IMAGE = "apache/kafka:4.3.1"
+KAFKA_IMAGE = "apache/kafka:4.2.2"
 CLICKHOUSE_IMAGE = "clickhouse/clickhouse-server:26.9"
 
 
