@@ -15,7 +15,7 @@ What differs from Faust's defaults, and why:
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ _BUSY_WAIT_S = 0.01
 #: aiokafka has one fetch a broker under way, and a partition that is not in it has to wait until it returns.
 _FETCH_WAIT_MS = 50
 _IDLE_WAIT_S = 1.0
+_FETCH_GRACE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,10 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 class BatchConsumer(driver.Consumer):
     """Delivers one message a partition and fetch, its value a `Batch`, and waits for `release` before the next."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.turns = 0  # of the loop that fetches
+
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -122,11 +127,11 @@ class BatchConsumer(driver.Consumer):
         return earliest
 
     async def _drain_messages(self, fetcher: Any) -> None:
+        """What is fetched while a rebalance is under way is dropped: the lanes see to it that it is fetched again."""
         while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+            self.turns += 1
             records, active = await self._next_records()
-            if not self.flow_active:
-                await self._forget_fetched()
-            elif records:
+            if self.flow_active:
                 for tp, batch in self._batches(records, active):
                     await self._deliver(tp, batch)
 
@@ -141,15 +146,28 @@ class BatchConsumer(driver.Consumer):
         if not active:
             await asyncio.sleep(_BUSY_WAIT_S)
             return {}, active
-        wait_s = _BUSY_WAIT_S if self._buffered_partitions else _IDLE_WAIT_S
-        return await self._getmany(active_partitions=active, timeout=wait_s), active
+        return await self._fetch(active, _BUSY_WAIT_S if self._buffered_partitions else _IDLE_WAIT_S), active
 
-    async def _forget_fetched(self) -> None:
-        """A rebalance has begun: go back to the committed offsets, as Faust's own loop does."""
-        try:
-            await self.perform_seek()
-        except Exception as error:
-            self.log.debug("seek while rebalancing: %r", error)
+    async def _fetch(self, active: set[TP], timeout_s: float) -> dict[TP, Fetched]:
+        """Fetch in the consumer's thread, for a bounded time.
+
+        Faust would send the call through a queue that two workers serve. A fetch holds its worker for as long as it
+        waits for an assignment, and then there is none left for what the assignment needs.
+        """
+        thread = self._thread
+
+        async def fetch() -> Any:
+            consumer = thread._ensure_consumer()
+            try:
+                async with asyncio.timeout(timeout_s + _FETCH_GRACE_S):
+                    return await thread._fetch_records(
+                        consumer, active, timeout=timeout_s, max_records=consumer._max_poll_records
+                    )
+            except TimeoutError:  # an assignment is under way
+                return {}
+
+        records: dict[TP, Fetched] = await in_thread(thread, fetch())
+        return records
 
     def _batches(self, records: dict[TP, Fetched], active: set[TP]) -> list[tuple[TP, Batch]]:
         generation = self.app.consumer_generation_id
@@ -170,6 +188,11 @@ class BatchConsumer(driver.Consumer):
         )  # fmt: skip
         await self.wait_first(self.callback(message), self.suspend_flow.wait())
         self._read_offset[tp] = last.offset
+
+
+async def in_thread(thread: Any, work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine in the loop of Faust's consumer thread, where aiokafka's consumer lives."""
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, thread.thread_loop))
 
 
 class BatchTransport(driver.Transport):
@@ -234,7 +257,8 @@ class BatchApp(faust.App):
         async def ask() -> bool:
             return bool(await thread._ensure_consumer()._client.force_metadata_update())
 
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ask(), thread.thread_loop))
+        answers: bool = await in_thread(thread, ask())
+        return answers
 
     async def rewind(self, tp: TP, offset: int) -> int:
         """Fetch on from this offset, or from the earliest there is; returns it.

@@ -14,6 +14,7 @@ from runtime.lanes import Lanes
 
 _INTERVAL_S = 2.0
 _REBALANCE_MARGIN_S = 10.0
+_FETCH_TIMEOUT_S = 10.0
 
 
 class Stalled(Exception):  # noqa: N818 - the reason that the process ends with
@@ -62,6 +63,7 @@ class Watchdog:
         # Everybody has rejoined, or is out, after one session timeout; the rest is Faust's way back to fetching.
         self._rebalance_timeout_s = 2 * app.settings.session_timeout_s + _REBALANCE_MARGIN_S
         self._rebalances = Progress(self._rebalance_timeout_s)
+        self._fetching = Progress(_FETCH_TIMEOUT_S)
 
     def _check_rebalance(self) -> None:
         """Faust's recovery task may end unseen (a cancelled seek); then nothing is ever fetched again."""
@@ -69,6 +71,13 @@ class Watchdog:
         under_way = {TP("", 0): app.consumer_generation_id} if app.rebalancing else {}
         if self._rebalances.stuck(under_way, time.monotonic()):
             raise Stalled(f"a rebalance did not end within {self._rebalance_timeout_s} s")
+
+    def _check_fetching(self) -> None:
+        """The loop that fetches turns every second or so; nothing that it waits for takes long."""
+        consumer = self._app.consumer
+        free = not self._app.rebalancing and consumer.flow_active and self._lanes.open
+        if self._fetching.stuck({TP("", 0): consumer.turns} if free else {}, time.monotonic()):
+            raise Stalled(f"fetching has stood still for {_FETCH_TIMEOUT_S:g} s")
 
     def _position(self, tp: TP) -> int | None:
         return self._lanes.open.get(tp)
@@ -78,6 +87,7 @@ class Watchdog:
         while True:
             await asyncio.sleep(_INTERVAL_S)
             self._check_rebalance()
+            self._check_fetching()
             lags = {tp: records_behind(self._app, tp) for tp in self._lanes.open}
             for tp, records in lags.items():
                 self._lag.metric.labels(tp.topic, str(tp.partition)).set(records)

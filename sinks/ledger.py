@@ -21,7 +21,7 @@ from aiokafka.errors import (
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
 
-from runtime.batches import BatchApp
+from runtime.batches import BatchApp, in_thread
 
 _PAUSE_S = 0.05
 _REBALANCING = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
@@ -95,8 +95,7 @@ class Ledger:
 
     async def _in_thread(self, function: Any, *args: Any) -> Any:
         thread = self._app.consumer._thread
-        work = function(thread._ensure_consumer(), *args)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, thread.thread_loop))
+        return await in_thread(thread, function(thread._ensure_consumer(), *args))
 
     # --- in the consumer thread ---
 

@@ -37,6 +37,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(watchdog, "records_behind", lambda app, tp: app.lag)
     settings = SimpleNamespace(stall_timeout_s=0.05, session_timeout_s=0)
     app = SimpleNamespace(settings=settings, lag=3, rebalancing=False, consumer_generation_id=1)
+    app.consumer = SimpleNamespace(flow_active=True, turns=1)
     return SimpleNamespace(app=app, lanes=SimpleNamespace(open={A: 7}, busy=set()))
 
 
@@ -57,6 +58,16 @@ async def test_a_rebalance_that_does_not_end_ends_the_worker(worker: SimpleNames
     """Everybody else is at work again, and this worker fetches nothing."""
     worker.app.lag, worker.app.rebalancing = 0, True
     with pytest.raises(Stalled, match="a rebalance did not end"):
+        await asyncio.wait_for(Watchdog(worker.app, worker.lanes, metrics.STREAMS_LAG).run(), 5)
+
+
+async def test_a_loop_that_does_not_fetch_any_more_ends_the_worker(
+    worker: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+):
+    """Long before its partitions count as stuck: nothing that fetching waits for takes ten seconds."""
+    monkeypatch.setattr(watchdog, "_FETCH_TIMEOUT_S", 0.1)
+    worker.app.lag = 0
+    with pytest.raises(Stalled, match="fetching has stood still"):
         await asyncio.wait_for(Watchdog(worker.app, worker.lanes, metrics.STREAMS_LAG).run(), 5)
 
 
