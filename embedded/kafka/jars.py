@@ -6,6 +6,8 @@ does. A jar enters the cache directory only whole and checked, by a rename; with
 
 import errno
 import hashlib
+import os
+import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ LOCK_FILE = Path(__file__).with_name("jars.lock")
 OnProgress = Callable[[int, int, int, int], None]
 
 _DOWNLOAD_TIMEOUT_S = 30  # without a byte
+_CERTIFICATES = "REQUESTS_CA_BUNDLE"  # read by requests, which jgo downloads with
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,16 @@ def context(repo_cache: Path, on_bytes: Callable[[int], None] = lambda _: None) 
 
 
 def _resolve(maven: Any, jar: Jar) -> Path:
+    from requests.exceptions import SSLError  # noqa: PLC0415 - comes with jgo
+
     group, artifact, version = jar.coordinate.split(":")
+    wanted = maven.project(group, artifact).at_version(version).artifact()
     try:
-        path: Path = maven.project(group, artifact).at_version(version).artifact().resolve()
+        try:
+            path: Path = wanted.resolve()
+        except SSLError:
+            with _system_certificates():
+                path = wanted.resolve()
     except OSError as error:  # requests' exceptions are OSErrors too
         if error.errno is not None:
             raise
@@ -134,10 +144,26 @@ def _resolve(maven: Any, jar: Jar) -> Path:
     return path
 
 
+@contextmanager
+def _system_certificates() -> Iterator[None]:
+    """Believes the certificates that this machine does, as pip does: a proxy may sign with a certificate of its own."""
+    paths = ssl.get_default_verify_paths()
+    bundle = paths.cafile or paths.capath
+    if bundle and _CERTIFICATES not in os.environ:
+        os.environ[_CERTIFICATES] = bundle
+        try:
+            yield
+        finally:
+            del os.environ[_CERTIFICATES]
+    else:
+        yield
+
+
 def _refused(jar: Jar, reason: str) -> Problem:
     return Problem(
         f"{jar.coordinate} could not be downloaded ({reason})",
-        "check the network and HTTPS_PROXY, or name a Maven mirror under [repositories] in jgo's configuration file",
+        f"check the network, HTTPS_PROXY and {_CERTIFICATES}, "
+        "or name a Maven mirror under [repositories] in jgo's configuration file",
     )
 
 

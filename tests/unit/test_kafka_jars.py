@@ -2,7 +2,9 @@
 
 import errno
 import hashlib
+import os
 import re
+import ssl
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +22,7 @@ JAR = jars.Jar("org.example:thing:1.0", hashlib.sha256(CONTENT).hexdigest(), len
 @pytest.fixture
 def repository(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Stands for the Maven repositories: `answer` is what a download gives, or the exception that it ends with."""
-    state = SimpleNamespace(answer=CONTENT, asked=[])
+    state = SimpleNamespace(answer=CONTENT, asked=[], signed_by=None)
 
     monkeypatch.setattr(jars, "context", lambda staging, on_bytes: _Maven(state, staging, on_bytes))
     return state
@@ -45,6 +47,8 @@ class _Maven:
     def resolve(self) -> Path:
         if isinstance(self._state.answer, Exception):
             raise self._state.answer
+        if self._state.signed_by not in {None, os.environ.get("REQUESTS_CA_BUNDLE")}:
+            raise requests.exceptions.SSLError("certificate verify failed")
         path = self._staging / "downloaded.jar"
         path.write_bytes(self._state.answer)
         self._on_bytes(len(self._state.answer))
@@ -101,6 +105,20 @@ def test_refused_download_is_one_line(repository: SimpleNamespace, tmp_path: Pat
     repository.answer = error
     with pytest.raises(Problem, match=r"org\.example:thing:1\.0 could not be downloaded \(.*\): check the network"):
         jars.fetch([JAR], tmp_path)
+
+
+def test_the_systems_certificates_are_believed_too(
+    repository: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a proxy that signs by itself and that the machine believes, the download goes on; the user's choice wins."""
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: SimpleNamespace(cafile="system.pem", capath=None))
+    repository.signed_by = "system.pem"
+    jars.fetch([JAR], tmp_path / "one")
+    assert "REQUESTS_CA_BUNDLE" not in os.environ
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "mine.pem")
+    with pytest.raises(Problem, match=r"\(SSLError\): check the network, HTTPS_PROXY and REQUESTS_CA_BUNDLE, or"):
+        jars.fetch([JAR], tmp_path / "two")
 
 
 def test_full_disk_is_one_line(repository: SimpleNamespace, tmp_path: Path) -> None:
