@@ -110,7 +110,7 @@ def test_refused_download_is_one_line(repository: SimpleNamespace, tmp_path: Pat
 def test_the_systems_certificates_are_believed_too(
     repository: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind a proxy that signs by itself and that the machine believes, the download goes on; the user's choice wins."""
+    """Behind a proxy that signs by itself and that the machine believes, downloads go on; the user's choice wins."""
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: SimpleNamespace(cafile="system.pem", capath=None))
     repository.signed_by = "system.pem"
