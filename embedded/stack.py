@@ -59,11 +59,11 @@ def up(settings: Settings, say: Say = say) -> int:
     _require_engine()
     for directory in (home, home / "run", home / "logs"):
         preflight.require_writable(directory, "make it writable, or choose another EVENTPUSH_DATA_DIR")
+    preflight.require_space(home)
     with leftovers.only_one(home / "run", home), _interruptible():
         (home / _ABOUT).write_text(_ABOUT_TEXT)
         for line in leftovers.stop_all(home / "run"):
             say(line)
-        preflight.require_space(home)
         for address in addresses.values():
             remedy = f"stop what uses it, or choose another with {address.setting}"
             preflight.require_free_port(address.host, address.port, address.use, remedy)

@@ -2,8 +2,10 @@
 
 import asyncio
 import re
+import shutil
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pydantic import SecretStr
@@ -67,6 +69,14 @@ def test_full_disk_is_one_line(tmp_path: Path) -> None:
     """Too little room is said with both numbers."""
     with pytest.raises(Problem, match=r"on a file system with \d+ MB free; \d+ MB are needed: free some space"):
         preflight.require_space(tmp_path, 2**62)
+
+
+def test_full_disk_is_found_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not even a process id can be written, the line is still the one about room."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(Problem, match="with 0 MB free"):
+        stack.up(Settings(data_dir=tmp_path / "data"), lambda _: None)
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
 
 
 def test_reset_removes_what_up_made(tmp_path: Path) -> None:
