@@ -4,7 +4,8 @@ PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
-SETTINGS ?=
+# pip's last line names a package, and not what to do.
+NOT_INSTALLED = { echo "the packages could not be installed: check the network (pip's own lines above say more) and run make again" >&2; exit 1; }
 
 .PHONY: up test lint bench soak lock clean
 
@@ -33,12 +34,12 @@ $(VENV)/bin/python:
 
 $(VENV)/.runtime: $(VENV)/bin/python requirements.lock pyproject.toml
 	@echo "installing the pinned packages (about 400 MB the first time; some minutes on a slow line)"
-	@$(PIP) -r requirements.lock
+	@$(PIP) -r requirements.lock || $(NOT_INSTALLED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
-	@$(PIP) -r requirements-dev.lock
+	@$(PIP) -r requirements-dev.lock || $(NOT_INSTALLED)
 	@touch $@
 
 # The peers that the benchmark compares with pin older libraries than ours: they live in an environment of their own.

@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -23,8 +24,7 @@ _SAME_START_S = 1.0  # two readings of one process's start time differ by less
 @contextlib.contextmanager
 def only_one(run_dir: Path, data_dir: Path) -> Iterator[None]:
     """Holds `run_dir` for this process; raises `Problem` when another one does. The lock ends with the process."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / "up.lock").open("a+") as lock:
+    with _opened(run_dir / "up.lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -38,6 +38,14 @@ def only_one(run_dir: Path, data_dir: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def _opened(lock: Path) -> IO[str]:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        return lock.open("a+")
+    except OSError as error:  # another user's, say, after a `sudo make up`
+        raise Problem(f"{lock} cannot be written ({error.strerror})", "make it yours (chown), or remove it") from None
 
 
 def remember(run_dir: Path, name: str, pid: int) -> None:

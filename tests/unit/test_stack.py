@@ -79,6 +79,13 @@ def test_full_disk_is_found_before_anything_is_written(tmp_path: Path, monkeypat
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
 
 
+def test_lock_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    """A lock that is somebody else's (here: a directory, which root cannot open either) is named with the remedy."""
+    (tmp_path / "run" / "up.lock").mkdir(parents=True)
+    with pytest.raises(Problem, match=r"up\.lock cannot be written \(Is a directory\): make it yours"):
+        stack.up(Settings(data_dir=tmp_path), lambda _: None)
+
+
 def test_reset_removes_what_up_made(tmp_path: Path) -> None:
     """All of the directory goes; a second reset has nothing to do."""
     home = tmp_path / "data"
