@@ -2,8 +2,8 @@
 
 import click
 
-from embedded.stack import reset
 from eventpush.options import command_with_examples, settings_of_a_command
+from eventpush.stack import embedded_stack
 
 
 @command_with_examples("reset", "eventpush reset", "eventpush reset --yes && eventpush up")
@@ -20,5 +20,5 @@ def command(*, yes: bool) -> None:
         return
     if not yes:
         click.confirm(f"Remove {data_dir.resolve()} with all of its events?", abort=True)
-    reset(data_dir)
+    embedded_stack().reset(data_dir)
     click.echo(f"removed {data_dir}")

@@ -2,8 +2,8 @@
 
 import sys
 
-from embedded.stack import up
 from eventpush.options import command_with_examples
+from eventpush.stack import embedded_stack
 from runtime.settings import load
 
 
@@ -19,4 +19,4 @@ def command() -> None:
     Real Apache Kafka and the real ClickHouse engine, without Docker; the first start downloads Kafka's jars (checked
     against pinned hashes). Data lives in .eventpush/ and survives a restart; Ctrl-C stops everything in order.
     """
-    sys.exit(up(load()))
+    sys.exit(embedded_stack().up(load()))

@@ -1,5 +1,6 @@
 """The containers, as far as they can be judged without a Docker engine; what needs one is marked `docker`."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -8,6 +9,7 @@ import time
 import tomllib
 import urllib.request
 import zipfile
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -188,21 +190,39 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
 
 
 def test_the_wheel_starts_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
-    """Installed from the wheel, away from the checkout, `eventpush` says its version and can load every command."""
+    """
+    Installed from the wheel with nothing but the server's lock, `eventpush` says its version and loads every command.
+
+    What needs the embedded stack says in one line that it is not installed.
+    """
     fresh = tmp_path / "fresh"
     run(sys.executable, "-m", "venv", "--without-pip", fresh)
     run(sys.executable, "-m", "pip", "--python", fresh / "bin" / "python", "install", "--no-deps", "--no-index", wheel)
     (site,) = fresh.glob("lib/python3.*/site-packages")
-    # The dependencies of this environment, but not its editable install of the project: nested .pth files are not read.
-    ours = next(path for path in sys.path if path.endswith("site-packages"))
-    (site / "dependencies.pth").write_text(f"{ours}\n")
+    for entry in _entries_of_the_servers_lock():
+        (site / entry.name).symlink_to(entry)
 
     version = run(fresh / "bin" / "eventpush", "--version", cwd=tmp_path)
     assert version == f"eventpush {PROJECT['project']['version']}\n"
     where = run(fresh / "bin" / "python", "-c", "import runtime, eventpush; print(runtime.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(fresh)
-    for service in OURS.values():
-        assert "Examples:" in run(fresh / "bin" / "eventpush", *service["command"], "--help", cwd=tmp_path)
+    for command in SUMMARIES:
+        assert f"eventpush {command} " in run(fresh / "bin" / "eventpush", command, "--help", cwd=tmp_path)
+    up = subprocess.run([fresh / "bin" / "eventpush", "up"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert up.returncode == 1
+    assert re.fullmatch(
+        r"eventpush: \w+ is not installed, .*: install eventpush with its extra `embedded`\n", up.stderr
+    )
+
+
+def _entries_of_the_servers_lock() -> set[Path]:
+    """Files and folders in this environment's site-packages that belong to what the server's lock names."""
+    here = Path(next(path for path in sys.path if path.endswith("site-packages")))
+    names: set[str] = set()
+    for distribution, _version in _versions("requirements-server.lock"):
+        with contextlib.suppress(metadata.PackageNotFoundError):  # for another Python or another system
+            names |= {file.parts[0] for file in metadata.files(distribution) or ()}
+    return {here / name for name in names - {"..", "__pycache__"}}
 
 
 @pytest.mark.docker
