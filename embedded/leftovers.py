@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -18,6 +19,7 @@ import psutil
 from runtime.errors import Problem
 
 _STOP_S = 15.0
+_POLL_S = 0.05
 _SAME_START_S = 1.0  # two readings of one process's start time differ by less
 
 
@@ -98,9 +100,16 @@ def _session(process: psutil.Process) -> int | None:
 
 def _stop(family: list[psutil.Process]) -> None:
     _send(family, signal.SIGTERM)
-    _gone, alive = psutil.wait_procs(family, timeout=_STOP_S)
-    _send(alive, signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=_STOP_S)
+    _send(_still_there(family), signal.SIGKILL)
+    _still_there(family)
+
+
+def _still_there(family: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended in time. One that only its parent has not asked after (a zombie) has ended."""
+    deadline = time.monotonic() + _STOP_S
+    while (there := [process for process in family if _session(process) is not None]) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    return there
 
 
 def _send(processes: list[psutil.Process], number: signal.Signals) -> None:

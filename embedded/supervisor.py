@@ -109,7 +109,8 @@ class Supervised:
                 await self._keeper
 
     def kill(self) -> None:
-        """Ends it at once, with all that it started."""
+        """Ends it at once and for good, with all that it started."""
+        self._stopping = True
         if self._process is not None:
             kill_group(self._process.pid)
 

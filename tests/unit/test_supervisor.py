@@ -184,6 +184,16 @@ async def test_second_stop_kills_at_once(place: Place, said: Lines) -> None:
     await asyncio.wait_for(task, DEADLINE_S)
 
 
+async def test_killed_by_us_is_not_started_again(place: Place, said: Lines) -> None:
+    """A child that a second stop kills before its turn has come stays ended, and nothing else is said of it."""
+    one = supervisor.Supervised(child("one", SLEEPER), place)
+    await one.start()
+    one.kill()
+    await until(lambda: one.pid is None)
+    await one.stop()
+    assert not any("starting it again" in line for line in said)
+
+
 async def test_stop_during_the_start(place: Place, said: Lines) -> None:
     """Told to stop while a child is still starting, or between two lives, the supervisor ends all the same."""
 
@@ -284,6 +294,25 @@ def test_leftover_children_of_a_dead_child_are_stopped(tmp_path: Path) -> None:
     assert alive(orphan)
     leftovers.stop_all(tmp_path)  # waits for what it stops
     assert not alive(orphan)
+
+
+def test_leftover_that_nobody_asks_after_is_not_waited_for(tmp_path: Path) -> None:
+    """Where the parent never reaps (the first process of a container, say), an ended process is an ended process."""
+    code = f"import subprocess, sys, time; c = [sys.executable, '-ISc', {SLEEPER!r}]"
+    code += "; print(subprocess.Popen(c, start_new_session=True).pid, flush=True); time.sleep(600)"
+    parent = subprocess.Popen([sys.executable, "-ISc", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout:
+        left = int(parent.stdout.readline())
+    try:
+        leftovers.remember(tmp_path, "left", left)
+        began = time.monotonic()
+        leftovers.stop_all(tmp_path)
+        assert time.monotonic() - began < leftovers._STOP_S
+        assert not alive(left)
+    finally:
+        parent.kill()
+        parent.wait()
 
 
 def test_only_one_supervisor_a_directory(tmp_path: Path) -> None:
