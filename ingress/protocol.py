@@ -2,7 +2,8 @@
 
 aiohttp parses (in C), orders pipelined requests and guards its buffers. What is different here: answers are prepared
 bytes (aiohttp's own response costs more than all the rest of a request's way), errors that aiohttp raises itself are
-the API's JSON, and a request's headers must arrive in time.
+the API's JSON, a request's headers must arrive in time, and an answer that is given before all of the request is here
+is not lost (`lingering`).
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from aiohttp import StreamReader, web
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
+from ingress import lingering
 from ingress.refusals import Reason, Refused, unavailable
 from ingress.replies import Reply, encoded, refusal
 from runtime import metrics
@@ -47,19 +49,20 @@ class Request:
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_begun", "_headers_timer", "server")
+    __slots__ = ("_begun", "_headers_timer", "_lingering", "server")
 
     def __init__(self, server: "Server", **options: Any) -> None:
         super().__init__(server, **options)
         self.server = server
         self._headers_timer: asyncio.TimerHandle | None = None
         self._begun = False  # a request's first bytes are here, its headers are not complete
+        self._lingering: lingering.Lingering | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begins to wait for headers; one connection too many is told so and closed."""
         super().connection_made(transport)
         self.server.opened()
-        if self.server.open > self.server.connections_max:
+        if self.server.open - self.server.lingering > self.server.connections_max:
             message = f"more than {self.server.connections_max} connections: send it again later"
             self._refuse(unavailable(Reason.OVERLOADED, message))
         else:
@@ -69,10 +72,13 @@ class Connection(RequestHandler):
         """Forgets the connection."""
         self._headers_are_here()
         super().connection_lost(exc)
-        self.server.closed()
+        self.server.closed(lingering=self._lingering is not None)
 
     def data_received(self, data: bytes) -> None:
         """Parses; keeps time from a request's first byte to the end of its headers."""
+        if self._lingering is not None:
+            self._lingering.discard(data)
+            return
         before = self._request_count
         super().data_received(data)
         if self._request_count != before:
@@ -108,7 +114,25 @@ class Connection(RequestHandler):
         reply = refusal(refused)
         self.server.count(reply)
         self._write(reply, keep_alive=False)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Ends the connection so that the answer just written reaches a client that is still sending."""
+        transport, self.transport = self.transport, None  # aiohttp closes at once what it finds here
         self.force_close()
+        if transport is None or transport.is_closing():
+            return
+        if self.server.lingering < lingering.AT_ONCE_MAX:
+            self.server.lingering += 1
+            self._lingering = lingering.Lingering(self._loop, transport)
+        else:
+            transport.close()
+
+    def force_close(self) -> None:
+        """Ends the connection at once, lingering or not."""
+        super().force_close()
+        if self._lingering is not None:
+            self._lingering.cut()
 
     def invite_body(self, payload: StreamReader) -> None:
         """Answers `Expect: 100-continue`, unless the client has not waited for it."""
@@ -140,12 +164,26 @@ class Connection(RequestHandler):
         asked = cast("Request", request)
         message, reply = asked.message, cast("Reply", resp)
         ends = reply.close or message.should_close or message.upgrade or self.server.draining
-        keep_alive = not ends and asked.payload.is_eof()  # a body that is not read is not worth waiting for
+        unread = not asked.payload.is_eof()
+        keep_alive = not ends and not unread  # a body that is not read is not worth waiting for
         self.server.count(reply)
         self._write(reply, keep_alive=keep_alive, message=message)
-        if self._paused:  # the client does not read its answers: wait for it
-            await self._drain_helper()
+        if not keep_alive and (unread or reply.close or self._messages):
+            self._linger()
+        elif self._paused:
+            await self._read_by_client()
         return cast("web.StreamResponse", _KEEP if keep_alive else _CLOSE), False
+
+    async def _read_by_client(self) -> None:
+        """Waits for a client that does not read its answers, no longer than for one that is idle."""
+        transport = self.transport
+        try:
+            async with asyncio.timeout(self._keepalive_timeout):
+                await self._drain_helper()
+        except TimeoutError:
+            self.force_close()
+            if transport is not None:
+                transport.abort()  # what is unread would keep it open
 
     def _write(self, reply: Reply, *, keep_alive: bool, message: RawRequestMessage | None = None) -> None:
         if self.transport is None:
@@ -189,6 +227,7 @@ class Server(web.Server):
         self.options = options
         self.draining = False
         self.open = 0
+        self.lingering = 0  # of the open ones; they take no place from others
         self._none_open = asyncio.Event()
 
     def opened(self) -> None:
@@ -197,9 +236,10 @@ class Server(web.Server):
         metrics.INGRESS_CONNECTIONS.metric.inc()
         self._none_open.clear()
 
-    def closed(self) -> None:
+    def closed(self, *, lingering: bool) -> None:
         """A connection is gone."""
         self.open -= 1
+        self.lingering -= lingering
         metrics.INGRESS_CONNECTIONS.metric.dec()
         if self.open == 0:
             self._none_open.set()

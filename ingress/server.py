@@ -121,7 +121,7 @@ def make_server(settings: Settings, door: Door) -> Server:
         max_line_size=settings.ingress_header_max_bytes,
         max_field_size=settings.ingress_header_max_bytes,
         max_headers=settings.ingress_headers_max,
-        lingering_time=2.0,
+        lingering_time=0,  # ours does it
     )
 
 
