@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from aiohttp import hdrs
+
 from ingress.addresses import Addresses
 from ingress.protocol import Request
 from ingress.rates import Rates
@@ -29,7 +31,7 @@ class Admission(NamedTuple):
             self.addresses.check(sender)
             self.rates.check_address(sender)
         if self.by_token:
-            self.rates.check_token(self.tokens.check(headers.getall("Authorization", [])))
+            self.rates.check_token(self.tokens.check(headers.getall(hdrs.AUTHORIZATION, [])))
         self.signatures.check_headers(headers)
 
     def reloadings(self) -> list[Reloading]:

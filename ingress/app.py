@@ -16,7 +16,9 @@ from secrets import token_hex
 
 import orjson
 import structlog
+from aiohttp import hdrs
 from aiohttp.http import HttpVersion10, HttpVersion11
+from multidict import istr
 
 from ingress import body as bodies
 from ingress.admission import Admission
@@ -38,6 +40,7 @@ EVENTS_PATH = "/api/events"
 VALIDATE_PATH = "/api/events/validate"
 _JSON_TYPES = frozenset({"application/json"})
 _NDJSON_TYPES = frozenset({"application/x-ndjson", "application/jsonl"})
+_TRACEPARENT = istr("traceparent")
 _TRACEPARENT_MAX = 128
 
 Route = Callable[[Request], Awaitable[Reply]]
@@ -147,16 +150,16 @@ class Door:
             raise unavailable(Reason.OVERLOADED, "too many requests at once: send it again")
         self._admission.admit(request)
         headers = request.message.headers
-        declared = headers.get("Content-Length")
+        declared = headers.get(hdrs.CONTENT_LENGTH)
         if declared is not None and int(declared) > self._settings.ingress_body_max_bytes:
             raise bodies.too_large(self._settings.ingress_body_max_bytes)
-        expectation = headers.get("Expect")
+        expectation = headers.get(hdrs.EXPECT)
         if expectation is not None and expectation.lower() != "100-continue":
             raise Refused(Reason.WRONG_EXPECTATION, "Expect: only 100-continue is understood")
-        return _is_ndjson(headers.get("Content-Type")), _is_gzip(headers.get("Content-Encoding"))
+        return _is_ndjson(headers.get(hdrs.CONTENT_TYPE)), _is_gzip(headers.get(hdrs.CONTENT_ENCODING))
 
     async def _body(self, request: Request) -> bytes:
-        if "Expect" in request.message.headers:
+        if hdrs.EXPECT in request.message.headers:
             request.protocol.invite_body(request.payload)
         return await bodies.read(
             request.payload,
@@ -222,7 +225,7 @@ def _is_gzip(encoding: str | None) -> bool:
 
 
 def _records(events: list[Event], arrival_us: int, receipt_id: str, request: Request) -> list[Record]:
-    trace = request.message.headers.get("traceparent")
+    trace = request.message.headers.get(_TRACEPARENT)
     fixed = [(topics.HEADER_ARRIVAL_US, b"%d" % arrival_us)]
     if trace is not None and len(trace) <= _TRACEPARENT_MAX and trace.isascii():
         fixed.append((topics.HEADER_TRACEPARENT, trace.encode()))

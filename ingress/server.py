@@ -6,6 +6,7 @@ import gc
 import socket
 from collections.abc import Callable
 from functools import lru_cache
+from http import HTTPStatus
 
 import structlog
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserC
@@ -17,6 +18,7 @@ from ingress.loop import on_stop_signals, run_loop
 from ingress.processes import run_many
 from ingress.protocol import Server
 from ingress.publisher import KafkaPublisher, Publisher
+from ingress.refusals import STATUS, Reason
 from ingress.reloading import watch
 from ingress.replies import Reply
 from ingress.tls import Tls
@@ -114,7 +116,6 @@ def make_server(settings: Settings, door: Door) -> Server:
     return Server(
         door,
         count=_count,
-        log_fault=lambda error: log.error("a fault in a connection", error=type(error).__name__),
         header_timeout_s=settings.ingress_header_timeout_s,
         connections_max=settings.ingress_connections_max,
         keepalive_timeout=settings.ingress_keepalive_s,
@@ -126,12 +127,13 @@ def make_server(settings: Settings, door: Door) -> Server:
 
 
 def _count(reply: Reply) -> None:
-    _counter(reply.status.value, reply.reason).inc()
+    _counter(reply.reason).inc()
 
 
 @lru_cache  # bounded by the table of reasons
-def _counter(status: int, reason: str) -> Counter:
-    return metrics.INGRESS_REPLIES.metric.labels(str(status), reason)
+def _counter(reason: str) -> Counter:
+    status = STATUS[Reason(reason)][0] if reason else HTTPStatus.OK
+    return metrics.INGRESS_REPLIES.metric.labels(str(status.value), reason)
 
 
 async def _gauge(door: Door, publisher: Publisher) -> None:
