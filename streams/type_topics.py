@@ -32,11 +32,11 @@ class TypeTopics:
 
     async def ensure(self, events: Iterable[str]) -> None:
         """Make the topics of types that have none yet; past the bound, types share the topic `other`."""
+        if len(self._routes) > _ROUTES_MAX:  # a hostile sender invents types: the memory of them is bounded
+            self._routes.clear()
         unseen = {event for event in events if event not in self._routes}
         if not unseen:
             return
-        if len(self._routes) > _ROUTES_MAX:  # a hostile sender invents types: the memory of them is bounded
-            self._routes.clear()
         wanted = {topics.of_type(event) for event in unseen} - self._existing
         room = max(0, self._settings.event_topics_max - len(self._existing))
         new = sorted(wanted)[:room]
