@@ -23,6 +23,7 @@ from multidict import istr
 from ingress import body as bodies
 from ingress.admission import Admission
 from ingress.events import Event, Limits, parse
+from ingress.noting import Notes
 from ingress.openapi import document
 from ingress.pages import page
 from ingress.protocol import Request
@@ -70,6 +71,7 @@ class Door:
         )
         self._receipt_prefix = token_hex(6)
         self._receipt_numbers = count(1)
+        self._notes = Notes()
         self.inflight = 0
         self._acknowledged = metrics.INGRESS_ACK_S.metric.observe
         self.draining = False
@@ -90,8 +92,7 @@ class Door:
         except Refused as refused:
             return refusal(refused)
         except Exception as error:
-            log.exception("a fault while answering", path=request.message.path[:100], error=type(error).__name__)
-            return refusal(unavailable(Reason.INTERNAL, "internal fault: send it again"))
+            return _fault(error, request)
 
     def _route(self, request: Request) -> Route:
         if request.message.version not in (HttpVersion11, HttpVersion10):  # the parser lets 0.9 and 2.0 pass
@@ -119,7 +120,10 @@ class Door:
                 judge(events, arrival_us, self._future_skew_us)
             await self._publisher.publish(_records(events, arrival_us, receipt_id, request))
         except Refused as refused:
+            self._notes.refused(refused, receipt_id, request.peer)
             return refusal(refused, receipt_id)
+        except Exception as error:
+            return _fault(error, request, receipt_id)
         finally:
             self.inflight -= 1
         self._acknowledged((self._clock() - arrival_us) / 1_000_000)
@@ -183,6 +187,13 @@ class Door:
         if trouble is not None:
             raise unavailable(Reason.KAFKA_AWAY, trouble)
         return Reply(HTTPStatus.OK, b'{"status":"ready"}')
+
+
+def _fault(error: Exception, request: Request, receipt_id: str | None = None) -> Reply:
+    """What nobody foresaw: logged with its place, without its values, and answered so that the sender repeats it."""
+    path, kind = request.message.path[:100], type(error).__name__
+    log.error("a fault while answering", receipt_id=receipt_id, path=path, error=kind, exc_info=error)
+    return refusal(unavailable(Reason.INTERNAL, "internal fault: send it again"), receipt_id)
 
 
 def _still(content_type: str, body: bytes) -> dict[str, Route]:

@@ -128,8 +128,8 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(msg)
 
 
-#: RFC 8259's grammar and no bound on numbers: their values do not matter here.
-_STRICT = json.JSONDecoder(parse_int=lambda _: 0, parse_float=lambda _: 0.0, parse_constant=_refuse_constant)
+#: RFC 8259's grammar and no bound on numbers: their values do not matter here, and `len` is the fastest to make one.
+_STRICT = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=_refuse_constant)
 
 
 def _text(value: bytes, what: str) -> str:

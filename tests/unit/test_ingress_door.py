@@ -113,6 +113,9 @@ async def test_size_limits():
         chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(fits) + 1, fits + b" ")
         [answer] = await door.exchange(request(chunked, Content_Length=None, Transfer_Encoding="chunked"))
         assert (answer.status, answer.headers["connection"]) == (413, "close")
+        endless = b"%x\r\n%b\r\n" % (len(fits) + 1, fits + b" ")  # refused before its end, so it is not collected
+        answer = await door.send(request(endless, Content_Length=None, Transfer_Encoding="chunked"))
+        assert answer.status == 413
         [answer] = await door.exchange(request(b"", Content_Length="99999999"))
         assert (answer.status, answer.headers["connection"]) == (413, "close")
         [answer] = await door.exchange(request(b"", Content_Length="2001", Expect="100-continue"))
@@ -181,6 +184,7 @@ async def test_a_fault_of_ours_is_503():
     async with running(publisher=Broken()) as door:
         answer = await door.post()
         assert (answer.status, answer.message) == (503, "internal fault: send it again")
+        assert answer.headers["x-receipt-id"]
 
 
 class Slow(MemoryPublisher):
@@ -219,6 +223,42 @@ async def test_a_connection_too_many():
         async with asyncio.timeout(5):
             while [a.status for a in await door.exchange(request())] != [200]:
                 pass
+
+
+async def test_what_is_wrong_with_the_head_is_said_before_the_body():
+    """Token, address, signature, rate, path, method, media type, encoding, length: none waits for the body."""
+    token, signed = "Bearer a-token", {"ingress_verifier": "hmac-sha256", "ingress_signature_secrets": "x"}
+    cases = [
+        ({"ingress_tokens": "a a-token"}, {}, 401),
+        ({"ingress_allow": "192.0.2.1"}, {}, 403),
+        (signed, {}, 401),
+        ({"ingress_rate_per_address": 1}, {}, 429),
+        ({"ingress_tokens": "a a-token", "ingress_rate_per_token": 1}, {"Authorization": token}, 429),
+        ({}, {"path": "/nowhere"}, 404),
+        ({}, {"method": "PUT"}, 405),
+        ({}, {"Content_Type": "text/xml"}, 415),
+        ({}, {"Content_Encoding": "br"}, 415),
+        ({}, {"Content_Length": "9000000"}, 413),
+        ({}, {"Expect": "wonders"}, 417),
+    ]
+    for given, changed, status in cases:
+        async with running(**given) as door:
+            head = request(b"", **({"Content_Length": "1000"} | changed))
+            if status == 429:  # the first ones pass, and wait for their bodies
+                async with asyncio.timeout(5):
+                    while (await door.post(**changed)).status != 429:
+                        pass
+            answer = await door.send(head)
+            assert (answer.status, answer.headers["connection"]) == (status, "close"), (given, changed)
+            assert answer.message
+
+
+async def test_a_repeat_is_answered_like_the_first():
+    """The same event again: 200 and the same body, with a receipt id of its own."""
+    async with running() as door:
+        first, again = await door.post(), await door.post()
+        assert (first.status, first.body) == (again.status, again.body) == (200, ACCEPTED)
+        assert first.headers["x-receipt-id"] != again.headers["x-receipt-id"]
 
 
 async def test_draining():

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import io
+import json
 import logging as stdlib_logging
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -15,15 +16,19 @@ import structlog
 import trustme
 from aiohttp import ClientConnectorCertificateError, ClientError, ClientSession
 from multidict import CIMultiDict, CIMultiDictProxy
+from prometheus_client import generate_latest
 from standardwebhooks.webhooks import Webhook
 
 from ingress import tokens
 from ingress.addresses import Addresses, parsed
 from ingress.memory import MemoryPublisher
+from ingress.noting import Notes
+from ingress.refusals import Reason, Refused, unavailable
 from ingress.reloading import Reloading
 from ingress.tls import Tls
 from runtime import logging
 from runtime.errors import Problem
+from runtime.settings import load
 from tests.unit.ingress_support import BODY, request, running, settings
 
 TOKEN = "ep_a-token-that-nobody-knows"
@@ -102,6 +107,60 @@ async def test_tokens_change_without_a_restart(tmp_path):
             while (await door.post(**bearer(OTHER))).status != 200:
                 await asyncio.sleep(0.1)
         assert (await door.post(**bearer(TOKEN))).status == 401
+
+
+async def test_a_rotation_refuses_no_request(tmp_path):
+    """Old, then both, then the old one with a last day: who sends with either one meanwhile is never refused."""
+    file = tmp_path / "tokens"
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    file.write_text(f"old {TOKEN}\n")
+    statuses = []
+    async with running(ingress_tokens_file=str(file)) as door:
+
+        async def sent(token):
+            statuses.append((await door.post(**bearer(token))).status)
+            return statuses[-1]
+
+        assert await sent(TOKEN) == 200
+        file.write_text(f"old {TOKEN} until={tomorrow}\nnew {OTHER}\n")
+        async with asyncio.timeout(5):
+            while (await door.post(**bearer(OTHER))).status != 200:
+                assert await sent(TOKEN) == 200
+                await asyncio.sleep(0.05)
+        for _ in range(5):
+            assert await sent(TOKEN) == await sent(OTHER) == 200
+        file.write_text(f"old {TOKEN} until={yesterday}\nnew {OTHER}\n")
+        async with asyncio.timeout(5):
+            while (await door.post(**bearer(TOKEN))).status != 401:
+                assert await sent(OTHER) == 200
+                await asyncio.sleep(0.05)
+        assert set(statuses) == {200}
+
+
+async def test_tokens_are_compared_in_constant_time_as_bytes(monkeypatch):
+    """Every token's digest is compared, whichever is presented, by `hmac.compare_digest` on bytes of one length."""
+    compared = []
+
+    def compare(ours, theirs):
+        compared.append((ours, theirs))
+        return ours == theirs
+
+    monkeypatch.setattr(tokens.hmac, "compare_digest", compare)
+    async with running(ingress_tokens=f"one {TOKEN}, two {OTHER}, three {OTHER}x") as door:
+        for presented, status in ((TOKEN, 200), (OTHER, 200), ("wrong", 401), ("", 401)):
+            compared.clear()
+            assert (await door.post(**bearer(presented))).status == status
+            assert len(compared) == 3
+            assert {(type(one), len(one)) for pair in compared for one in pair} == {(bytes, 32)}
+
+
+def test_an_unknown_verifier_is_refused_at_start():
+    """The message names the variable and the value."""
+    with pytest.raises(Problem) as caught:
+        load({"EVENTPUSH_INGRESS_VERIFIER": "rot13"})
+    assert "EVENTPUSH_INGRESS_VERIFIER" in str(caught.value)
+    assert "rot13" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -395,10 +454,50 @@ async def test_logs_hold_no_secret_and_no_event(captured):
         assert (await door.post(**bearer(TOKEN), X_Signature=signature)).status == 503
         assert (await door.post(**bearer("a-wrong-token"), X_Signature=signature)).status == 401
         assert (await door.post(**bearer(TOKEN), X_Signature="00ff")).status == 401
-    logged = captured.getvalue()
+        got = request(b"", method="GET", path=f"/metrics?token={TOKEN}", Content_Length=None)
+        assert TOKEN.encode() not in (await door.send(got)).body
+        assert (await door.send(request(X_Nul=f"{TOKEN}\x00", **bearer(TOKEN)))).status == 400
+    logged = captured.getvalue() + generate_latest().decode()
     assert "a fault while answering" in logged
+    assert "a request was refused" in logged
     for secret in (TOKEN, "a-wrong-token", "the-secret-of-signatures", signature, "350612075195931", "Ingoriya"):
         assert secret not in logged
+
+
+async def test_a_problem_is_one_line_with_its_receipt_id(captured):
+    """A fault and a refusal are one line each, with the receipt id of the answer; an accepted event is none."""
+
+    class Fragile(MemoryPublisher):
+        async def publish(self, records):
+            if records[0].key == b"bad":
+                raise RuntimeError("a fault")
+            await super().publish(records)
+
+    async with running(publisher=Fragile()) as door:
+        captured.truncate(0)
+        assert [(await door.post()).status for _ in range(20)] == [200] * 20
+        fault, refusal = await door.post(b'{"IMEI":"bad"}'), await door.post(b"[7]")
+        lines = [json.loads(line) for line in captured.getvalue().strip("\0").splitlines()]
+        assert [(line["receipt_id"], line["level"]) for line in lines] == [
+            (fault.headers["x-receipt-id"], "error"),
+            (refusal.headers["x-receipt-id"], "info"),
+        ]
+        assert lines[1]["reason"] == "not_object"
+        assert lines[1]["address"] == "127.0.0.1"
+
+
+def test_a_flood_of_refusals_is_no_flood_of_lines(captured):
+    """Ten lines a second, then a number; what is not the sender's to mend is not noted at all."""
+    now = 100.0
+    notes = Notes(lambda: now)
+    for _ in range(1_000):
+        notes.refused(Refused(Reason.NOT_JSON, "m"), "r", "192.0.2.1")
+        notes.refused(unavailable(Reason.KAFKA_AWAY, "m"), "r", "192.0.2.1")
+    now = 101.0
+    notes.refused(Refused(Reason.NOT_JSON, "m"), "r", "192.0.2.1")
+    lines = [json.loads(line) for line in captured.getvalue().splitlines()]
+    assert len(lines) == 12
+    assert lines[10]["count"] == 990
 
 
 def test_masked_fields(captured):
