@@ -24,6 +24,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m bench $(ARGS)
 
 soak: $(VENV)/.dev
+	$(BIN)/python -m pytest -m fuzz --hypothesis-profile=soak
 	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 $(VENV)/bin/python:

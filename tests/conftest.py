@@ -9,6 +9,8 @@ from tests import stack
 
 # Time is no claim of these tests: a busy machine fails no example.
 hypothesis.settings.register_profile("eventpush", deadline=None)
+# `make soak` asks for this one; tests with a number of their own take it in proportion.
+hypothesis.settings.register_profile("soak", deadline=None, max_examples=5_000)
 hypothesis.settings.load_profile("eventpush")
 
 _DOCKER_PROBLEM = pytest.StashKey[str | None]()

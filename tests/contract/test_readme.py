@@ -103,6 +103,21 @@ def test_tests_that_are_named_exist(document: Path) -> None:
         assert re.search(rf"def {name}\(", (document.parent / file).read_text()), f"{name} in {file}"
 
 
+def test_every_threat_has_a_measure_and_a_test_that_exists() -> None:
+    """Each line of the table of threats names tests, and each name is that of a test of this project."""
+    tests = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    table = (ROOT / "docs" / "security.md").read_text().split("\n## Threats")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) >= 20
+    for threat, measure, named in rows:
+        names = re.findall(r"`(?:tests/\w+/)?(test_\w+(?:\.py)?)`", named)
+        assert names, threat
+        assert measure, threat
+        for name in names:
+            exists = any((ROOT / "tests").rglob(name)) if name.endswith(".py") else f"def {name}(" in tests
+            assert exists, f"{threat}: {name}"
+
+
 def test_every_guarantee_names_a_test() -> None:
     """Each line of the table has at least one."""
     section = README.split("\n## Guarantees\n")[1].split("\n### ")[0]

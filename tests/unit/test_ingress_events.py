@@ -191,6 +191,7 @@ def test_any_object_is_an_event(value):
     assert [e.value for e in parse(b"[%b, %b]" % (body, body), ndjson=False, limits=wide)] == [body, body]
 
 
+@pytest.mark.fuzz
 @given(st.binary() | st.text(alphabet='[]{}",:0123456789.eE+-\\u tfn\n').map(str.encode), st.booleans())
 def test_any_bytes_have_an_outcome(body, ndjson):
     """Any bytes are events or refused, never anything else; and orjson accepts no event that we do not."""

@@ -21,6 +21,7 @@ from schemas.events import ValidEvent
 from schemas.validation import validate as judge
 from tests.unit.ingress_support import request, running, settings
 
+EXAMPLES = hypothesis_settings.default.max_examples * 40 // 100
 EVERYTHING = {
     "ingress_strict": True,
     "ingress_tokens": "one a-token",
@@ -99,12 +100,13 @@ def url(request):
     thread.join(15)
 
 
+@pytest.mark.fuzz
 def test_schemathesis_finds_nothing(url):
     """Requests made from the document, and some that break it: only documented answers, and no 5xx but 503."""
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     for operation in schema.get_all_operations():
 
-        @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @hypothesis_settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), database=None)
         @given(case=operation.ok().as_strategy())
         def attempt(case):
             # A schema cannot say that one time is not after another: what it allows, the rules may still refuse.
