@@ -17,7 +17,7 @@ from schemas import events
 from schemas.event_types import KINDS
 from schemas.validation import UTC_FORMAT
 
-#: Reasons that belong to no path of their own: aiohttp answers them before there is a request.
+#: Reasons that belong to no operation of the document: another path, another method.
 _WITHOUT_PATH = {Reason.NOT_FOUND, Reason.WRONG_METHOD}
 _STRICT_ONLY = {Reason.BROKEN_RULES}
 
@@ -43,7 +43,14 @@ def document(settings: Settings) -> dict[str, Any]:
             "/healthz": {"get": _health("healthz", "Whether the process runs", ())},
             "/readyz": {"get": _health("readyz", "Whether an event sent now would be stored", (503,))},
         },
-        "components": {"schemas": _schemas(), "securitySchemes": _security_schemes(settings)},
+        "components": {
+            "schemas": _schemas(),
+            "responses": {
+                reason.name.title().replace("_", ""): _error_response(STATUS[reason][0], [reason])
+                for reason in sorted(_WITHOUT_PATH)
+            },
+            "securitySchemes": _security_schemes(settings),
+        },
     }
 
 
@@ -251,9 +258,10 @@ def _security_schemes(settings: Settings) -> dict[str, Any]:
             "type": "apiKey",
             "in": "header",
             "name": header,
-            "description": "Standard Webhooks (with webhook-id and webhook-timestamp)"
+            "description": "Standard Webhooks (standardwebhooks.com): `v1,` and the HMAC-SHA256, in base64, of "
+            "`webhook-id.webhook-timestamp.body`, with the first two in headers of these names, the time in seconds."
             if standard
-            else f"HMAC-SHA256 of the body's bytes as sent, {settings.ingress_signature_encoding}",
+            else f"HMAC-SHA256 of the body's bytes as they are sent, in {settings.ingress_signature_encoding}.",
         }
     return schemes
 

@@ -38,11 +38,17 @@ def page(document: dict[str, Any]) -> bytes:
 def _first_event(document: dict[str, Any]) -> str:
     content = document["paths"]["/api/events"]["post"]["requestBody"]["content"]["application/json"]
     example = next(iter(content["examples"].values()))["value"]
-    auth = ' \\\n  -H "Authorization: Bearer $TOKEN"' if "bearer" in document["components"]["securitySchemes"] else ""
-    command = f"curl -i $URL/api/events -H 'Content-Type: application/json'{auth} \\\n  -d '{json.dumps(example)}'"
+    schemes = document["components"]["securitySchemes"]
+    headers = ["Content-Type: application/json"]
+    headers += ["Authorization: Bearer $TOKEN"] if "bearer" in schemes else []
+    signed = schemes.get("signature")
+    headers += [f"{signed['name']}: $SIGNATURE"] if signed else []
+    options = " ".join(f'-H "{header}"' for header in headers)
+    commands = f"echo '{json.dumps(example)}' > event.json\ncurl -i $URL/api/events {options} --data-binary @event.json"
+    note = f"<p><code>$SIGNATURE</code>: {_text(signed['description'])}</p>" if signed else ""
     return (
-        "<h2>A first event</h2>"
-        f"<pre>{escape(command)}</pre><p>Add <code>/validate</code> to the path to try an event without storing it.</p>"
+        f"<h2>A first event</h2><pre>{escape(commands)}</pre>{note}"
+        "<p>Add <code>/validate</code> to the path to try an event without storing it.</p>"
     )
 
 

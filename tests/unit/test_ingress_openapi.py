@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from ingress.openapi import document, examples
 from ingress.pages import page
-from ingress.refusals import STATUS, Reason
+from ingress.refusals import STATUS
 from schemas.event_types import KINDS
 from schemas.events import ValidEvent
 from schemas.validation import validate as judge
@@ -39,15 +39,16 @@ def test_the_document_is_valid(configured):
 
 
 def test_every_reason_is_documented():
-    """With everything switched on, each reason that a request to /api/events can meet has an example."""
-    responses = document(settings(**EVERYTHING))["paths"]["/api/events"]["post"]["responses"]
+    """With everything switched on, each reason has an example: at /api/events, or where no operation is met."""
+    described = document(settings(**EVERYTHING))
+    responses = described["paths"]["/api/events"]["post"]["responses"]
     documented = {
         reason
-        for status, response in responses.items()
+        for status, response in [*responses.items(), *described["components"]["responses"].items()]
         if status != "200"
         for reason in response["content"]["application/json"]["examples"]
     }
-    assert documented == {reason.value for reason in STATUS} - {Reason.NOT_FOUND, Reason.WRONG_METHOD}
+    assert documented == {reason.value for reason in STATUS}
 
 
 def test_examples_are_valid_events():
@@ -70,6 +71,16 @@ async def test_the_door_shows_both():
         assert not re.search(r"(src|href)=.?(https?:)?//|@import|url\(|<script", html)
         for path in ("/api/events", "/api/events/validate", "Retry-After", "Device_Time"):
             assert path in html
+
+
+async def test_the_page_says_how_to_get_in():
+    """The first request on the page carries what these settings ask for: token, signature, and how that one is made."""
+    html = page(document(settings(**EVERYTHING))).decode()
+    for said in ("Authorization: Bearer $TOKEN", "X-Signature: $SIGNATURE", "HMAC-SHA256", "in hex"):
+        assert said in html
+    standard = EVERYTHING | {"ingress_verifier": "standard-webhooks"}
+    assert "webhook-id.webhook-timestamp.body" in page(document(settings(**standard))).decode()
+    assert "$TOKEN" not in page(document(settings())).decode()
 
 
 def test_the_page_escapes():
