@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+import structlog
 from aiohttp import StreamReader, web
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
@@ -18,6 +19,8 @@ from ingress import lingering
 from ingress.refusals import Reason, Refused, unavailable
 from ingress.replies import Reply, encoded, refusal
 from runtime import metrics
+
+log = structlog.get_logger(__name__)
 
 Handler = Callable[["Request"], Awaitable[Reply]]
 Counter = Callable[[Reply], None]
@@ -151,6 +154,8 @@ class Connection(RequestHandler):
                 message, payload = self._messages.popleft()
                 self._room_for_the_next()
                 stays = await self._answer(message, payload)
+        except Exception as error:
+            log.error("a fault in a connection", error=type(error).__name__, exc_info=error)
         finally:
             if self.transport is not None:
                 self.transport.close()
@@ -212,7 +217,7 @@ class Connection(RequestHandler):
         try:
             async with asyncio.timeout(self._keepalive_timeout):
                 await self._drain_helper()
-        except TimeoutError:
+        except (TimeoutError, ConnectionError):
             self.force_close()
             if transport is not None:
                 transport.abort()  # what is unread would keep it open

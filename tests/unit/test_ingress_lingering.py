@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import trustme
 import uvloop
 
 from ingress import lingering
+from ingress.protocol import Connection
 from tests.unit.ingress_support import Running, request, running
 
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -228,5 +230,38 @@ def test_who_does_not_read_its_answers_is_cut_off(loop):
                 with pytest.raises(ConnectionError):
                     await asyncio.wait_for(ask_for_ever(client, asked), 10)
             assert (await door.post()).status == 200
+
+    on(loop, attempt())
+
+
+async def test_a_fault_in_a_connection_is_one_line_and_ends_that_connection(monkeypatch):
+    """What nobody foresaw outside of the handler: one line in the log, the connection ended, the next one served."""
+
+    def broken(_connection: Connection) -> None:
+        raise ZeroDivisionError
+
+    async with running() as door:
+        with monkeypatch.context() as patched, structlog.testing.capture_logs() as logged:
+            patched.setattr(Connection, "_room_for_the_next", broken)
+            assert await door.exchange(request()) == []
+        assert [(line["event"], line["error"]) for line in logged] == [("a fault in a connection", "ZeroDivisionError")]
+        assert (await door.post()).status == 200
+
+
+@LOOPS
+def test_who_leaves_without_reading_leaves_no_fault(loop):
+    """A client that goes while its answers wait to be read: no line in the log, and the next one is served."""
+
+    async def attempt() -> None:
+        with structlog.testing.capture_logs() as logged:
+            async with running() as door:
+                for _ in range(3):
+                    _, writer = await door.connect()
+                    writer.write(request(b"", method="GET", path="/docs") * 500)
+                    await asyncio.sleep(0.1)
+                    writer.transport.abort()
+                await asyncio.sleep(0.1)
+                assert (await door.post()).status == 200
+        assert [line for line in logged if line["log_level"] == "error"] == []
 
     on(loop, attempt())
