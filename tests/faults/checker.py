@@ -8,24 +8,28 @@ What must hold of an event (IMEI, Device_Time, Event, Geofence_Name) that got a 
   dead letters of the sink), with a content that was sent;
 - each further content sent under the same identity and acknowledged, and whatever breaks a rule, is once in the dead
   letters, on the topic and in ClickHouse;
-- on every topic it comes before all events of its device that were sent after it had been acknowledged.
+- on every topic it comes before all events of its device that were sent after it had been acknowledged;
+- it was made of its first delivery on the raw topic: of a later one it is only made when the first was passed over;
+- the account covers each raw record once.
 
 What got no 200 may be there, once, or not.
 
-    python -m tests.faults.checker DIRECTORY        exit status 1 if anything is wrong
+    python -m tests.faults.checker DIRECTORY [--json]        exit status 1 if anything is wrong
 """
 
+import argparse
 import sys
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 
+from tests.faults.events import CleanEvent, Content, Details, Identity, read_sent
 from tests.faults.history import History, Seen, Sent, Stored, load
+from tests.faults.verdict import Verdict
 
 RAW = "telematics.raw.v1"
 EVENTS = "telematics.events.v1"
@@ -33,62 +37,9 @@ TYPE_PREFIX = "telematics.event."
 DEAD_LETTER = "telematics.dead-letter.v1"
 ACCOUNT = "telematics.account.v1"
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EXAMPLES = 5
+_OUTCOMES = ("unique", "duplicate", "dead_lettered")
 
-#: What can be wrong with a history; each is a field of `Verdict`.
-KINDS = ("lost", "doubled", "invented", "changed", "out_of_order", "unaccounted")
-
-
-class Identity(NamedTuple):
-    """What makes two deliveries one event."""
-
-    imei: str
-    device_us: int
-    event: str
-    geofence: str | None
-
-
-class Content(NamedTuple):
-    """What must be equal in two deliveries of one event."""
-
-    changes: int
-    latitude: float
-    longitude: float
-
-
-class Details(NamedTuple):
-    """What the platform may write differently in two deliveries; it must be that of one of them."""
-
-    server_us: int
-    location: str
-
-
-@dataclass
-class Verdict:
-    """What was found: counts, and examples in words."""
-
-    events: int = 0
-    attempts: int = 0
-    acknowledged: int = 0
-    lost: list[str] = field(default_factory=list)
-    doubled: list[str] = field(default_factory=list)
-    invented: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-    out_of_order: list[str] = field(default_factory=list)
-    unaccounted: list[str] = field(default_factory=list)
-
-    @property
-    def faults(self) -> dict[str, list[str]]:
-        """The findings by kind, those only of which there are any."""
-        return {kind: found for kind in KINDS if (found := getattr(self, kind))}
-
-    def __str__(self) -> str:
-        lines = [f"{self.attempts} attempts, {self.acknowledged} acknowledged; {self.events} events accepted; "]
-        lines[0] += ", ".join(f"{kind.replace('_', ' ')} {len(getattr(self, kind))}" for kind in KINDS)
-        for kind, found in self.faults.items():
-            lines += [f"  {kind}: {what}" for what in found[:_EXAMPLES]]
-        return "\n".join(lines)
+Position = tuple[int, int]  # partition and offset on the raw topic
 
 
 class _Delivery(NamedTuple):
@@ -101,22 +52,23 @@ class _Delivery(NamedTuple):
 def check(history: History) -> Verdict:
     """Everything that is wrong in a history."""
     verdict = Verdict(attempts=len(history.sent), acknowledged=sum(sent.status == 200 for sent in history.sent))
-    sent = _Sent(history.sent)
+    sent, raw = _Sent(history.sent), _Raw(history.seen)
     dead = _dead_letters(history.seen, history.stored)
-    on_topic = [_CleanEvent.of_record(seen) for seen in history.seen if seen.topic == EVENTS]
-    of_type = [_CleanEvent.of_record(seen) for seen in history.seen if seen.topic.startswith(TYPE_PREFIX)]
-    rows = [_CleanEvent.of_row(stored.row) for stored in history.stored if stored.table == "events"]
-    refused = [_CleanEvent.of_json(letter["payload"], "sink") for letter in dead.by_sink]
+    on_topic = [CleanEvent.of_record(seen) for seen in history.seen if seen.topic == EVENTS]
+    of_type = [CleanEvent.of_record(seen) for seen in history.seen if seen.topic.startswith(TYPE_PREFIX)]
+    rows = [CleanEvent.of_row(stored.row) for stored in history.stored if stored.table == "events"]
+    refused = [CleanEvent.of_json(letter["payload"], "sink") for letter in dead.by_sink]
 
     for place, events in (("events topic", on_topic), ("type topics", of_type), ("ClickHouse", rows + refused)):
-        _check_events(place, events, sent, verdict)
+        _check_events(place, events, sent, raw, verdict)
     for place, letters in (("dead-letter topic", dead.on_topic), ("dead letters in ClickHouse", dead.in_clickhouse)):
         _check_letters(place, letters, sent, {event.identity: event.content for event in on_topic}, verdict)
     _check_order(history.seen, sent, verdict)
     _check_types(history.seen, verdict)
     _check_agreement(on_topic + of_type + rows, verdict)
-    _check_raw(history.seen, history.sent, verdict)
-    _check_account(history.seen, len(on_topic), len(dead.on_topic), verdict)
+    _check_raw(raw, history.sent, verdict)
+    _check_first(on_topic, raw, verdict)
+    _check_account(history.seen, raw, len(on_topic), len(dead.on_topic), verdict)
     verdict.events = sum(any(d.acknowledged_s is not None for d in c.values()) for c in sent.events.values())
     return verdict
 
@@ -148,79 +100,43 @@ def _merge(deliveries: dict[Any, _Delivery], key: Hashable, attempt: Sent) -> No
     deliveries[key] = _Delivery(min(known.first_sent_s, attempt.sent_s), acknowledged)
 
 
-def read_sent(payload: str) -> tuple[Identity, Content, Details] | None:
-    """What was sent, or None if the contract's rules are broken."""
-    try:
-        sent = orjson.loads(payload)
-        latitude, longitude = map(float, sent["Coordinates"].split(","))
-        device_us, server_us = _us(sent["Device_Time"]), _us(sent["Server_Time"])
-        kept = (
-            len(sent["IMEI"]) == 15
-            and sent["IMEI"].isdigit()
-            and sent["Event"].strip()
-            and isinstance(sent["Changes"], int)
-            and device_us <= server_us
-            and abs(latitude) <= 90
-            and abs(longitude) <= 180
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    if not kept:
-        return None
-    identity = Identity(sent["IMEI"], device_us, sent["Event"], sent.get("Geofence_Name"))
-    return identity, Content(sent["Changes"], latitude, longitude), Details(server_us, sent["Location"])
+class _Raw:
+    """The raw topic: which offsets there are, which bytes, and where each event's first delivery is."""
+
+    def __init__(self, seen: Iterable[Seen]) -> None:
+        self.payloads: set[str] = set()
+        self.offsets: dict[int, list[int]] = defaultdict(list)
+        self.at: dict[Identity, list[Position]] = defaultdict(list)
+        for record in sorted((s for s in seen if s.topic == RAW), key=lambda s: (s.partition, s.offset)):
+            self.payloads.add(record.value)
+            self.offsets[record.partition].append(record.offset)
+            read = read_sent(record.value)
+            if read is not None:
+                self.at[read[0]].append((record.partition, record.offset))
+
+    def where(self, identity: Identity) -> str:
+        """The deliveries of an event, for whoever looks for it."""
+        return " ".join(map(_named, self.at[identity])) if identity in self.at else "nowhere on the raw topic"
 
 
-class _CleanEvent(NamedTuple):
-    """An event as the pipeline shows it."""
-
-    identity: Identity
-    content: Content
-    details: Details
-    event_id: str
-    where: str
-
-    @classmethod
-    def of_record(cls, seen: Seen) -> "_CleanEvent":
-        return cls.of_json(seen.value, f"{seen.topic}[{seen.partition}]@{seen.offset}")
-
-    @classmethod
-    def of_json(cls, text: str, where: str) -> "_CleanEvent":
-        value = orjson.loads(text)
-        times = {name: _us(value[name]) for name in ("device_time", "server_time")}
-        return cls._of(value | times, where)
-
-    @classmethod
-    def of_row(cls, row: Mapping[str, Any]) -> "_CleanEvent":
-        return cls._of(row, "ClickHouse")
-
-    @classmethod
-    def _of(cls, value: Mapping[str, Any], where: str) -> "_CleanEvent":
-        return cls(
-            Identity(value["imei"], value["device_time"], value["event"], value["geofence_name"]),
-            Content(value["changes"], value["latitude"], value["longitude"]),
-            Details(value["server_time"], value["location"]),
-            value["event_id"],
-            where,
-        )
+def _named(position: Position) -> str:
+    return f"raw[{position[0]}]@{position[1]}"
 
 
-def _us(text: str) -> int:
-    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1)
-
-
-def _check_events(place: str, events: list[_CleanEvent], sent: _Sent, verdict: Verdict) -> None:
+def _check_events(place: str, events: list[CleanEvent], sent: _Sent, raw: _Raw, verdict: Verdict) -> None:
     counted = Counter(event.identity for event in events)
-    verdict.doubled += [f"{identity} {count} times: {place}" for identity, count in counted.items() if count > 1]
+    for identity, count in counted.items():
+        if count > 1:
+            verdict.note("doubled", identity, f"{count} times: {place}, from {raw.where(identity)}")
     for event in events:
         contents = sent.events.get(event.identity)
         if contents is None:
-            verdict.invented.append(f"{event.identity}: {place}, {event.where}")
+            verdict.note("invented", event.identity, f"{place}, {event.where}")
         elif event.content not in contents or event.details not in sent.details[event.identity, event.content]:
-            verdict.changed.append(f"{event}: {place}; sent was {list(contents)}")
+            verdict.note("changed", event, f"{place}; sent was {list(contents)}")
     for identity, contents in sent.events.items():
         if identity not in counted and any(d.acknowledged_s is not None for d in contents.values()):
-            verdict.lost.append(f"{identity}: not in {place}")
+            verdict.note("lost", identity, f"not in {place}, though at {raw.where(identity)}")
 
 
 class _DeadLetters(NamedTuple):
@@ -247,50 +163,63 @@ def _check_letters(
     verdict: Verdict,
 ) -> None:
     counted = Counter(letter["payload"] for letter in letters)
-    verdict.doubled += [f"{payload} {count} times: {place}" for payload, count in counted.items() if count > 1]
+    for payload, count in counted.items():
+        if count > 1:
+            verdict.note("doubled", payload, f"{count} times: {place}")
     conflicts: set[tuple[Identity, Content]] = set()
     for payload in counted:
         read = read_sent(payload)
         if read is None:
             if payload not in sent.broken:
-                verdict.invented.append(f"{payload}: {place}")
+                verdict.note("invented", payload, place)
             continue
         identity, content, _ = read
         conflicts.add((identity, content))
         if payload not in sent.payloads.get((identity, content), ()):
-            verdict.invented.append(f"{payload}: {place}")
+            verdict.note("invented", payload, place)
         elif accepted.get(identity) == content:
-            verdict.doubled.append(f"{payload}: accepted as an event, and in {place}")
-    verdict.lost += [
-        f"{payload}: broken, and not in {place}"
-        for payload, delivery in sent.broken.items()
-        if delivery.acknowledged_s is not None and payload not in counted
-    ]
-    verdict.lost += [
-        f"{identity} with {content}: not the event that was accepted, and not in {place}"
-        for identity, contents in sent.events.items()
-        for content, delivery in contents.items()
-        if delivery.acknowledged_s is not None
-        and accepted.get(identity, content) != content
-        and (identity, content) not in conflicts
-    ]
+            verdict.note("doubled", payload, f"accepted as an event, and in {place}")
+    for payload, delivery in sent.broken.items():
+        if delivery.acknowledged_s is not None and payload not in counted:
+            verdict.note("lost", payload, f"broken, and not in {place}")
+    for identity, contents in sent.events.items():
+        for content, delivery in contents.items():
+            conflicting = accepted.get(identity, content) != content and (identity, content) not in conflicts
+            if conflicting and delivery.acknowledged_s is not None:
+                verdict.note("lost", f"{identity} with {content}", f"not what was accepted, and not in {place}")
 
 
 def _check_order(seen: list[Seen], sent: _Sent, verdict: Verdict) -> None:
-    """On a topic, an event that was acknowledged before another of its device was sent comes before that."""
+    """On a topic, an event that was acknowledged before another of its device was sent comes before that.
+
+    On the raw topic only an event's first delivery counts, so a finding there is the ingress's, and one that is only on
+    the topics after it the stream stage's.
+    """
     latest_sent_s: dict[tuple[str, str], float] = {}
+    delivered: set[tuple[Identity, Content]] = set()
     for record in sorted(seen, key=lambda record: (record.topic, record.partition, record.offset)):
-        if record.topic != EVENTS and not record.topic.startswith(TYPE_PREFIX):
-            continue
-        event = _CleanEvent.of_record(record)
-        delivery = sent.events.get(event.identity, {}).get(event.content)
-        if delivery is None:
-            continue  # reported as invented or changed
-        key = (record.topic, event.identity.imei)
+        shown = _shown(record, delivered)
+        delivery = sent.events.get(shown[0], {}).get(shown[1]) if shown else None
+        if shown is None or delivery is None:
+            continue  # of no event, or reported as invented or changed
+        key = (record.topic, shown[0].imei)
         latest = latest_sent_s.get(key, delivery.first_sent_s)
         if delivery.acknowledged_s is not None and delivery.acknowledged_s < latest:
-            verdict.out_of_order.append(f"{event.identity} at {event.where}: comes after what was sent later")
+            where = f"{record.topic}[{record.partition}]@{record.offset}"
+            verdict.note("out_of_order", shown[0], f"comes after what was sent later: {where}")
         latest_sent_s[key] = max(latest, delivery.first_sent_s)
+
+
+def _shown(record: Seen, delivered: set[tuple[Identity, Content]]) -> tuple[Identity, Content] | None:
+    """The event that a record is; None for a repeat on the raw topic and for topics without order."""
+    if record.topic == EVENTS or record.topic.startswith(TYPE_PREFIX):
+        event = CleanEvent.of_record(record)
+        return event.identity, event.content
+    read = read_sent(record.value) if record.topic == RAW else None
+    if read is None or read[:2] in delivered:
+        return None
+    delivered.add(read[:2])
+    return read[:2]
 
 
 def _check_types(seen: list[Seen], verdict: Verdict) -> None:
@@ -301,64 +230,94 @@ def _check_types(seen: list[Seen], verdict: Verdict) -> None:
             value = orjson.loads(record.value)
             kind = "".join(c if c in "abcdefghijklmnopqrstuvwxyz0123456789_-" else "-" for c in value["event"].lower())
             if record.topic != f"{TYPE_PREFIX}{kind}.v1":
-                verdict.changed.append(f"{value['event']} on {record.topic}")
+                verdict.note("changed", value["event"], f"on {record.topic}")
             partitions[value["imei"]].add(record.partition)
-    verdict.out_of_order += [f"{imei} on partitions {where}" for imei, where in partitions.items() if len(where) > 1]
+    for imei, where in partitions.items():
+        if len(where) > 1:
+            verdict.note("out_of_order", imei, f"on partitions {sorted(where)}")
 
 
-def _check_agreement(events: list[_CleanEvent], verdict: Verdict) -> None:
+def _check_agreement(events: list[CleanEvent], verdict: Verdict) -> None:
     """An event has one id and one content, everywhere, and no two events have one id."""
-    first: dict[Identity, _CleanEvent] = {}
+    first: dict[Identity, CleanEvent] = {}
     for event in events:
         known = first.setdefault(event.identity, event)
         if event[:4] != known[:4]:
-            verdict.changed.append(f"{event} is elsewhere {known}")
-    ids = Counter(event.event_id for event in first.values())
-    verdict.changed += [f"{count} events have the id {event_id}" for event_id, count in ids.items() if count > 1]
+            verdict.note("changed", event, f"is elsewhere {known}")
+    for event_id, count in Counter(event.event_id for event in first.values()).items():
+        if count > 1:
+            verdict.note("changed", event_id, f"is the id of {count} events")
 
 
-def _check_raw(seen: list[Seen], attempts: list[Sent], verdict: Verdict) -> None:
+def _check_raw(raw: _Raw, attempts: list[Sent], verdict: Verdict) -> None:
     """What got a 200 is on the raw topic, byte for byte, and nothing else than what was sent."""
-    raw = {record.value for record in seen if record.topic == RAW}
-    verdict.lost += [
-        f"{payload}: acknowledged, and not on {RAW}"
-        for payload in {attempt.payload for attempt in attempts if attempt.status == 200} - raw
-    ]
-    verdict.invented += [f"{payload}: on {RAW}" for payload in raw - {attempt.payload for attempt in attempts}]
+    for payload in {attempt.payload for attempt in attempts if attempt.status == 200} - raw.payloads:
+        verdict.note("lost", payload, f"acknowledged, and not on {RAW}")
+    for payload in raw.payloads - {attempt.payload for attempt in attempts}:
+        verdict.note("invented", payload, f"on {RAW}")
 
 
-def _check_account(seen: list[Seen], unique: int, dead_lettered: int, verdict: Verdict) -> None:
+def _check_first(events: Iterable[CleanEvent], raw: _Raw, verdict: Verdict) -> None:
+    """Each event was made of its first delivery: if not, that one was passed over, and a repeat came to the rescue."""
+    for event in events:
+        positions = raw.at.get(event.identity)
+        if positions and event.raw is not None and event.raw > positions[0]:
+            where = f"made of {_named(event.raw)}; its first delivery, {_named(positions[0])}, was passed over"
+            verdict.note("unaccounted", event.identity, where)
+
+
+def _check_account(seen: list[Seen], raw: _Raw, unique: int, dead_lettered: int, verdict: Verdict) -> None:
     """The summaries cover every raw offset once, and their sums are what is on the topics."""
-    raw = Counter(record.partition for record in seen if record.topic == RAW)
     summaries = [orjson.loads(record.value) for record in seen if record.topic == ACCOUNT]
     sums: Counter[str] = Counter()
-    of_partition: Counter[int] = Counter()
-    reached: dict[int, int] = {}
+    covered: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for summary in sorted(summaries, key=lambda s: (s["partition"], s["first_offset"])):
-        partition = summary["partition"]
-        if summary["first_offset"] < reached.get(partition, 0):
-            verdict.unaccounted.append(f"raw[{partition}]@{summary['first_offset']} is in two summaries")
-        reached[partition] = summary["next_offset"]
+        partition, first, end = summary["partition"], summary["first_offset"], summary["next_offset"]
+        if covered[partition] and first < covered[partition][-1][1]:
+            verdict.note("unaccounted", f"raw[{partition}]@{first}", "is in two summaries")
+        covered[partition].append((first, end))
+        counted = sum(count[outcome] for count in summary["counts"] for outcome in _OUTCOMES)
+        records = len(_slice(raw.offsets[partition], first, end))
+        if counted != records:
+            where = f"holds {records} records, the account says {counted}"
+            verdict.note("unaccounted", f"raw[{partition}]@{first}..{end - 1}", where)
         for count in summary["counts"]:
-            for outcome in ("unique", "duplicate", "dead_lettered"):
-                sums[outcome] += count[outcome]
-                of_partition[partition] += count[outcome]
-    verdict.unaccounted += [
-        f"raw[{partition}] holds {count} records, the account says {of_partition[partition]}"
-        for partition, count in raw.items()
-        if of_partition[partition] != count
-    ]
+            sums.update({outcome: count[outcome] for outcome in _OUTCOMES})
+    for partition, offsets in raw.offsets.items():
+        for first, last in _uncovered(offsets, covered[partition]):
+            verdict.note("unaccounted", f"raw[{partition}]@{first}..{last}", "is in no summary")
     for outcome, found in (("unique", unique), ("dead_lettered", dead_lettered)):
         if sums[outcome] != found:
-            verdict.unaccounted.append(f"the account says {sums[outcome]} {outcome}, the topic has {found}")
+            verdict.note("unaccounted", outcome, f"the account says {sums[outcome]}, the topic has {found}")
 
 
-def main(directory: Path) -> int:
+def _slice(offsets: list[int], first: int, end: int) -> list[int]:
+    """The offsets from `first` to before `end` of an ascending list."""
+    return offsets[bisect_left(offsets, first) : bisect_left(offsets, end)]
+
+
+def _uncovered(offsets: list[int], ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Runs of offsets, first and last, that lie in none of the ranges; both ascending."""
+    runs: list[tuple[int, int]] = []
+    position = 0
+    for first, end in [*ranges, (offsets[-1] + 1, offsets[-1] + 1)]:
+        missing = _slice(offsets, position, first)
+        if missing:
+            runs.append((missing[0], missing[-1]))
+        position = max(position, end)
+    return runs
+
+
+def main(directory: Path, *, as_json: bool = False) -> int:
     """Check the history in a directory, and say what was found."""
     verdict = check(load(directory))
-    print(verdict)  # noqa: T201 - this is a program
+    print(orjson.dumps(verdict.as_dict()).decode() if as_json else verdict)  # noqa: T201 - this is a program
     return 1 if verdict.faults else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path, help="a directory with sent.jsonl, seen.jsonl and stored.jsonl")
+    parser.add_argument("--json", action="store_true", help="print counts and findings as JSON")
+    given = parser.parse_args()
+    sys.exit(main(given.directory, as_json=given.json))

@@ -18,10 +18,11 @@ from embedded.kafka.installation import install
 from runtime.settings import Settings, load
 from runtime.topics_admin import admin, ensure_topics
 from schemas import topics
-from tests.faults.checker import Verdict, check
+from tests.faults.checker import check
 from tests.faults.history import History, Seen, Sent, save
 from tests.faults.processes import Process, free_port, until
 from tests.faults.reader import Reader, consumer, read_clickhouse, stored
+from tests.faults.verdict import Verdict
 
 #: Where Kafka's jars are kept between runs.
 JARS = Path(os.environ.get("EVENTPUSH_DATA_DIR", ".eventpush")) / "jars"

@@ -21,11 +21,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.faults.checker import KINDS, Verdict
 from tests.faults.faults import FAULTS
 from tests.faults.load import Load
 from tests.faults.pipeline import Pipeline
 from tests.faults.reader import Pulse
+from tests.faults.verdict import KINDS, Verdict
 
 _REPORT = Path("docs/soak.md")
 _PAUSE_S = 2.0  # between two faults, on average
@@ -111,7 +111,7 @@ def report(run: Run, verdict: Verdict) -> str:
         ("events accepted", verdict.events),
         ("attempts to deliver", verdict.attempts),
         ("attempts answered 200", verdict.acknowledged),
-        *((kind.replace("_", " "), len(getattr(verdict, kind))) for kind in KINDS),
+        *((kind.replace("_", " "), verdict.count(kind)) for kind in KINDS),
         ("longest stall, seconds", round(max(run.stalls, default=0.0), 1)),
         ("stalls above 10 s", sum(stall > 10 for stall in run.stalls)),
         ("slowest return of everything to ready, seconds", round(max(run.recovered_s, default=0.0), 1)),

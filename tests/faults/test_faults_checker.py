@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import checker
+from tests.faults.events import us
 from tests.faults.history import History, Seen, Sent, Stored, save
 
 EVENT = {
@@ -26,7 +27,7 @@ def payload(second: int = 0, **changes: object) -> str:
     return json.dumps(EVENT | {"Device_Time": f"2024-06-28T17:52:{second:02}.000000+0000"} | changes)
 
 
-def clean(text: str) -> dict:
+def clean(text: str, raw_offset: int = 0) -> dict:
     sent = json.loads(text)
     latitude, longitude = map(float, sent["Coordinates"].split(","))
     identity = (sent["IMEI"], sent["Device_Time"], sent["Event"], sent["Geofence_Name"])
@@ -41,17 +42,23 @@ def clean(text: str) -> dict:
         "longitude": longitude,
         "location": sent["Location"],
         "geofence_name": sent["Geofence_Name"],
+        "raw": {"topic": checker.RAW, "partition": 0, "offset": raw_offset},
     }
 
 
 def row(text: str) -> Stored:
     value = clean(text)
-    times = {name: checker._us(value[name]) for name in ("device_time", "server_time")}
+    times = {name: us(value[name]) for name in ("device_time", "server_time")}
     return Stored("events", value | times)
 
 
 def letter(text: str) -> dict:
     return {"stage": "streams", "payload": text, "raw": {"topic": checker.RAW}}
+
+
+def summary(first: int, end: int, counts: list[dict]) -> Seen:
+    account = {"partition": 0, "first_offset": first, "next_offset": end, "counts": counts}
+    return Seen(checker.ACCOUNT, 0, first, json.dumps(account))
 
 
 def history() -> History:
@@ -61,13 +68,32 @@ def history() -> History:
     sent = [Sent(text, n, n + 0.5, 200) for n, text in enumerate([*events, events[1], conflict, broken])]
     seen = [Seen(checker.RAW, 0, n, attempt.payload) for n, attempt in enumerate(sent)]
     for topic in (checker.EVENTS, checker.TYPE_PREFIX + "overspeed.v1"):
-        seen += [Seen(topic, 0, n, json.dumps(clean(text))) for n, text in enumerate(events)]
+        seen += [Seen(topic, 0, n, json.dumps(clean(text, n))) for n, text in enumerate(events)]
     seen += [Seen(checker.DEAD_LETTER, 0, n, json.dumps(letter(text))) for n, text in enumerate((conflict, broken))]
     counts = [{"unique": 3, "duplicate": 1, "dead_lettered": 2}]
-    account = {"partition": 0, "first_offset": 0, "next_offset": 6, "counts": counts}
-    seen.append(Seen(checker.ACCOUNT, 0, 0, json.dumps(account)))
+    seen.append(summary(0, 6, counts))
     stored = [row(text) for text in events] + [Stored("dead_letters", letter(text)) for text in (conflict, broken)]
     return History(sent, seen, stored)
+
+
+def passed_over(gap: range) -> History:
+    """40 events in order, every third one sent again after all of them; the raw offsets in the gap were passed over."""
+    events = [payload(second) for second in range(40)]
+    texts = events + events[::3]
+    sent = [Sent(text, n, n + 0.5, 200) for n, text in enumerate(texts)]
+    seen = [Seen(checker.RAW, 0, n, text) for n, text in enumerate(texts)]
+    judged: dict[str, int] = {}
+    for offset, text in enumerate(texts):
+        if offset not in gap:
+            judged.setdefault(text, offset)
+    for topic in (checker.EVENTS, checker.TYPE_PREFIX + "overspeed.v1"):
+        outputs = enumerate(judged.items())
+        seen += [Seen(topic, 0, n, json.dumps(clean(text, offset))) for n, (text, offset) in outputs]
+    for offsets in (range(gap.start), range(gap.stop, len(texts))):
+        unique = sum(offset in offsets for offset in judged.values())
+        counts = [{"unique": unique, "duplicate": len(offsets) - unique, "dead_lettered": 0}]
+        seen.append(summary(offsets.start, offsets.stop, counts))
+    return History(sent, seen, [row(text) for text in judged])
 
 
 def kinds(doctored: History) -> set[str]:
@@ -181,6 +207,45 @@ def test_a_batch_that_is_accounted_for_twice_or_not_at_all_is_found():
     assert kinds(History(sent, seen[:-1], stored)) == {"unaccounted"}
 
 
+def test_records_that_the_stream_stage_passes_over_are_told_as_such():
+    """Events whose only delivery was passed over are lost; those that a repeat rescued are late, and it is said why."""
+    assert not kinds(passed_over(range(0)))
+    verdict = checker.check(passed_over(range(10, 23)))
+    rescued = len([offset for offset in range(10, 23) if offset % 3 == 0])
+    assert verdict.count("lost") == 13 - rescued
+    assert verdict.count("out_of_order") == rescued
+    assert "raw[0]@10..22" in verdict.found["unaccounted"]
+    assert "was passed over" in str(verdict.found["unaccounted"])
+    assert not any(checker.RAW in where for places in verdict.found["out_of_order"].values() for where in places)
+
+
+def test_a_disorder_that_the_ingress_made_is_found_on_the_raw_topic():
+    """Two acknowledged events that change places on the raw topic are named there, not only on what comes after it."""
+    sent, seen, stored = history()
+    places = {1: 2, 2: 1}
+    doctored = [s._replace(offset=places.get(s.offset, s.offset)) if s.topic == checker.RAW else s for s in seen]
+    (places_of,) = checker.check(History(sent, doctored, stored)).found["out_of_order"].values()
+    assert any(checker.RAW in where for where in places_of)
+
+
+def test_a_device_on_two_partitions_is_out_of_order():
+    """What a device sends is in order only within one partition."""
+    sent, seen, stored = history()
+    topic = checker.TYPE_PREFIX + "overspeed.v1"
+    doctored = [s._replace(partition=1) if s.topic == topic and s.offset == 2 else s for s in seen]
+    assert kinds(History(sent, doctored, stored)) == {"out_of_order"}
+
+
+def test_a_summary_that_counts_wrongly_is_found():
+    """A batch's outcomes must be as many as its records, and each outcome as many as are on its topic."""
+    sent, seen, stored = history()
+    for counts in (
+        {"unique": 3, "duplicate": 0, "dead_lettered": 2},
+        {"unique": 2, "duplicate": 2, "dead_lettered": 2},
+    ):
+        assert kinds(History(sent, [*seen[:-1], summary(0, 6, [counts])], stored)) == {"unaccounted"}
+
+
 def test_the_program_says_so_and_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """A history on disk is checked as a program; its exit status tells."""
     save(history(), tmp_path)
@@ -189,3 +254,6 @@ def test_the_program_says_so_and_exits_with_1(tmp_path: Path, capsys: pytest.Cap
     save(History(sent, seen, stored[1:]), tmp_path)
     assert checker.main(tmp_path) == 1
     assert "lost 1" in capsys.readouterr().out
+    assert checker.main(tmp_path, as_json=True) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["lost"], told["doubled"], list(told["found"])) == (1, 0, ["lost"])
