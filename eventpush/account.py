@@ -8,7 +8,7 @@ Whatever breaks one of these lines is a `Remainder` with its partition and range
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -140,6 +140,14 @@ def grouped(partition: int, offsets: Iterable[int], why: str) -> list[Remainder]
 
 Key = tuple[str, str]  # minute of arrival, event type
 
+#: What lines can be added up by.
+BY: dict[str, Callable[[Key], str]] = {
+    "type": lambda key: key[1],
+    "minute": lambda key: key[0],
+    "both": " ".join,
+    "all": lambda _key: "all",
+}
+
 
 def lines(batches: Iterable[BatchAccount], stored: Mapping[Key, int], dead: Mapping[Key, int]) -> dict[Key, Line]:
     """The account by minute of arrival and event type; `stored` and `dead` are ClickHouse's counts."""
@@ -156,9 +164,9 @@ def lines(batches: Iterable[BatchAccount], stored: Mapping[Key, int], dead: Mapp
     return dict(sorted(found.items()))
 
 
-def summed(found: Mapping[Key, Line], by: int | None) -> dict[str, Line]:
-    """Lines added up by minute (`by` 0), by type (1), or all together (None)."""
+def summed(found: Mapping[Key, Line], by: Callable[[Key], str]) -> dict[str, Line]:
+    """Lines added up under the name that `by` gives to each, as `BY` has them."""
     sums: dict[str, Counter[str]] = {}
     for key, line in found.items():
-        sums.setdefault("all" if by is None else key[by], Counter()).update(msgspec.structs.asdict(line))
+        sums.setdefault(by(key), Counter()).update(msgspec.structs.asdict(line))
     return {name: Line(**counts) for name, counts in sums.items()}

@@ -5,9 +5,10 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import click
+import msgspec
 
 from eventpush import accounting
-from eventpush.account import Line, summed
+from eventpush.account import BY, Line, summed
 from eventpush.accounting import Account
 from eventpush.options import as_json, command_with_examples, echo_json, settings_of_a_command
 from eventpush.tailing import printable
@@ -18,11 +19,15 @@ _COLUMNS = ("accepted", "stored", "duplicate", "dead-lettered")
 @command_with_examples(
     "account",
     "eventpush account",
-    "eventpush account --by minute",
+    "eventpush account --by both",
     "eventpush account --json | jq .remainders",
 )
 @click.option(
-    "--by", type=click.Choice(["type", "minute"]), default="type", show_default=True, help="What to group by."
+    "--by",
+    type=click.Choice(["type", "minute", "both"]),
+    default="type",
+    show_default=True,
+    help="What to group by: the event's type, the minute of its arrival, or both.",
 )
 @as_json
 def command(*, by: str, as_json: bool) -> None:
@@ -34,7 +39,7 @@ def command(*, by: str, as_json: bool) -> None:
     The exit status is 1 if there is such a remainder. What is in flight is none.
     """
     account = asyncio.run(accounting.gather(settings_of_a_command()))
-    grouped = summed(account.lines, 1 if by == "type" else 0)
+    grouped = summed(account.lines, BY[by])
     if as_json:
         echo_json(_as_dict(account, grouped))
     else:
@@ -46,15 +51,19 @@ def _as_dict(account: Account, grouped: Mapping[str, Line]) -> dict[str, object]
     return {
         "accepted": sum(coverage.accepted for coverage in account.coverages),
         "in_flight": {"streams": sum(c.in_flight for c in account.coverages), "sink": account.to_clickhouse},
-        "total": summed(account.lines, None).get("all", Line()),
+        "total": summed(account.lines, BY["all"]).get("all", Line()),
         "groups": grouped,
+        "lines": [
+            {"minute": minute, "event": event} | msgspec.structs.asdict(line)
+            for (minute, event), line in account.lines.items()
+        ],
         "partitions": account.coverages,
         "remainders": account.remainders,
     }
 
 
 def _readable(account: Account, grouped: Mapping[str, Line], by: str) -> str:
-    total = summed(account.lines, None).get("all", Line())
+    total = summed(account.lines, BY["all"]).get("all", Line())
     width = max(14, *(len(name) for name in (*grouped, "")))
     rows = [_row(by, _COLUMNS, width)]
     for name, line in (*grouped.items(), ("all", total)):

@@ -104,7 +104,8 @@ def test_lines_add_up_by_minute_type_and_in_all() -> None:
     counts = [Count("00:10", "sos", 3, 1, 0), Count("00:11", "sos", 2, 0, 1), Count("00:11", "", 0, 0, 4)]
     batches = [BatchAccount(0, 0, 11, "", counts)]
     lines = account.lines(batches, {("00:10", "sos"): 3, ("00:11", "sos"): 2}, {("00:11", "sos"): 1, ("00:11", ""): 4})
-    assert account.summed(lines, 1)["sos"] == account.Line(7, 5, 1, 1, 5, 1)
-    assert account.summed(lines, 0)["00:11"].accepted == 7
-    total = account.summed(lines, None)["all"]
+    assert account.summed(lines, account.BY["type"])["sos"] == account.Line(7, 5, 1, 1, 5, 1)
+    assert account.summed(lines, account.BY["minute"])["00:11"].accepted == 7
+    assert account.summed(lines, account.BY["both"])["00:11 sos"].accepted == 3
+    total = account.summed(lines, account.BY["all"])["all"]
     assert total.accepted == total.stored + total.duplicate + total.stored_dead_letters == 11
