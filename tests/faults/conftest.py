@@ -1,6 +1,7 @@
 """One pipeline for all fault tests; the long ones run with `pytest -m soak` only."""
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -9,6 +10,8 @@ import pytest_asyncio
 
 from tests.faults.load import Load
 from tests.faults.pipeline import Pipeline
+from tests.faults.reader import Pulse
+from tests.faults.watching import Watched
 
 _seeds = itertools.count(1)
 
@@ -37,14 +40,34 @@ async def pipeline(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pi
 Harm = Callable[[], Awaitable[object]]
 
 
-async def exactly_once(pipeline: Pipeline, harm: Harm, *, before_s: float = 2.0, after_s: float = 2.0) -> Load:
+async def exactly_once(
+    pipeline: Watched, harm: Harm, *, before_s: float = 2.0, after_s: float = 2.0, months: int = 0
+) -> Load:
     """Do the harm under load, let the pipeline recover under load, and check the whole history."""
-    async with Load(pipeline.ingress_port, pipeline.sent, seed=next(_seeds)) as load:
+    async with Load(pipeline.ingress_port, pipeline.sent, seed=next(_seeds), months=months) as load:
         await asyncio.sleep(before_s)
         await harm()
         await pipeline.ready()
         await asyncio.sleep(after_s)
-    verdict = await pipeline.verdict()
-    assert not verdict.faults, f"{verdict}\nhistory and logs: {pipeline.directory}"
+    await without_faults(pipeline)
     assert load.acknowledged
     return load
+
+
+async def without_faults(pipeline: Watched) -> None:
+    """Let the pipeline come to rest, and check the whole history."""
+    verdict = await pipeline.verdict()
+    assert not verdict.faults, f"{verdict}\nhistory and logs: {pipeline.directory}"
+
+
+@contextlib.asynccontextmanager
+async def pulse_of(pipeline: Watched) -> AsyncIterator[Pulse]:
+    """Follows the events topic meanwhile."""
+    pulse = Pulse(pipeline.bootstrap)
+    task = asyncio.create_task(pulse.run())
+    try:
+        yield pulse
+    finally:
+        assert not task.done(), task.exception()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

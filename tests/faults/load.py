@@ -6,7 +6,7 @@ import json
 import random
 import time
 from collections import deque
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 
@@ -28,9 +28,13 @@ class Load:
 
     HURRIED = 0.01  # share of requests that are given up at once
 
-    def __init__(self, port: int, sent: list[Sent], *, rate: float = 500, devices: int = 200, seed: int = 1) -> None:
+    def __init__(
+        self, port: int, sent: list[Sent], *, rate: float = 500, devices: int = 200, seed: int = 1, months: int = 0
+    ) -> None:
+        self._months = months  # that some events are delivered late
         self.sent = sent  # every attempt is added here
         self.acknowledged = 0  # requests
+        self.accepted = 0  # events, each counted once
         self._url = f"http://127.0.0.1:{port}/api/events"
         self._interval_s = devices / rate
         self._devices = devices
@@ -68,29 +72,39 @@ class Load:
         due_s = time.monotonic()
         while not self._stopping.is_set():
             due_s = max(due_s + self._interval_s, time.monotonic() - 10 * self._interval_s)
-            await self._deliver(self._next(imei, earlier))
+            payload, is_new = self._next(imei, earlier)
+            await self.deliver(payload)
+            self.accepted += is_new
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), max(0.0, due_s - time.monotonic()))
 
-    def _next(self, imei: str, earlier: deque[dict[str, object]]) -> str:
+    def _next(self, imei: str, earlier: deque[dict[str, object]]) -> tuple[str, bool]:
+        """What to deliver next, and whether it is an event that was not delivered before."""
         chance = self._random.random()
         if earlier and chance < _REPEATED:
             again = self._random.choice(earlier)
-            return json.dumps(again | {"Server_Time": _now()} if chance < _REPEATED / 2 else again)
+            return json.dumps(again | {"Server_Time": _now()} if chance < _REPEATED / 2 else again), False
         if earlier and chance < _REPEATED + _CONFLICTING:
-            return json.dumps(self._random.choice(earlier) | {"Changes": self._random.randrange(1_000, 10_000)})
+            return json.dumps(self._random.choice(earlier) | {"Changes": self._random.randrange(1_000, 10_000)}), False
         event = self._event(imei)
         if chance > 1 - _BROKEN:
-            return json.dumps(event | self._random.choice([{"IMEI": "12"}, {"Event": ""}, {"Coordinates": "91,0"}]))
+            broken = event | self._random.choice([{"IMEI": "12"}, {"Event": ""}, {"Coordinates": "91,0"}])
+            return json.dumps(broken), False
         earlier.append(event)
-        return json.dumps(event)
+        return json.dumps(event), True
+
+    def probes(self, count: int, location: str) -> list[str]:
+        """Events of as many other devices, to be found again by their Location."""
+        first = 360_000_000_000_000 + self._random.randrange(10**12)
+        return [json.dumps(self._event(str(first + n)) | {"Location": location}) for n in range(count)]
 
     def _event(self, imei: str) -> dict[str, object]:
         event, now = self._random.choice(_TYPES), _now()
+        late = timedelta(days=30 * self._random.randrange(self._months)) if self._months else timedelta()
         return {
             "Event": event,
             "Changes": self._random.randrange(200),
-            "Device_Time": now,
+            "Device_Time": _now(late),
             "IMEI": imei,
             "Server_Time": now,
             "Coordinates": f"{22.9 + self._random.random():.6f},{75.5 + self._random.random():.6f}",
@@ -98,7 +112,7 @@ class Load:
             "Geofence_Name": "Depot 7" if event == "geofence_enter" else None,
         }
 
-    async def _deliver(self, payload: str) -> None:
+    async def deliver(self, payload: str) -> None:
         """Try until there is a 200; the pauses grow."""
         attempt = 0
         while not await self._attempt(payload, hurried=attempt == 0 and self._random.random() < self.HURRIED):
@@ -126,5 +140,5 @@ class Load:
         return status == 200
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f+0000")
+def _now(ago: timedelta = timedelta()) -> str:
+    return (datetime.now(UTC) - ago).strftime("%Y-%m-%dT%H:%M:%S.%f+0000")

@@ -3,9 +3,11 @@
     FAULT_TRIGGER=FILE python -m tests.faults.points streams
 
 When the process passes a point whose name stands in the file, it removes the file and kills itself with SIGKILL, or
-stops itself with SIGSTOP, or loses the answer that it was about to get. Nothing in the product knows of it.
+stops itself with SIGSTOP, or loses the answer that it was about to get, or goes no further. Its wall clock is that of
+`tests.faults.clock` if FAULT_CLOCK names its file. Nothing in the product knows of it.
 """
 
+import asyncio
 import functools
 import importlib
 import os
@@ -15,7 +17,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-Fault = Literal["kill", "stop", "lose"]
+from tests.faults.clock import follow
+
+Fault = Literal["kill", "stop", "lose", "hang"]
 
 
 class Point(NamedTuple):
@@ -50,28 +54,38 @@ class AnswerLostError(ConnectionError):
 def _wrapped(name: str, when: str, method: Callable[..., Awaitable[Any]], trigger: Path) -> Callable[..., Any]:
     @functools.wraps(method)
     async def passing(*args: Any, **options: Any) -> Any:
-        if when == "before":
-            _strike(name, trigger)
+        what = _told(*args)
+        if when == "before" and _strike(name, trigger, what):
+            await asyncio.Event().wait()
         result = await method(*args, **options)
-        if when == "after":
-            _strike(name, trigger)
+        if when == "after" and _strike(name, trigger, what):
+            await asyncio.Event().wait()
         return result
 
     return passing
 
 
-def _strike(name: str, trigger: Path) -> None:
+def _told(owner: Any = None, *_: Any) -> str:
+    """What to say of whose method it is: a producer's transactional id."""
+    transactions = getattr(owner, "_txn_manager", None)
+    return str(getattr(transactions, "transactional_id", None) or "")
+
+
+def _strike(name: str, trigger: Path, what: str) -> bool:
+    """Do what the trigger says, if it is about this point; whether the process is to go no further here."""
     try:
         fault, _, point = trigger.read_text().partition(" ")
     except OSError:
-        return
+        return False
     if point != name:
-        return
+        return False
     trigger.unlink(missing_ok=True)
-    print(f"fault: {fault} {point}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"fault: {fault} {point} [{what}]", file=sys.stderr, flush=True)  # noqa: T201
     if fault == "lose":
         raise AnswerLostError(name)
-    os.killpg(0, signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
+    if fault != "hang":
+        os.killpg(0, signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
+    return fault == "hang"
 
 
 def plant(stage: str, trigger: Path) -> None:
@@ -88,6 +102,8 @@ def plant(stage: str, trigger: Path) -> None:
 
 
 if __name__ == "__main__":
+    if "FAULT_CLOCK" in os.environ:
+        follow(Path(os.environ["FAULT_CLOCK"]))
     plant(sys.argv[1], Path(os.environ["FAULT_TRIGGER"]))
     from eventpush.__main__ import main
 

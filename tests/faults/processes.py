@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 _PAUSE_MIN_S, _PAUSE_MAX_S = 0.2, 5.0
@@ -106,6 +107,11 @@ class Process:
             self._keeper = None
         return self.statuses[-1] if self.statuses else 0
 
+    def _note(self, what: str) -> None:
+        """Write it into the process's log, with the time."""
+        with self.log.open("a") as log:
+            log.write(f"--- {datetime.now(UTC):%H:%M:%S.%f} {self.name} {what}\n")
+
     async def _keep(self) -> None:
         pause_s = _PAUSE_MIN_S
         while self._wanted:
@@ -119,7 +125,9 @@ class Process:
                     env=self._environ | {"FAULT_TRIGGER": str(self._trigger)},
                     start_new_session=True,
                 )
+            self._note(f"started as process {self._running.pid}")
             self.statuses.append(await self._running.wait())
+            self._note(f"ended with status {self.statuses[-1]}")
             with contextlib.suppress(ProcessLookupError):  # children that outlived it
                 os.killpg(self._running.pid, signal.SIGKILL)
             if not self._wanted:

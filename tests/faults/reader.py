@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 import aiohttp
 import orjson
@@ -113,16 +114,31 @@ async def stored(url: str) -> Counter[str]:
     return Counter({str(row["name"]): int(str(row["n"])) for row in found})
 
 
+class Stall(NamedTuple):
+    """A time in which nothing new came; seconds of the monotonic clock."""
+
+    began_s: float
+    lasted_s: float
+
+
 class Pulse:
-    """Follows the events topic and measures the longest time in which nothing new came."""
+    """Follows the events topic and measures the times in which nothing new came."""
 
     def __init__(self, bootstrap: str, topic: str = "telematics.events.v1") -> None:
         self._bootstrap = bootstrap
         self._topic = topic
-        self.events = 0
-        self.last_s = time.monotonic()
-        self.longest_s = 0.0
-        self.stalls: list[float] = []  # of more than a second
+        self._last_s = time.monotonic()
+        self._over: list[Stall] = []  # of more than a second
+
+    @property
+    def stalls(self) -> list[Stall]:
+        """Those of more than a second, with one that is not over yet."""
+        return [*self._over, Stall(self._last_s, time.monotonic() - self._last_s)]
+
+    @property
+    def longest_s(self) -> float:
+        """The longest of them."""
+        return max(stall.lasted_s for stall in self.stalls)
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
@@ -130,17 +146,13 @@ class Pulse:
             partitions = [p for p in await _partitions(self._bootstrap) if p.topic == self._topic]
             client.assign(partitions)
             await client.seek_to_end(*partitions)
-            self.last_s = time.monotonic()
+            self._last_s = time.monotonic()
             while True:
                 with contextlib.suppress(KafkaError):
-                    batches = await client.getmany(timeout_ms=100)
-                    if batches:
-                        self._beat(sum(map(len, batches.values())))
+                    if await client.getmany(timeout_ms=100):
+                        self._beat(time.monotonic())
 
-    def _beat(self, events: int) -> None:
-        now_s = time.monotonic()
-        pause_s, self.last_s = now_s - self.last_s, now_s
-        self.events += events
-        self.longest_s = max(self.longest_s, pause_s)
-        if pause_s > 1:
-            self.stalls.append(pause_s)
+    def _beat(self, now_s: float) -> None:
+        if now_s - self._last_s > 1:
+            self._over.append(Stall(self._last_s, now_s - self._last_s))
+        self._last_s = now_s

@@ -3,24 +3,19 @@
 import asyncio
 import random
 import signal
-import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from runtime.topics_admin import admin, configuration
 from schemas import topics
-from tests.faults.conftest import exactly_once
+from tests.faults.conftest import exactly_once, pulse_of
 from tests.faults.faults import at, kill_everything
 from tests.faults.load import Load
 from tests.faults.pipeline import Pipeline
 from tests.faults.points import POINTS
 from tests.faults.processes import until
-from tests.faults.reader import Pulse
 
 pytestmark = [pytest.mark.soak, pytest.mark.asyncio(loop_scope="session")]
 
@@ -37,8 +32,6 @@ async def test_killed_at(pipeline: Pipeline, point: str):
 
 async def test_ten_rebalances_in_a_row(pipeline: Pipeline):
     """Ten times a worker comes or goes under load; no stall is longer than 10 s."""
-    pulse = Pulse(pipeline.bootstrap)
-    task = asyncio.create_task(pulse.run())
 
     async def harm():
         for _ in range(5):
@@ -47,17 +40,42 @@ async def test_ten_rebalances_in_a_row(pipeline: Pipeline):
             await pipeline.remove_worker()
             await pipeline.ready()
 
-    try:
+    async with pulse_of(pipeline) as pulse:
         await exactly_once(pipeline, harm)
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-    assert max(pulse.stalls, default=0) < 10
+    assert pulse.longest_s < 10
 
 
 async def test_everything_killed_at_once(pipeline: Pipeline):
     """Kill -9 of brokers, ClickHouse and all stages together, and a start on what is on the disk."""
     await exactly_once(pipeline, lambda: kill_everything(pipeline, random.Random(1)))
+
+
+async def test_clickhouse_away_for_minutes(pipeline: Pipeline):
+    """150 s without ClickHouse under load: the topics go on without a stall; then the backlog is stored."""
+
+    async def harm():
+        await pipeline.clickhouse.stop(signal.SIGKILL)
+        await asyncio.sleep(150)
+        pipeline.clickhouse.start()
+
+    async with pulse_of(pipeline) as pulse:
+        await exactly_once(pipeline, harm)
+    assert pulse.longest_s < 10
+
+
+async def test_clickhouse_killed_again_and_again_in_the_middle_of_inserts(pipeline: Pipeline):
+    """Kill -9 of ClickHouse at thirty random moments, while inserts for six months (so of as many parts each) are made
+    without pause: whatever ClickHouse remembers of an insert, its rows are there once.
+    """
+    rng = random.Random(4)
+
+    async def harm():
+        for _ in range(30):
+            await until(pipeline.clickhouse_answers, 60, "ClickHouse answers")
+            await asyncio.sleep(rng.uniform(0.2, 1.5))
+            pipeline.clickhouse.send_signal(signal.SIGKILL)
+
+    await exactly_once(pipeline, harm, months=6)
 
 
 async def test_everything_stopped_while_clickhouse_is_away(pipeline: Pipeline):
@@ -113,48 +131,6 @@ async def test_poison_row(pipeline: Pipeline):
     letters = [s for s in pipeline.reader.seen if s.topic == topics.DEAD_LETTER and poison in s.value]
     assert len(letters) == 1
     assert '"refused_by_clickhouse"' in letters[0].value
-
-
-# --- three brokers ---
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def three(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pipeline]:
-    """The pipeline on three brokers: replication factor 3, two must have a record."""
-    running = Pipeline(Path(tmp_path_factory.mktemp("three")), replicas=3)
-    try:
-        await running.start()
-        yield running
-    finally:
-        await running.kill()
-
-
-@pytest.mark.parametrize("number", [0, 1, 2])
-async def test_any_of_three_brokers_killed(three: Pipeline, number: int):
-    """Kill -9 of each broker in turn, so also of the coordinators of groups and transactions, and of the controller."""
-
-    async def harm():
-        assert three.kafka[number].send_signal(signal.SIGKILL)
-        await asyncio.sleep(5)
-
-    await exactly_once(three, harm, after_s=5)
-
-
-async def test_below_min_isr_there_is_no_200(three: Pipeline):
-    """Two of three brokers away: not one 200 until they are back; then everything goes on."""
-
-    async def harm():
-        away = three.kafka[1:]
-        for broker in away:
-            broker.send_signal(signal.SIGSTOP)
-        gone_s = time.monotonic()
-        await asyncio.sleep(15)
-        early = [s for s in three.sent if s.status == 200 and s.sent_s > gone_s and s.answered_s < time.monotonic()]
-        for broker in away:
-            broker.send_signal(signal.SIGCONT)
-        assert not early
-
-    await exactly_once(three, harm, after_s=5)
 
 
 async def test_a_client_that_hangs_up(pipeline: Pipeline):
