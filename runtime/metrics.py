@@ -90,6 +90,17 @@ SINK_RETRIES = Count("eventpush_sink_retries", "Inserts that failed and are trie
 SINK_REFUSED = Count("eventpush_sink_refused", "Rows that ClickHouse refused, now dead letters.", ("table",))
 SINK_LAG = Level("eventpush_sink_lag_records", "Records that are in Kafka and not yet read.", ("topic", "partition"))
 
+# --- account: shown by `eventpush account --metrics`, not by a process --------------------------------------------
+ACCOUNT_EVENTS = Level(
+    "eventpush_account_events", "Accepted events by type and what came of them, as far as judged.", ("event", "outcome")
+)
+ACCOUNT_IN_FLIGHT = Level("eventpush_account_in_flight_events", "Events that a stage has yet to do.", ("stage",))
+ACCOUNT_REMAINDER = Level(
+    "eventpush_account_remainder_events",
+    "Events of a range of raw offsets whose account does not add up.",
+    ("partition", "first", "next", "why"),
+)
+
 
 def table() -> list[tuple[str, str, str, str]]:
     """One row a metric: its name as Prometheus shows it, kind, labels, meaning."""

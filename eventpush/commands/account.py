@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import click
 import msgspec
+from prometheus_client import REGISTRY, generate_latest
 
 from eventpush import accounting
 from eventpush.account import BY, Line, summed
 from eventpush.accounting import Account
 from eventpush.options import as_json, command_with_examples, echo_json, settings_of_a_command
 from eventpush.tailing import printable
+from runtime import metrics
 
 _COLUMNS = ("accepted", "stored", "duplicate", "dead-lettered")
 
@@ -21,6 +23,7 @@ _COLUMNS = ("accepted", "stored", "duplicate", "dead-lettered")
     "eventpush account",
     "eventpush account --by both",
     "eventpush account --json | jq .remainders",
+    "eventpush account --metrics | sponge eventpush.prom",
 )
 @click.option(
     "--by",
@@ -29,8 +32,9 @@ _COLUMNS = ("accepted", "stored", "duplicate", "dead-lettered")
     show_default=True,
     help="What to group by: the event's type, the minute of its arrival, or both.",
 )
+@click.option("--metrics", "as_metrics", is_flag=True, help="Print it as metrics in Prometheus' text format.")
 @as_json
-def command(*, by: str, as_json: bool) -> None:
+def command(*, by: str, as_metrics: bool, as_json: bool) -> None:
     """Add up what came of every accepted event: accepted = stored + duplicate + dead-lettered + in flight.
 
     It is computed from what Kafka and ClickHouse hold, not from counters in memory: raw offsets, the summary that the
@@ -40,7 +44,9 @@ def command(*, by: str, as_json: bool) -> None:
     """
     account = asyncio.run(accounting.gather(settings_of_a_command()))
     grouped = summed(account.lines, BY[by])
-    if as_json:
+    if as_metrics:
+        click.echo(_as_metrics(account), nl=False)
+    elif as_json:
         echo_json(_as_dict(account, grouped))
     else:
         click.echo(_readable(account, grouped, by))
@@ -60,6 +66,20 @@ def _as_dict(account: Account, grouped: Mapping[str, Line]) -> dict[str, object]
         "partitions": account.coverages,
         "remainders": account.remainders,
     }
+
+
+def _as_metrics(account: Account) -> str:
+    for event, line in summed(account.lines, BY["type"]).items():
+        for outcome in ("accepted", "stored", "duplicate"):
+            metrics.ACCOUNT_EVENTS.metric.labels(event, outcome).set(getattr(line, outcome))
+        metrics.ACCOUNT_EVENTS.metric.labels(event, "dead_lettered").set(line.stored_dead_letters)
+    metrics.ACCOUNT_IN_FLIGHT.metric.labels("streams").set(sum(c.in_flight for c in account.coverages))
+    metrics.ACCOUNT_IN_FLIGHT.metric.labels("sink").set(account.to_clickhouse)
+    remainders = metrics.ACCOUNT_REMAINDER.metric  # without any it is there all the same, and empty
+    for found in account.remainders:
+        remainders.labels(str(found.partition), str(found.first), str(found.next), found.why).set(found.events)
+    names = [metric.name for metric in (metrics.ACCOUNT_EVENTS, metrics.ACCOUNT_IN_FLIGHT, metrics.ACCOUNT_REMAINDER)]
+    return generate_latest(REGISTRY.restricted_registry(names)).decode()
 
 
 def _readable(account: Account, grouped: Mapping[str, Line], by: str) -> str:
