@@ -83,7 +83,7 @@ class Load:
         chance = self._random.random()
         if earlier and chance < _REPEATED:
             again = self._random.choice(earlier)
-            return json.dumps(again | {"Server_Time": _now()} if chance < _REPEATED / 2 else again), False
+            return json.dumps(again | {"Server_Time": _text(datetime.now(UTC))} if chance < _REPEATED / 2 else again), False
         if earlier and chance < _REPEATED + _CONFLICTING:
             return json.dumps(self._random.choice(earlier) | {"Changes": self._random.randrange(1_000, 10_000)}), False
         event = self._event(imei)
@@ -99,14 +99,14 @@ class Load:
         return [json.dumps(self._event(str(first + n)) | {"Location": location}) for n in range(count)]
 
     def _event(self, imei: str) -> dict[str, object]:
-        event, now = self._random.choice(_TYPES), _now()
+        event, now = self._random.choice(_TYPES), datetime.now(UTC)
         late = timedelta(days=30 * self._random.randrange(self._months)) if self._months else timedelta()
         return {
             "Event": event,
             "Changes": self._random.randrange(200),
-            "Device_Time": _now(late),
+            "Device_Time": _text(now - late),
             "IMEI": imei,
-            "Server_Time": now,
+            "Server_Time": _text(now),
             "Coordinates": f"{22.9 + self._random.random():.6f},{75.5 + self._random.random():.6f}",
             "Location": "Indore - Depalpur - Ingoriya Road, Kharsora",
             "Geofence_Name": "Depot 7" if event == "geofence_enter" else None,
@@ -140,5 +140,5 @@ class Load:
         return status == 200
 
 
-def _now(ago: timedelta = timedelta()) -> str:
-    return (datetime.now(UTC) - ago).strftime("%Y-%m-%dT%H:%M:%S.%f+0000")
+def _text(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%f+0000")
