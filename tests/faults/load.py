@@ -83,7 +83,8 @@ class Load:
         chance = self._random.random()
         if earlier and chance < _REPEATED:
             again = self._random.choice(earlier)
-            return json.dumps(again | {"Server_Time": _text(datetime.now(UTC))} if chance < _REPEATED / 2 else again), False
+            later = {"Server_Time": _text(datetime.now(UTC))} if chance < _REPEATED / 2 else {}
+            return json.dumps(again | later), False
         if earlier and chance < _REPEATED + _CONFLICTING:
             return json.dumps(self._random.choice(earlier) | {"Changes": self._random.randrange(1_000, 10_000)}), False
         event = self._event(imei)
