@@ -115,20 +115,3 @@ async def test_clocks_that_step_forwards_and_backwards_change_nothing(clocked: P
             await deliver(load, probes)
     verdict = await clocked.verdict()
     assert not verdict.faults, f"{verdict}\nhistory and logs: {clocked.directory}"
-
-
-async def test_a_clock_that_steps_while_the_workers_are_down_changes_nothing(clocked: Pipeline):
-    """The clock jumps a day ahead, and the first events after it are judged by workers that have just started."""
-    async with Load(clocked.ingress_port, clocked.sent, seed=84) as load:
-        probes = load.probes(_PARTITIONS_ALL, "clock and kill")
-        await deliver(load, probes)
-        await asyncio.sleep(2)
-        for worker in clocked.streams:
-            assert worker.send_signal(signal.SIGKILL)
-        clocked.clock.set(86_400)
-        await deliver(load, probes)
-        await clocked.ready()
-        clocked.clock.set(0)
-        await deliver(load, probes)
-    verdict = await clocked.verdict()
-    assert not verdict.faults, f"{verdict}\nhistory and logs: {clocked.directory}"
