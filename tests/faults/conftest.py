@@ -45,6 +45,7 @@ async def exactly_once(
     pipeline: Watched, harm: Harm, *, before_s: float = 2.0, after_s: float = 2.0, months: int = 0
 ) -> Load:
     """Do the harm under load, let the pipeline recover under load, and check the whole history."""
+    await pipeline.ready()
     async with Load(pipeline.ingress_port, pipeline.sent, seed=next(_seeds), months=months) as load:
         await asyncio.sleep(before_s)
         await harm()

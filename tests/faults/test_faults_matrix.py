@@ -13,9 +13,13 @@ from schemas import topics
 from tests.faults.conftest import exactly_once, pulse_of
 from tests.faults.faults import at, kill_everything
 from tests.faults.load import Load
+from tests.faults.memory import peaks_of
 from tests.faults.pipeline import Pipeline
 from tests.faults.points import POINTS
 from tests.faults.processes import until
+
+#: A stage's bound without its window's identities and the ingress's bytes in flight (README, "Production").
+_MEMORY_BYTES = 512_000_000
 
 pytestmark = [pytest.mark.soak, pytest.mark.asyncio(loop_scope="session")]
 
@@ -51,16 +55,20 @@ async def test_everything_killed_at_once(pipeline: Pipeline):
 
 
 async def test_clickhouse_away_for_minutes(pipeline: Pipeline):
-    """150 s without ClickHouse under load: the topics go on without a stall; then the backlog is stored."""
+    """150 s without ClickHouse under load: the topics go on without a stall, no stage takes more than its bound of
+    memory for the backlog; then the backlog is stored.
+    """
 
     async def harm():
         await pipeline.clickhouse.stop(signal.SIGKILL)
         await asyncio.sleep(150)
         pipeline.clickhouse.start()
 
-    async with pulse_of(pipeline) as pulse:
+    async with pulse_of(pipeline) as pulse, peaks_of(pipeline) as peaks:
         await exactly_once(pipeline, harm)
+    print(f"peaks of memory: {peaks}")  # noqa: T201 - a measure
     assert pulse.longest_s < 10
+    assert max(peaks.bytes.values()) < _MEMORY_BYTES
 
 
 async def test_clickhouse_killed_again_and_again_in_the_middle_of_inserts(pipeline: Pipeline):
