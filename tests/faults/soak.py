@@ -98,7 +98,7 @@ async def soak(directory: Path, goal: Goal, seed: int, rate: float) -> tuple[Run
                 await pipeline.ready()
         run.minutes = (time.monotonic() - began_s) / 60
         _say("at rest now? then everything is compared")
-        verdict = await pipeline.verdict()
+        verdict = await pipeline.verdict(keep=True)
         for process in (*pipeline.processes, *pipeline.gone):
             run.deaths.update(f"{process.name.split('-')[0]} {status}" for status in process.statuses)
     finally:

@@ -56,25 +56,30 @@ class Watched(abc.ABC):
         """Wait until every stage says that it is ready; how long that took."""
         return await until(self._is_ready, timeout_s, f"everything ready; see the logs in {self.directory}")
 
-    async def verdict(self, drain_s: float = _DRAIN_S) -> Verdict:
-        """Let the pipeline come to rest, and compare `sent` with what there is. The history is kept."""
-        with contextlib.suppress(TimeoutError):  # the checker says what is missing
-            await until(self._is_judged, drain_s, "every raw event judged", every_s=0.5)
-            await until(self._is_stored, drain_s, "every outcome in ClickHouse", every_s=0.5)
-        return await asyncio.to_thread(check, await self.keep_history())
+    async def verdict(self, *, keep: bool = False) -> Verdict:
+        """Let the pipeline come to rest, and compare `sent` with what there is.
 
-    async def keep_history(self) -> History:
-        """What there is by now; a part that cannot be had is left out of it. It is written to `directory`/history."""
-        with contextlib.suppress(*_EXCEPTIONS):
-            await self.reader.read()
+        The evidence is written to `directory`/history if something is wrong, or if it is to be kept anyway.
+        """
+        with contextlib.suppress(TimeoutError):  # the checker says what is missing
+            await until(self._is_judged, _DRAIN_S, "every raw event judged", every_s=0.5)
+            await until(self._is_stored, _DRAIN_S, "every outcome in ClickHouse", every_s=0.5)
+        history = await self._history()
+        verdict = await asyncio.to_thread(check, history)
+        if verdict.faults or keep:
+            await asyncio.to_thread(save, history, self.directory / "history")
+            with contextlib.suppress(*_EXCEPTIONS):
+                await self._keep_offsets()
+        return verdict
+
+    async def _history(self) -> History:
+        """What there is by now; a part that cannot be had is left out of it."""
         rows = []
         with contextlib.suppress(*_EXCEPTIONS):
-            rows = await read_clickhouse(self.clickhouse_url)
-        history = History(self.sent, self._but_poison(self.reader.seen), rows)
-        await asyncio.to_thread(save, history, self.directory / "history")
+            await self.reader.read()
         with contextlib.suppress(*_EXCEPTIONS):
-            await self._keep_offsets()
-        return history
+            rows = await read_clickhouse(self.clickhouse_url)
+        return History(self.sent, self._but_poison(self.reader.seen), rows)
 
     async def _keep_offsets(self) -> None:
         """Where each group stands on each partition, with what its commit carries."""
