@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "faults.md").read_text()
 #: What stands for a whole module in the docs.
-_BY_MODULE = {"test_faults_checker", "test_faults_soak"}
+_BY_MODULE = {"test_faults_checker", "test_faults_reader", "test_faults_soak"}
 
 
 def _tests(*folders: str) -> dict[str, str]:

@@ -52,7 +52,8 @@ class Reader:
         self._positions: dict[TopicPartition, int] = {}
 
     async def read(self, timeout_s: float = 60.0) -> None:
-        """Read on, to what is the end by now."""
+        """Read on, to what is the end by now; what a read that fails had got is read again by the next one."""
+        found: list[Seen] = []
         async with consumer(self._bootstrap) as client, asyncio.timeout(timeout_s):
             partitions = [tp for tp in await _partitions(self._bootstrap) if tp.topic not in _BINARY]
             client.assign(partitions)
@@ -61,9 +62,11 @@ class Reader:
             waiting = await client.end_offsets(partitions)
             while waiting:
                 for tp, records in (await client.getmany(timeout_ms=200)).items():
-                    self.seen += [Seen(tp.topic, tp.partition, r.offset, _text(r.value)) for r in records]
+                    found += [Seen(tp.topic, tp.partition, r.offset, _text(r.value)) for r in records]
                 waiting = {tp: end for tp, end in waiting.items() if await client.position(tp) < end}
-            self._positions = {tp: await client.position(tp) for tp in partitions}
+            positions = {tp: await client.position(tp) for tp in partitions}
+        self.seen += found
+        self._positions = positions
 
 
 def _text(value: bytes | None) -> str:
