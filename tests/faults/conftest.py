@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -15,6 +16,7 @@ from tests.faults.verdict import Verdict
 from tests.faults.watching import Watched
 
 _seeds = itertools.count(1)
+_ASKED_S = 12.0  # of a stall, before its workers are asked
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -64,13 +66,23 @@ async def without_faults(pipeline: Watched) -> Verdict:
 
 
 @contextlib.asynccontextmanager
-async def pulse_of(pipeline: Watched) -> AsyncIterator[Pulse]:
-    """Follows the events topic meanwhile."""
+async def pulse_of(pipeline: Pipeline) -> AsyncIterator[Pulse]:
+    """Follows the events topic meanwhile; stream workers that stall tell in their logs where their tasks stand."""
     pulse = Pulse(pipeline.bootstrap)
-    task = asyncio.create_task(pulse.run())
+    tasks = [asyncio.create_task(pulse.run()), asyncio.create_task(_ask_who_stalls(pipeline, pulse))]
     try:
         yield pulse
     finally:
-        assert not task.done(), task.exception()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            assert not task.done(), task.exception()
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _ask_who_stalls(pipeline: Pipeline, pulse: Pulse) -> None:
+    while True:
+        await asyncio.sleep(1)
+        if pulse.stalls[-1].lasted_s > _ASKED_S:
+            for worker in pipeline.streams:
+                worker.send_signal(signal.SIGUSR1)
+            await asyncio.sleep(2 * _ASKED_S)

@@ -4,10 +4,11 @@
 
 When the process passes a point whose name stands in the file, it removes the file and kills itself with SIGKILL, or
 stops itself with SIGSTOP, or loses the answer that it was about to get, or goes no further. Its wall clock is that of
-`tests.faults.clock` if FAULT_CLOCK names its file. Nothing in the product knows of it.
+`tests.faults.clock` if FAULT_CLOCK names its file. On SIGUSR1 it tells where its tasks stand. Nothing in the product knows of it.
 """
 
 import asyncio
+import contextlib
 import functools
 import importlib
 import os
@@ -101,7 +102,15 @@ def plant(stage: str, trigger: Path) -> None:
         setattr(owner, attribute, _wrapped(name, when, getattr(owner, attribute), trigger))
 
 
+def _tell_tasks(*_: object) -> None:
+    """Where every task of every loop stands, to standard error."""
+    for task in list(asyncio.tasks._all_tasks):
+        with contextlib.suppress(Exception):  # another thread's task may be anywhere
+            task.print_stack(limit=8, file=sys.stderr)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGUSR1, _tell_tasks)
     if "FAULT_CLOCK" in os.environ:
         follow(Path(os.environ["FAULT_CLOCK"]))
     plant(sys.argv[1], Path(os.environ["FAULT_TRIGGER"]))
