@@ -103,46 +103,61 @@ class Ingress:
 
 
 class Senders:
-    """Connections that post events one after the other, each event with a number, until told to stop."""
+    """Connections that post events one after the other, each with a number, until told to stop.
+
+    As the sender does, they repeat what was not answered with 200, at once and on a new connection if need be.
+    """
 
     def __init__(self, port: int, connections: int = 8) -> None:
         self.statuses: Counter[int] = Counter()
         self.accepted: set[int] = set()
         self.slowest_s = 0.0
         self.broken = 0  # connections that ended without an answer to a request that was sent
+        self.unaccepted: set[int] = set()
         self._port = port
         self._number = 0
         self._stop = asyncio.Event()
         self._tasks = [asyncio.create_task(self._send()) for _ in range(connections)]
 
     async def _send(self) -> None:
+        number = 0  # what is to be repeated; 0: the last one was accepted
         while not self._stop.is_set():
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             except OSError:
                 await asyncio.sleep(0.02)
                 continue
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                await self._use(reader, writer)
+            stays = True
+            while stays and not self._stop.is_set():
+                number = number or self._next()
+                self.broken += 1
+                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                    stays = await self._post(number, reader, writer)
+                    self.broken -= 1
+                    if number not in self.unaccepted:
+                        number = 0
+                    continue
+                stays = False
             writer.close()
 
-    async def _use(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while not self._stop.is_set():
-            self._number += 1
-            number = self._number
-            writer.write(request(b'{"IMEI":"35061207519%04d","Number":%d}' % (number % 997, number)))
-            begun = time.monotonic()
-            self.broken += 1
-            answer = await read_answer(reader)
-            self.broken -= 1
-            self.slowest_s = max(self.slowest_s, time.monotonic() - begun)
-            self.statuses[answer.status] += 1
-            if answer.status == 200:
-                self.accepted.add(number)
-            else:
-                await asyncio.sleep(0.01)
-            if answer.headers.get("connection") == "close":
-                return
+    def _next(self) -> int:
+        self._number += 1
+        self.unaccepted.add(self._number)
+        return self._number
+
+    async def _post(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Sends one event, notes the answer; gives whether the connection stays."""
+        writer.write(request(b'{"IMEI":"35061207519%04d","Number":%d}' % (number % 997, number)))
+        begun = time.monotonic()
+        answer = await read_answer(reader)
+        self.slowest_s = max(self.slowest_s, time.monotonic() - begun)
+        self.statuses[answer.status] += 1
+        if answer.status == 200:
+            self.accepted.add(number)
+            self.unaccepted.discard(number)
+        else:
+            await asyncio.sleep(0.01)
+        return answer.headers.get("connection") != "close"
 
     async def until(self, holds, timeout_s: float = 120.0) -> None:
         """Sends on until the condition holds."""

@@ -124,13 +124,17 @@ async def test_two_processes_are_replaced_without_a_failed_request(kafka, tmp_pa
 
 
 async def test_a_process_is_killed_and_replaced(kafka, tmp_path):
-    """Kill -9 on one of two: repeats succeed at the other, a new one is started, nothing accepted is lost."""
+    """Kill -9 on one of two: every request that it breaks succeeds when it is repeated, a new process is started,
+    nothing accepted is lost.
+    """
     await make_topics(kafka.bootstrap)
     with Ingress(kafka.bootstrap, tmp_path, ingress_processes=2) as ingress:
         ingress.wait_until(lambda: ingress.log.count("listening") == 2)
         async with sending(ingress.port, 16) as senders:
             await senders.more(300)
             os.kill(ingress.children()[0], signal.SIGKILL)
+            under_way = set(senders.unaccepted)
+            await senders.until(lambda: under_way <= senders.accepted)  # repeated, and accepted now
             await senders.more(300)
             await senders.until(lambda: ingress.log.count("listening") == 3)
             await senders.more(300)
