@@ -4,7 +4,8 @@
 
 When the process passes a point whose name stands in the file, it removes the file and kills itself with SIGKILL, or
 stops itself with SIGSTOP, or loses the answer that it was about to get, or goes no further. Its wall clock is that of
-`tests.faults.clock` if FAULT_CLOCK names its file. On SIGUSR1 it tells where its tasks stand. Nothing in the product knows of it.
+`tests.faults.clock` if FAULT_CLOCK names its file. On SIGUSR1 it tells where its tasks stand. Nothing in the product
+knows of it.
 """
 
 import asyncio
