@@ -120,7 +120,6 @@ class KafkaPublisher:
         self._lanes: list[deque[_Batch]] = []
         self._new_builder: Any = None
         self.held_bytes = 0  # by batches that are open or on their way, answered or not
-        self._keyless = 0
         self._flush_handle: asyncio.Handle | None = None
         self._last_flush = 0.0
         self._keeper: asyncio.Task[None] | None = None
@@ -143,11 +142,8 @@ class KafkaPublisher:
 
     def _append(self, record: Record) -> _Outcome:
         key, value, timestamp_ms, headers = record
-        if key is None:
-            self._keyless += 1
-            partition = self._keyless % len(self._lanes)
-        else:
-            partition = _partition_of(key, len(self._lanes))
+        # Without an IMEI the bytes choose the partition: a repeat comes to where the first one is remembered.
+        partition = _partition_of(value if key is None else key, len(self._lanes))
         lane = self._lanes[partition]
         batch = lane[-1] if lane else self._open(partition)
         added = batch.builder.append(timestamp=timestamp_ms, key=key, value=value, headers=headers)

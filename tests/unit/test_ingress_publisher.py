@@ -241,6 +241,16 @@ def _partition(key):
     return DefaultPartitioner()(key, list(range(PARTITIONS)), [])
 
 
+async def test_a_repeat_without_an_imei_comes_to_the_same_partition(kafka):
+    """Where its first is remembered: it is a duplicate there, and would be a second dead letter anywhere else."""
+    publisher = await started()
+    broken = Record(None, b'{"IMEI":12}', 1, [])
+    for _ in range(PARTITIONS):
+        await publisher.publish([broken])
+    assert len({partition for partition, _ in kafka.sent}) == 1
+    await publisher.stop()
+
+
 @given(st.binary(min_size=1, max_size=64), st.integers(1, 300))
 def test_partitions_are_kafkas(key, partitions):
     """A key goes where Kafka's default partitioner sends it."""
