@@ -14,55 +14,20 @@ from prometheus_client import Counter
 
 from ingress.admission import admission
 from ingress.app import Door
-from ingress.loop import on_stop_signals, run_loop
-from ingress.processes import run_many
+from ingress.loop import on_stop_signals
 from ingress.protocol import Server
-from ingress.publisher import KafkaPublisher, Publisher
+from ingress.publisher import Publisher
 from ingress.refusals import STATUS, Reason
 from ingress.reloading import watch
 from ingress.replies import Reply
 from ingress.tls import Tls
-from runtime import health, logging, metrics
+from runtime import metrics
 from runtime.errors import Problem
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 _IDLE_GRACE_S = 1.0
-
-
-def run(settings: Settings) -> int:
-    """Runs the ingress until SIGTERM or SIGINT; gives the exit status. Raises `Problem`."""
-    logging.setup(settings, "ingress")
-    admission(settings), Tls(settings)  # what a person must mend is said before anything starts
-    with listen(settings) as listener:
-        if settings.ingress_processes > 1:
-            return run_many(settings, listener)
-        return run_loop(serve_with_operators(settings, listener))
-
-
-def listen(settings: Settings) -> socket.socket:
-    """The listening socket. Raises `Problem` when the address cannot be had."""
-    host, port = settings.ingress_host, settings.ingress_port
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=1_024)
-    except OSError as error:
-        raise Problem(
-            f"EVENTPUSH_INGRESS_HOST={host} EVENTPUSH_INGRESS_PORT={port} cannot be listened on ({error.strerror})",
-            "stop what uses the port, or choose another",
-        ) from None
-
-
-async def serve_with_operators(settings: Settings, listener: socket.socket) -> int:
-    """Serves, and shows `/metrics` and health on the port for operators."""
-    publisher = KafkaPublisher(settings)
-    checks = {"kafka": publisher.unreachable}
-    operators = await health.start(settings.ingress_metrics_port, checks, host=settings.metrics_host)
-    try:
-        return await serve(settings, listener, publisher)
-    finally:
-        await health.stop(operators)
 
 
 async def serve(

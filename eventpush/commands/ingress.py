@@ -3,7 +3,7 @@
 import sys
 
 from eventpush.options import command_with_examples
-from ingress.server import run
+from ingress.service import run
 from runtime.settings import load
 
 
