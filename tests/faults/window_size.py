@@ -1,14 +1,16 @@
 """How much memory the window takes for each live identity, and how long a worker needs to restore it from Kafka.
 
-    python -m tests.faults.window_size --bootstrap 127.0.0.1:9092 --identities 5000000
+    python -m tests.faults.window_size --bootstrap 127.0.0.1:9092 --identities 5000000 [--store rocksdb]
 
 The broker needs no topics of ours; a topic `test.window-…` is made. Prints one line for each measure.
 """
 
 import argparse
 import asyncio
+import functools
 import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,9 +20,10 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from runtime.settings import Settings, load
 from runtime.topics_admin import admin, create
 from schemas.topics import type_topic
+from streams.disk_generation import DiskGeneration
 from streams.memory_generation import MemoryGeneration
 from streams.restoring import encode, reader, restore
-from streams.window import WORDS, IdentityWindow, Rows
+from streams.window import WORDS, Generation, IdentityWindow, Rows
 
 _BATCH_ROWS = 500  # what a transaction of the stream stage remembers, at a middling load
 _HORIZON_US = 86_400_000_000
@@ -55,12 +58,23 @@ async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--identities", type=int, default=5_000_000)
+    parser.add_argument("--store", choices=["memory", "rocksdb"], default="memory")
     given = parser.parse_args()
     settings = load({"EVENTPUSH_KAFKA_BOOTSTRAP": given.bootstrap})
     topic = f"test.window-{time.time_ns()}"
     await fill(settings, topic, given.identities)
 
-    windows = [IdentityWindow(_HORIZON_US, lambda _: MemoryGeneration()) for _ in range(settings.topic_partitions)]
+    with tempfile.TemporaryDirectory() as directory:
+        await _measure(settings, topic, given.store, Path(directory))
+    return 0
+
+
+async def _measure(settings: Settings, topic: str, store: str, directory: Path) -> None:
+    def generation(partition: int, span: int) -> Generation:
+        return MemoryGeneration() if store == "memory" else DiskGeneration(directory / f"{partition}-{span}")
+
+    partitions = range(settings.topic_partitions)
+    windows = [IdentityWindow(_HORIZON_US, functools.partial(generation, partition)) for partition in partitions]
     before, began_s, began_cpu_s = _resident(), time.monotonic(), time.process_time()
     await asyncio.gather(*(_restore(settings, TopicPartition(topic, n), window) for n, window in enumerate(windows)))
     identities = sum(map(len, windows))
@@ -73,7 +87,6 @@ async def main() -> int:
         window.advance(time.time_ns() // 1_000 + 2 * _HORIZON_US)
     left = sum(map(len, windows))
     _say(f"after all have expired: {left} identities, {(_resident() - before) / 1e6:.0f} MB more than before")
-    return 0
 
 
 async def _restore(settings: Settings, changelog: TopicPartition, window: IdentityWindow) -> None:
