@@ -22,7 +22,6 @@ from bench import results, workload
 from runtime.fetching import Record
 from schemas import topics
 from schemas.events import SentEvent
-from schemas.identity import uuid_texts
 from streams import enrichment, instants, judging, reading
 from streams.memory_generation import MemoryGeneration
 from streams.restoring import encode as encode_rows
@@ -88,7 +87,7 @@ def _round(watch: _Stopwatch, window: IdentityWindow, wire: list[bytes]) -> None
     digests = run("identity: digest", lambda: judging.digests_of(valid))
     rows: Rows = run("identity: rows for the window", lambda: judging.rows_of(valid, digests))
     run("window: look up", lambda: window.judge(rows))
-    event_ids = uuid_texts(digests)
+    event_ids = judging.event_ids_of(digests)
     clean = run(
         "enrich: cells, zone, local time, registry", lambda: enrichment.enrich(valid, event_ids, topics.RAW, 0, {})
     )

@@ -4,7 +4,6 @@ Content is Changes and Coordinates: the same identity with other content is a co
 platform's and may differ between two deliveries of one event.
 """
 
-from collections.abc import Sequence
 from hashlib import blake2b
 
 
@@ -24,14 +23,5 @@ def digest_of_payload(raw: bytes) -> bytes:
 
 def uuid_text(digest: bytes) -> str:
     """The first 16 bytes in the usual notation of a UUID."""
-    return uuid_texts([digest[:16]])[0]
-
-
-def uuid_texts(digests: Sequence[bytes]) -> list[str]:
-    """The same for many digests of 16 bytes."""
-    digits = b"".join(digests).hex()
-    return [
-        f"{digits[at : at + 8]}-{digits[at + 8 : at + 12]}-{digits[at + 12 : at + 16]}-"
-        f"{digits[at + 16 : at + 20]}-{digits[at + 20 : at + 32]}"
-        for at in range(0, len(digits), 32)
-    ]
+    text = digest[:16].hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

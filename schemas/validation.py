@@ -7,6 +7,7 @@ Sources: the Events Push API ("Payload Field Definitions", "Timestamp Format", "
 and the future skew are ours.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,7 +32,8 @@ _anything = msgspec.json.Decoder()
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 _FOUND_MAX = 100
-COORDINATE_CHARACTERS = "0123456789.,- "
+#: What coordinates may be written with, and how long they may be.
+WELL_WRITTEN = re.compile(rf"[0-9., -]{{0,{COORDINATES_MAX}}}")
 
 UTC_FORMAT = "YYYY-MM-DDTHH:MM:SS.SSSSSS+0000"
 
@@ -74,18 +76,13 @@ def validate(raw: bytes, received_us: int, future_skew_us: int) -> ValidEvent | 
 
 def position(coordinates: str) -> tuple[float, float]:
     """Latitude and longitude of "lat,lon" in decimal degrees; ValueError if it is not that, or out of range."""
-    if not well_written(coordinates):
+    if not WELL_WRITTEN.fullmatch(coordinates):
         raise ValueError(coordinates)
     latitude_text, _, longitude_text = coordinates.partition(",")
     latitude, longitude = float(latitude_text), float(longitude_text)
     if not (-90.0 <= latitude <= 90.0 and -180.0 <= longitude <= 180.0):
         raise OutOfRangeError(coordinates)
     return latitude, longitude
-
-
-def well_written(coordinates: str) -> bool:
-    """Whether there is nothing in the text but decimal numbers, a comma and spaces; of a bounded length."""
-    return not coordinates.strip(COORDINATE_CHARACTERS) and len(coordinates) <= COORDINATES_MAX
 
 
 class OutOfRangeError(ValueError):

@@ -10,18 +10,17 @@ from itertools import repeat
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
-import numpy as np
 import tzfpy
 from h3.api.basic_int import latlng_to_cell
 
+from schemas import times
 from schemas.event_types import kind_of
 from schemas.events import CleanEvent, RawPosition
-from streams.instants import Int64s, clock_texts
+from streams.instants import rfc3339_texts
 from streams.reading import ValidEvents
 
 _MINUTE_US = 60_000_000
-_QUARTER_US = 900_000_000  # no zone changes its offset within a quarter of an hour
-_CLOCK = len("2024-06-28T17:52:13.000000")
+_MINUTE, _CLOCK = len("2024-06-28T17:52"), len("2024-06-28T17:52:13.000000")
 
 
 class Device(msgspec.Struct, frozen=True, gc=False):
@@ -54,7 +53,7 @@ def enrich(
             [event.imei for event in sent],
             [event.device_time[:_CLOCK] + "Z" for event in sent],
             [event.server_time[:_CLOCK] + "Z" for event in sent],
-            [clock + "Z" for clock in clock_texts(events.received_us)],
+            rfc3339_texts(events.received_us),
             latitudes,
             longitudes,
             [event.location for event in sent],
@@ -64,7 +63,7 @@ def enrich(
             map(latlng_to_cell, latitudes, longitudes, repeat(7)),
             map(latlng_to_cell, latitudes, longitudes, repeat(9)),
             zones,
-            _local_times(events.device_us, zones),
+            _local_times(events, zones),
             [valid for valid, _ in imeis],
             [tac for _, tac in imeis],
             ((events.server_us - events.device_us) // 1000).tolist(),
@@ -79,24 +78,26 @@ def enrich(
     )
 
 
-def _local_times(device_us: Int64s, zones: Sequence[str]) -> list[str]:
-    """RFC 3339 with each zone's offset at that instant."""
-    offsets = list(map(_offset, zones, (device_us // _QUARTER_US).tolist()))
-    minutes = np.array([minutes for minutes, _ in offsets], np.int64)
-    clocks = clock_texts(device_us + minutes * _MINUTE_US)
-    return [clock + text for clock, (_, text) in zip(clocks, offsets, strict=True)]
+def _local_times(events: ValidEvents, zones: Sequence[str]) -> list[str]:
+    """RFC 3339 with each zone's offset at that instant: an offset is whole minutes, so the seconds are those of UTC."""
+    local = map(_local_minute, zones, (events.device_us // _MINUTE_US).tolist())
+    return [
+        f"{minute}{event.device_time[_MINUTE:_CLOCK]}{offset}"
+        for (minute, offset), event in zip(local, events.sent, strict=True)
+    ]
 
 
-@lru_cache(maxsize=65_536)
-def _offset(zone: str, quarter: int) -> tuple[int, str]:
-    """The zone's offset from UTC in a quarter of an hour (counted since the epoch): in minutes and as `+05:30`."""
+@lru_cache(maxsize=262_144)
+def _local_minute(zone: str, minute: int) -> tuple[str, str]:
+    """A minute since the epoch by the zone's clock, as `2024-06-28T23:22`, and its offset from UTC, as `+05:30`."""
+    instant = datetime.fromtimestamp(minute * 60, UTC)
     try:
-        offset = datetime.fromtimestamp(quarter * 900, UTC).astimezone(ZoneInfo(zone)).utcoffset()
+        offset = instant.astimezone(ZoneInfo(zone)).utcoffset()
     except (ZoneInfoNotFoundError, OverflowError):  # a zone newer than our tzdata, or the year 10000
         offset = None
     minutes = 0 if offset is None else int(offset.total_seconds()) // 60
     sign, size = ("-", -minutes) if minutes < 0 else ("+", minutes)
-    return minutes, f"{sign}{size // 60:02d}:{size % 60:02d}"
+    return times.minute_text(minute + minutes), f"{sign}{size // 60:02d}:{size % 60:02d}"
 
 
 @lru_cache(maxsize=262_144)

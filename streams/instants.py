@@ -55,7 +55,7 @@ def _days(months: Int64s) -> Int64s:
     return months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
 
 
-def clock_texts(us: Int64s) -> list[str]:
-    """µs since the epoch as `YYYY-MM-DDTHH:MM:SS.SSSSSS`."""
-    texts: list[str] = np.datetime_as_string(us.astype("datetime64[us]"), unit="us").tolist()
+def rfc3339_texts(us: Int64s) -> list[str]:
+    """The same as `schemas.times.rfc3339` for each."""
+    texts: list[str] = np.datetime_as_string(us.astype("datetime64[us]"), unit="us", timezone="UTC").tolist()
     return texts

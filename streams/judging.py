@@ -20,7 +20,7 @@ import numpy as np
 from runtime.fetching import Record
 from schemas.account import Count, minute_of
 from schemas.events import CleanEvent, Violation
-from schemas.identity import digest_of, digest_of_payload, uuid_text, uuid_texts
+from schemas.identity import digest_of, digest_of_payload, uuid_text
 from schemas.reasons import Reason
 from streams.dead_letters import dead_letter
 from streams.enrichment import Device, enrich
@@ -32,6 +32,9 @@ _encode = _encoder.encode
 
 #: Records read, and events enriched, at a time: what they take stays in the processor's cache, a third of the time.
 _PIECE_RECORDS = 1_000
+
+_UUID_LENGTH = 36
+_UUID_DIGITS = [at for at in range(_UUID_LENGTH) if at not in {8, 13, 18, 23}]
 
 _MINUTE_US = 60_000_000
 _DEAD_LETTERED = 3
@@ -100,7 +103,7 @@ class Judge:
         broken += [_conflicting(valid, at, digests[at]) for at in np.flatnonzero(verdicts == Verdict.CONFLICT).tolist()]
         fresh = verdicts == Verdict.UNIQUE
         unique = valid.only(fresh)
-        event_ids = uuid_texts(list(compress(digests, fresh.tolist())))
+        event_ids = event_ids_of(list(compress(digests, fresh.tolist())))
         clean = enrich(unique, event_ids, self._topic, self._partition, self._devices)
         judged.types += [event.event for event in unique.sent]
         keys = [event.imei.encode() for event in unique.sent]
@@ -130,6 +133,14 @@ def digests_of(valid: ValidEvents) -> list[bytes]:
         digest_of(event.imei, device_us, event.event, event.geofence_name)
         for event, device_us in zip(valid.sent, valid.device_us.tolist(), strict=True)
     ]
+
+
+def event_ids_of(digests: Sequence[bytes]) -> list[str]:
+    """What `uuid_text` makes of each of them, all at once."""
+    texts = np.full((len(digests), _UUID_LENGTH), ord("-"), np.uint8)
+    texts[:, _UUID_DIGITS] = np.frombuffer(b"".join(digests).hex().encode(), np.uint8).reshape(-1, 32)
+    joined = texts.tobytes().decode()
+    return [joined[at : at + _UUID_LENGTH] for at in range(0, len(joined), _UUID_LENGTH)]
 
 
 def rows_of(valid: ValidEvents, digests: Sequence[bytes]) -> Rows:

@@ -5,6 +5,7 @@ when a column is checked at once. So what is plainly right (nearly everything) i
 is not goes through `schemas.validation`, which knows every rule and decides. Both agree: a test says so.
 """
 
+import re
 from collections.abc import Sequence
 from itertools import compress
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from schemas.events import (
     Violation,
 )
 from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID
-from schemas.validation import COORDINATE_CHARACTERS, unknown_fields, validate, well_written
+from schemas.validation import WELL_WRITTEN, unknown_fields, validate
 from streams import instants
 from streams.instants import Bools, Int64s
 
@@ -39,6 +40,7 @@ _decode_anything = msgspec.json.Decoder().decode
 _NO_EXTRA: dict[str, msgspec.Raw] = {}
 _UNREADABLE = SentEvent("", 0, "", "", "", "", "")
 _NOWHERE = float("nan")
+_PLAIN_CHARACTERS = re.compile("[0-9., -]*")  # those of WELL_WRITTEN
 _ARRIVAL_MAX_US = 253_402_300_799_999_999  # the year 9999 ends
 _ARRIVAL_DIGITS_MAX = 18  # of an integer that fits into 64 bits
 
@@ -142,9 +144,6 @@ def _decoded_with_more(value: bytes) -> tuple[SentEvent, dict[str, msgspec.Raw]]
 
 def _positions(coordinates: Sequence[str]) -> tuple[Float64s, Float64s, Bools]:
     """Latitudes and longitudes in degrees, and whether there is such a place (else they say nothing)."""
-    all_of_them = "/".join(coordinates)  # no number holds a slash
-    if all_of_them.strip(COORDINATE_CHARACTERS + "/") or max(map(len, coordinates)) > COORDINATES_MAX:
-        coordinates = [text if well_written(text) else "" for text in coordinates]
     latitudes, longitudes = [], []
     for text in coordinates:
         latitude, _, longitude = text.partition(",")
@@ -154,8 +153,17 @@ def _positions(coordinates: Sequence[str]) -> tuple[Float64s, Float64s, Bools]:
             north = east = _NOWHERE
         latitudes.append(north)
         longitudes.append(east)
+    for at in _strange(coordinates):  # to `float`, these may be numbers
+        latitudes[at] = _NOWHERE
     norths, easts = np.array(latitudes, np.float64), np.array(longitudes, np.float64)
     return norths, easts, (abs(norths) <= 90) & (abs(easts) <= 180)
+
+
+def _strange(coordinates: Sequence[str]) -> list[int]:
+    """Which of the texts are not well written; all are looked at together, as nearly always none is."""
+    if _PLAIN_CHARACTERS.fullmatch("".join(coordinates)) and max(map(len, coordinates)) <= COORDINATES_MAX:
+        return []
+    return [at for at, text in enumerate(coordinates) if not WELL_WRITTEN.fullmatch(text)]
 
 
 def _plain_texts(sent: Sequence[SentEvent]) -> list[bool]:

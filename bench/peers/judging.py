@@ -1,7 +1,6 @@
 """The pipeline's own logic for one event, for peers that work event by event: validate, identify, enrich."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from hashlib import blake2b
 from struct import pack
 from typing import NamedTuple
@@ -16,10 +15,10 @@ from schemas.events import CleanEvent, RawPosition, StrictlySentEvent, ValidEven
 from schemas.identity import digest_of, digest_of_payload, uuid_text
 from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID, RAW
 from schemas.validation import position, validate
-from streams.enrichment import UNKNOWN_DEVICE, _imei_facts, _offset
+from streams.enrichment import UNKNOWN_DEVICE, _imei_facts, _local_minute
 
 _FUTURE_SKEW_US = 300_000_000
-_MINUTE_US, _QUARTER_US = 60_000_000, 900_000_000
+_MINUTE_US = 60_000_000
 encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(StrictlySentEvent).decode
 
@@ -90,8 +89,7 @@ def clean(identified: Identified, partition: int, offset: int) -> bytes:
     event, received_us = identified.event, identified.received_us
     assert event is not None
     zone = tzfpy.get_tz(event.longitude, event.latitude) or "UTC"
-    minutes, offset_text = _offset(zone, event.device_us // _QUARTER_US)
-    local_minute = _minute_text(event.device_us // _MINUTE_US + minutes)
+    local_minute, offset_text = _local_minute(zone, event.device_us // _MINUTE_US)
     category, severity = kind_of(event.event)
     imei_valid, tac = _imei_facts(event.imei)
     device = UNKNOWN_DEVICE
@@ -107,9 +105,6 @@ def clean(identified: Identified, partition: int, offset: int) -> bytes:
             RawPosition(RAW, partition, offset),
         )
     )  # fmt: skip
-
-
-_minute_text = lru_cache(maxsize=65_536)(times.minute_text)
 
 
 def dead_letter(identified: Identified, value: bytes) -> bytes:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from runtime.fetching import Record
 from schemas import times
 from schemas.events import CleanEvent, DeadLetter
+from schemas.identity import uuid_text
 from streams.enrichment import Device
-from streams.judging import Judge, Judged
+from streams.judging import Judge, Judged, event_ids_of
 from streams.memory_generation import MemoryGeneration
 from streams.window import IdentityWindow
 
@@ -139,6 +141,12 @@ def test_a_dead_letters_repeat_is_a_duplicate() -> None:
     judged = judge(*(record(n, v) for n, v in enumerate([SAMPLE, broken, conflict, conflict, broken])))
     assert [letter.raw.offset for letter in letters(judged)] == [1, 2]
     assert sum(count.duplicate for count in judged.counts) == 2
+
+
+@given(st.lists(st.binary(min_size=16, max_size=16)))
+def test_event_ids_all_at_once_are_those_one_by_one(digests: list[bytes]) -> None:
+    """The notation is that of a UUID."""
+    assert event_ids_of(digests) == [str(UUID(bytes=digest)) for digest in digests] == list(map(uuid_text, digests))
 
 
 payloads = st.one_of(

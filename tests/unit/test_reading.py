@@ -124,4 +124,4 @@ def test_times_by_the_column_are_those_one_by_one(texts: list[str]) -> None:
     us, ok = instants.parse(texts)
     assert ok.all()
     assert us.tolist() == [times.parse(text) for text in texts]
-    assert instants.clock_texts(us) == [text[:26] for text in texts]
+    assert instants.rfc3339_texts(us) == [text[:26] + "Z" for text in texts]
