@@ -28,7 +28,7 @@ from streams.restoring import encode as encode_rows
 from streams.window import WORDS, IdentityWindow, Rows
 
 REPORT_FILE = Path("docs/profile.md")
-_BATCH = 8_000
+_BATCH = 16_000
 _ROUNDS = 5
 _SKEW_US = 300_000_000
 _WINDOW = 1_000_000  # identities that the window holds already

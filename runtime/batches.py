@@ -28,6 +28,7 @@ from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import Message
+from mode.threads import WorkerThread
 
 from runtime.fetching import Fetched, Record, as_parsed
 from runtime.kafka import connection
@@ -73,8 +74,18 @@ class Batch:
         return Batch(self.tp, rest, self.generation_id, offset) if rest else None
 
 
+class _DaemonThread(WorkerThread):
+    """A stop that comes while the thread is starting misses it: it must not keep the process from ending."""
+
+    def __init__(self, service: Any, **kwargs: Any) -> None:
+        super().__init__(service, **kwargs)
+        self.daemon = True
+
+
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
     """Makes the aiokafka consumer: our connection settings, `read_committed`, quick fetches."""
+
+    Worker = _DaemonThread
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:  # noqa: ARG002
         app, settings = self.app, self.app.settings

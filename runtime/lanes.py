@@ -140,6 +140,7 @@ class Lanes:
         self._fail = fail
         self._quiesce_timeout_s = quiesce_timeout_s
         self._lanes: dict[TP, Lane] = {}
+        self._closed = False
 
     def feed(self, batch: Batch) -> None:
         """Hand a batch to its partition's lane; one for a partition that is not ours is dropped."""
@@ -157,11 +158,12 @@ class Lanes:
         """A rebalance is over: close the lanes of lost partitions, open those of new ones, keep the rest."""
         lost = [self._lanes.pop(tp) for tp in set(self._lanes) - owned]
         await asyncio.gather(*(lane.close() for lane in lost))
-        for tp in owned - set(self._lanes):
+        for tp in set() if self._closed else owned - set(self._lanes):
             self._lanes[tp] = Lane(self._make(tp), self._release, self._rewind, self._fail)
 
     async def close(self) -> None:
-        """Finish what is under way, then let go of everything."""
+        """Finish what is under way, then let go of everything; what is assigned from now on is left alone."""
+        self._closed = True
         await self.on_revoked()
         await self.on_assigned(set())
 

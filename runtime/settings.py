@@ -84,7 +84,7 @@ class Settings(BaseModel):
         "memory", description="Where the window's identities live: in memory, or on disk for horizons that do not fit."
     )
     streams_batch_max_events: Annotated[int, Field(ge=1, le=20_000)] = Field(
-        8_000, description="Most raw events in one transaction."
+        16_000, description="Most raw events in one transaction."
     )
     streams_metrics_port: Port = Field(
         9102, description="Port of the stream worker's `/metrics`, `/healthz`, `/readyz`."

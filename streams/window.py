@@ -97,7 +97,7 @@ class IdentityWindow:
     """The generations of one partition, newest last."""
 
     def __init__(self, horizon_us: int, make_generation: Callable[[int], Generation]) -> None:
-        self._span_us = max(1, horizon_us // SPANS_PER_HORIZON)
+        self.span_us = max(1, horizon_us // SPANS_PER_HORIZON)
         self._make = make_generation
         self._generations: dict[int, Generation] = {}
         self.stream_time_us = 0
@@ -120,8 +120,8 @@ class IdentityWindow:
     def add(self, rows: Rows, stream_time_us: int) -> None:
         """Remember rows that were unique, as arrived at `stream_time_us`, and forget what is past the horizon."""
         self.advance(stream_time_us)
-        span = stream_time_us // self._span_us
-        if len(rows) and span >= self.stream_time_us // self._span_us - SPANS_PER_HORIZON:
+        span = stream_time_us // self.span_us
+        if len(rows) and span >= self.stream_time_us // self.span_us - SPANS_PER_HORIZON:
             generation = self._generations.get(span)
             if generation is None:
                 generation = self._generations[span] = self._make(span)
@@ -130,7 +130,7 @@ class IdentityWindow:
     def advance(self, stream_time_us: int) -> None:
         """Let time pass (it never goes back) and drop the generations that are older than the horizon as a whole."""
         self.stream_time_us = max(self.stream_time_us, stream_time_us)
-        oldest = self.stream_time_us // self._span_us - SPANS_PER_HORIZON
+        oldest = self.stream_time_us // self.span_us - SPANS_PER_HORIZON
         for span in [span for span in self._generations if span < oldest]:
             self._generations.pop(span).drop()
 

@@ -176,6 +176,15 @@ async def test_what_waits_is_dropped_when_a_rebalance_begins() -> None:
     await bench.lanes.close()
 
 
+async def test_what_is_assigned_while_the_worker_ends_is_left_alone() -> None:
+    """A rebalance that comes during a stop opens nothing that nobody would close."""
+    bench = Bench()
+    await bench.lanes.on_assigned({ONE})
+    await bench.lanes.close()
+    await bench.lanes.on_assigned({ONE, TWO})
+    assert bench.lanes.open == {}
+
+
 async def test_a_failure_is_told() -> None:
     """A processor that fails ends the worker; nothing goes on after it."""
     bench = Bench()

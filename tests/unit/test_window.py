@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from streams.disk_generation import DiskGeneration
 from streams.memory_generation import MemoryGeneration
 from streams.partition import advance
-from streams.restoring import decode, encode
+from streams.restoring import decode, encode, together
 from streams.window import Generation, IdentityWindow, Rows, Verdict, identity_rows, payload_rows
 
 HOUR_US = 3_600_000_000
@@ -68,6 +68,22 @@ def test_expiry_frees_memory_also_of_recovered_rows(make: Callable[[int], Genera
     window.advance(5 * HOUR_US)
     assert len(window) == 0
     assert window.judge(rows((1, 1))).tolist() == [U]
+
+
+def test_many_small_records_are_restored_together() -> None:
+    """Records of one span are one addition, spans stay apart, and nothing is remembered for longer than by itself."""
+    records = [(rows((n, 1)), n * HOUR_US // 10) for n in range(1, 21)]
+    additions = list(together(records, HOUR_US))
+    assert [(len(added), time_us) for added, time_us in additions] == [
+        (9, 9 * HOUR_US // 10),
+        (10, 19 * HOUR_US // 10),
+        (1, 2 * HOUR_US),
+    ]
+    window = IdentityWindow(4 * HOUR_US, lambda _: MemoryGeneration())
+    for added, time_us in additions:
+        window.add(added, time_us)
+    assert len(window) == 20
+    assert window.judge(rows(*((n, 1) for n in range(1, 21)))).tolist() == [D] * 20
 
 
 def test_time_does_not_go_back() -> None:
