@@ -28,8 +28,8 @@ from streams.restoring import encode as encode_rows
 from streams.window import WORDS, IdentityWindow, Rows
 
 REPORT_FILE = Path("docs/profile.md")
-_BATCH = 16_000
-_ROUNDS = 5
+_BATCH = 1_000  # what the worker reads and enriches at a time
+_ROUNDS = 20
 _SKEW_US = 300_000_000
 _WINDOW = 1_000_000  # identities that the window holds already
 _OUTPUT_BYTES, _ZSTD = 900_000, 4
