@@ -158,7 +158,9 @@ class Lanes:
         """A rebalance is over: close the lanes of lost partitions, open those of new ones, keep the rest."""
         lost = [self._lanes.pop(tp) for tp in set(self._lanes) - owned]
         await asyncio.gather(*(lane.close() for lane in lost))
-        for tp in set() if self._closed else owned - set(self._lanes):
+        if self._closed:
+            return
+        for tp in owned - set(self._lanes):
             self._lanes[tp] = Lane(self._make(tp), self._release, self._rewind, self._fail)
 
     async def close(self) -> None:
