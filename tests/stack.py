@@ -229,3 +229,19 @@ def run_apart(work: Coroutine[Any, Any, Any]) -> None:
     thread.join()
     if failed:
         raise failed[0]
+
+
+def up_environ(data_dir: Path) -> dict[str, str]:
+    """The settings of an `eventpush up` with free ports and a data directory of its own."""
+    ports = iter(preflight.free_ports(8))
+    kafka = next(port for port in ports if port < 31_999)
+    return {
+        "EVENTPUSH_DATA_DIR": str(data_dir),
+        "EVENTPUSH_JARS_DIR": str(JARS_DIR.absolute()),
+        "EVENTPUSH_KAFKA_BOOTSTRAP": f"127.0.0.1:{kafka}",
+        "EVENTPUSH_CLICKHOUSE_URL": f"http://127.0.0.1:{next(ports)}",
+        "EVENTPUSH_INGRESS_PORT": str(next(ports)),
+        "EVENTPUSH_INGRESS_METRICS_PORT": str(next(ports)),
+        "EVENTPUSH_STREAMS_METRICS_PORT": str(next(ports)),
+        "EVENTPUSH_SINK_METRICS_PORT": str(next(ports)),
+    }

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import psutil
 
-from embedded import preflight
-from tests.faults.pipeline import JARS
 from tests.faults.processes import Process
 from tests.faults.watching import Watched
+from tests.stack import up_environ
 
 _START_S = 180.0  # it fetches nothing: the jars are there
 
@@ -21,18 +20,7 @@ class Up(Watched):
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        ports = iter(preflight.free_ports(8))
-        kafka = next(port for port in ports if port < 31_999)
-        environ = {
-            "EVENTPUSH_DATA_DIR": str(directory / "data"),
-            "EVENTPUSH_JARS_DIR": str(JARS.absolute()),
-            "EVENTPUSH_KAFKA_BOOTSTRAP": f"127.0.0.1:{kafka}",
-            "EVENTPUSH_CLICKHOUSE_URL": f"http://127.0.0.1:{next(ports)}",
-            "EVENTPUSH_INGRESS_PORT": str(next(ports)),
-            "EVENTPUSH_INGRESS_METRICS_PORT": str(next(ports)),
-            "EVENTPUSH_STREAMS_METRICS_PORT": str(next(ports)),
-            "EVENTPUSH_SINK_METRICS_PORT": str(next(ports)),
-        }
+        environ = up_environ(directory / "data")
         super().__init__(directory, environ)
         command = [sys.executable, "-m", "eventpush", "up"]
         self._process = Process("up", command, os.environ | environ, directory)

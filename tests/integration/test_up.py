@@ -15,8 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from embedded import preflight
-from tests.stack import JARS_DIR, ROOT
+from tests.stack import ROOT, up_environ
 
 READY_S = 180.0  # the machine may be busy with other tests
 END_S = 60.0
@@ -77,18 +76,7 @@ class Up:
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
     """Free ports and a directory of its own."""
-    ports = iter(preflight.free_ports(8))
-    kafka = next(port for port in ports if port < 31_999)
-    return {
-        "EVENTPUSH_DATA_DIR": str(tmp_path / "data"),
-        "EVENTPUSH_JARS_DIR": str(JARS_DIR),
-        "EVENTPUSH_KAFKA_BOOTSTRAP": f"127.0.0.1:{kafka}",
-        "EVENTPUSH_CLICKHOUSE_URL": f"http://127.0.0.1:{next(ports)}",
-        "EVENTPUSH_INGRESS_PORT": str(next(ports)),
-        "EVENTPUSH_INGRESS_METRICS_PORT": str(next(ports)),
-        "EVENTPUSH_STREAMS_METRICS_PORT": str(next(ports)),
-        "EVENTPUSH_SINK_METRICS_PORT": str(next(ports)),
-    }
+    return up_environ(tmp_path / "data")
 
 
 @pytest.fixture
