@@ -25,8 +25,9 @@ from multiprocessing.process import BaseProcess
 import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
-from ingress.loop import on_stop_signals, readable, run_loop
+from ingress.signals import on_stop_signals, readable
 from runtime import health, logging
+from runtime.loop import run_loop
 from runtime.settings import Settings
 
 log = structlog.get_logger(__name__)

@@ -14,12 +14,12 @@ from prometheus_client import Counter
 
 from ingress.admission import admission
 from ingress.app import Door
-from ingress.loop import on_stop_signals
 from ingress.protocol import Server
 from ingress.publisher import Publisher
 from ingress.refusals import STATUS, Reason
 from ingress.reloading import watch
 from ingress.replies import Reply
+from ingress.signals import on_stop_signals
 from ingress.tls import Tls
 from runtime import metrics
 from runtime.errors import Problem

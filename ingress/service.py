@@ -3,13 +3,13 @@
 import socket
 
 from ingress.admission import admission
-from ingress.loop import run_loop
 from ingress.processes import run_many
 from ingress.publisher import KafkaPublisher
 from ingress.server import serve
 from ingress.tls import Tls
 from runtime import health, logging
 from runtime.errors import Problem
+from runtime.loop import run_loop
 from runtime.settings import Settings
 
 

@@ -32,6 +32,7 @@ from mode.threads import WorkerThread
 
 from runtime.fetching import Fetched, Record, as_parsed
 from runtime.kafka import connection
+from runtime.loop import new_event_loop
 from runtime.settings import Settings
 
 log = structlog.get_logger()
@@ -118,7 +119,7 @@ class BatchConsumer(driver.Consumer):
         self.turns = 0  # of the loop that fetches
 
     def _new_consumer_thread(self) -> _ConsumerThread:
-        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon, thread_loop=new_event_loop())
 
     def release(self, tp: TP) -> None:
         """The batch of this partition is done: fetch the next one."""

@@ -1,9 +1,9 @@
 """`eventpush sink`."""
 
-import asyncio
 import sys
 
 from eventpush.options import command_with_examples, settings_of_a_process
+from runtime.loop import run_loop
 from sinks.app import run
 
 
@@ -18,4 +18,4 @@ def command() -> None:
 
     It brings ClickHouse's tables up to date first. While ClickHouse is away it waits, and catches up afterwards.
     """
-    sys.exit(asyncio.run(run(settings_of_a_process("sink"))))
+    sys.exit(run_loop(run(settings_of_a_process("sink"))))

@@ -1,9 +1,9 @@
 """`eventpush streams`."""
 
-import asyncio
 import sys
 
 from eventpush.options import command_with_examples, settings_of_a_process
+from runtime.loop import run_loop
 from streams.app import run
 
 
@@ -19,4 +19,4 @@ def command() -> None:
     Start as many workers as there are partitions; they share the work. A worker that is killed is replaced by the
     others, or by its next start, without a loss or a repeat.
     """
-    sys.exit(asyncio.run(run(settings_of_a_process("streams"))))
+    sys.exit(run_loop(run(settings_of_a_process("streams"))))

@@ -10,11 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
-from ingress.loop import readable, run_loop
 from ingress.memory import MemoryPublisher
 from ingress.publisher import Record
 from ingress.server import serve
+from ingress.signals import readable
 from runtime import logging
+from runtime.loop import run_loop
 from runtime.settings import load
 from tests.stack import ROOT
 

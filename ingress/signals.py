@@ -1,20 +1,9 @@
-"""The event loop of a process, and the signals that stop it."""
+"""What an ingress process waits for: signals that stop it, and pipes."""
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Coroutine
-from typing import Any
-
-
-def run_loop(main: Coroutine[Any, Any, int]) -> int:
-    """Runs `main` on uvloop where there is one."""
-    try:
-        import uvloop  # noqa: PLC0415 - not on every platform
-    except ImportError:
-        return asyncio.run(main)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main)
+from collections.abc import Callable
 
 
 def on_stop_signals(stop: Callable[[], None]) -> None:
