@@ -5,7 +5,8 @@ Each input partition has a transactional id of its own, so that whoever takes th
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -19,6 +20,7 @@ from streams.judging import Output
 log = structlog.get_logger()
 
 _STOP_TIMEOUT_S = 3.0
+_NO_HEADERS: list[tuple[str, bytes]] = []
 _BATCH_BYTES = 900_000  # below the brokers' usual max.message.bytes of 1 MiB
 
 
@@ -55,13 +57,18 @@ class Transactions:
             log.warning("producer not stopped in order", partition=self._source.partition, error=repr(error))
 
     async def commit(self, outputs: Mapping[str, Iterable[Output]], next_offset: int) -> None:
-        """Publish the outputs, by topic, to the partition number of the source, and commit its offset, or nothing."""
+        """Publish the outputs, by topic, to the partition number of the source, and commit its offset, or nothing.
+
+        The offset is on its way while the outputs are: all of it takes effect at the end, or none.
+        """
         async with asyncio.timeout(self._timeout_s):
             await self._follow(outputs)
             await self._producer.begin_transaction()
-            await asyncio.gather(*(self._publish(topic, records) for topic, records in outputs.items()))
             offsets = {self._source: OffsetAndMetadata(next_offset, "")}
-            await self._producer.send_offsets_to_transaction(offsets, self._group)
+            await asyncio.gather(
+                self._producer.send_offsets_to_transaction(offsets, self._group),
+                *(self._publish(topic, records) for topic, records in outputs.items()),
+            )
             await self._producer.commit_transaction()
 
     async def _follow(self, topics: Iterable[str]) -> None:
@@ -75,15 +82,28 @@ class Transactions:
             await self._producer.client.set_topics(self._followed)
 
     async def _publish(self, topic: str, records: Iterable[Output]) -> None:
-        builder = self._producer.create_batch()
-        for key, value, timestamp_ms in records:
-            if builder.append(key=key, value=value, timestamp=timestamp_ms) is None:
-                await self._send(builder, topic)
-                builder = self._producer.create_batch()
-                builder.append(key=key, value=value, timestamp=timestamp_ms)
-        if builder.record_count():
-            await self._send(builder, topic)
+        for batch in _batches(self._producer.create_batch, records):
+            delivered = await self._producer.send_batch(batch, topic, partition=self._source.partition)
+            await delivered
 
-    async def _send(self, builder: object, topic: str) -> None:
-        delivered = await self._producer.send_batch(builder, topic, partition=self._source.partition)
-        await delivered
+
+def _batches(new_batch: Callable[[], Any], records: Iterable[Output]) -> Iterator[Any]:
+    """The records in as few batches as hold them.
+
+    They go to the batch's own builder: `BatchBuilder.append` does no more, and takes as long again.
+    """
+    batch, count = new_batch(), 0
+    for key, value, timestamp_ms in records:
+        if batch._builder.append(count, timestamp_ms, key, value, _NO_HEADERS) is None:  # full
+            yield _closed(batch, count)
+            batch, count = new_batch(), 0
+            batch._builder.append(count, timestamp_ms, key, value, _NO_HEADERS)
+        count += 1
+    if count:
+        yield _closed(batch, count)
+
+
+def _closed(batch: Any, count: int) -> Any:
+    batch._relative_offset = count
+    batch.close()
+    return batch
