@@ -2,13 +2,16 @@
 
 import asyncio
 import os
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
 
 _STOP_S = 20
+_PERIOD_S = 0.05
 
 
 class Child:
@@ -36,6 +39,29 @@ class Child:
         if self._popen.poll() is not None:
             tail = self.log_file.read_text(errors="replace")[-2_000:]
             raise RuntimeError(f"{self.log_file.name}: ended with status {self._popen.returncode}\n{tail}")
+
+    @asynccontextmanager
+    async def held_to(self, share: float) -> AsyncIterator[None]:
+        """Lets it run for this share of the time only, in turns of 50 ms: as if it had so much of a core.
+
+        A process with a second thread may use somewhat more.
+        """
+        holding = asyncio.create_task(self._hold(share))
+        try:
+            yield
+        finally:
+            holding.cancel()
+            await asyncio.gather(holding, return_exceptions=True)
+
+    async def _hold(self, share: float) -> None:
+        try:
+            while True:
+                self._popen.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(_PERIOD_S * (1 - share))
+                self._popen.send_signal(signal.SIGCONT)
+                await asyncio.sleep(_PERIOD_S * share)
+        finally:
+            self._popen.send_signal(signal.SIGCONT)
 
     async def stop(self) -> None:
         """Ask it to end, wait, and end it if it does not."""
