@@ -17,6 +17,7 @@ from runtime.errors import Problem
 
 _CLOSE_S = 10
 _OPEN_FILES = 10_240
+_NICE = 5  # on few cores, merges and queries make way for events that somebody waits for
 
 
 @click.command()
@@ -38,6 +39,7 @@ def main(
 ) -> None:
     """Serve ClickHouse's HTTP interface until SIGTERM or SIGINT; one line on standard output when it is ready."""
     _raise_file_limit()
+    os.nice(_NICE)
     try:
         access = Access(user, _password(password_from_env))
         asyncio.run(_serve_until_signal(data_dir, host, port, access, memory_bytes, grace_s))
