@@ -59,16 +59,15 @@ class Transactions:
     async def commit(self, outputs: Mapping[str, Iterable[Output]], next_offset: int) -> None:
         """Publish the outputs, by topic, to the partition number of the source, and commit its offset, or nothing.
 
-        The offset is on its way while the outputs are: all of it takes effect at the end, or none.
+        The offset comes after the outputs: while it is added to the transaction, the broker cannot verify that
+        partitions belong to it (KIP-890), refuses one write in ten, and each costs a backoff of 100 ms.
         """
         async with asyncio.timeout(self._timeout_s):
             await self._follow(outputs)
             await self._producer.begin_transaction()
+            await asyncio.gather(*(self._publish(topic, records) for topic, records in outputs.items()))
             offsets = {self._source: OffsetAndMetadata(next_offset, "")}
-            await asyncio.gather(
-                self._producer.send_offsets_to_transaction(offsets, self._group),
-                *(self._publish(topic, records) for topic, records in outputs.items()),
-            )
+            await self._producer.send_offsets_to_transaction(offsets, self._group)
             await self._producer.commit_transaction()
 
     async def _follow(self, topics: Iterable[str]) -> None:
