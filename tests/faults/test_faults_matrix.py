@@ -38,15 +38,15 @@ async def test_ten_rebalances_in_a_row(pipeline: Pipeline):
     """Ten times a worker comes or goes under load; no stall is longer than 10 s."""
 
     async def harm():
-        for _ in range(5):
-            await pipeline.add_worker()
-            await pipeline.ready()
-            await pipeline.remove_worker()
-            await pipeline.ready()
+        async with pulse_of(pipeline) as pulse:  # while there is load: without it nothing comes either
+            for _ in range(5):
+                await pipeline.add_worker()
+                await pipeline.ready()
+                await pipeline.remove_worker()
+                await pipeline.ready()
+        assert pulse.longest_s < 10
 
-    async with pulse_of(pipeline) as pulse:
-        await exactly_once(pipeline, harm)
-    assert pulse.longest_s < 10
+    await exactly_once(pipeline, harm)
 
 
 async def test_everything_killed_at_once(pipeline: Pipeline):
@@ -60,14 +60,17 @@ async def test_clickhouse_away_for_minutes(pipeline: Pipeline):
     """
 
     async def harm():
-        await pipeline.clickhouse.stop(signal.SIGKILL)
-        await asyncio.sleep(150)
-        pipeline.clickhouse.start()
+        async with pulse_of(pipeline) as pulse:
+            await pipeline.clickhouse.stop(signal.SIGKILL)
+            await asyncio.sleep(150)
+            pipeline.clickhouse.start()
+            await pipeline.ready()
+        print(f"longest stall: {pulse.longest_s:.1f} s")  # noqa: T201 - a measure
+        assert pulse.longest_s < 10
 
-    async with pulse_of(pipeline) as pulse, peaks_of(pipeline) as peaks:
+    async with peaks_of(pipeline) as peaks:
         await exactly_once(pipeline, harm)
     print(f"peaks of memory: {peaks}")  # noqa: T201 - a measure
-    assert pulse.longest_s < 10
     assert max(peaks.bytes.values()) < _MEMORY_BYTES
 
 
