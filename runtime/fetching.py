@@ -5,12 +5,15 @@ changes but for consumers whose `value_deserializer` is `as_parsed`.
 """
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from aiokafka.consumer import fetcher
 from faust.types import TP
+
+#: Of values that one fetch hands on for one partition, and one record more. A fetch is bounded as it is compressed: a
+#: mebibyte of that can be a gibibyte of records.
+_BYTES_MAX = 16 * 2**20
 
 
 class Record(Protocol):
@@ -53,9 +56,15 @@ class _FetchResult(fetcher.FetchResult):
         if not self.check_assignment(self._topic_partition):
             return []
         begin = records.next_fetch_offset
-        found = Fetched(islice(records, max_records))
-        self._update_position()
-        if max_records is None or len(found) < max_records:
+        found, found_bytes = Fetched(), 0
+        for record in records:
+            found.append(record)
+            found_bytes += len(record.value or b"")
+            if len(found) == max_records or found_bytes > _BYTES_MAX:
+                self._update_position()
+                break
+        else:
+            self._update_position()
             self._partition_records = None
         found.from_offset = self._since_the_last_record(begin, records.next_fetch_offset, some=bool(found))
         return found

@@ -10,6 +10,9 @@ from tests.faults.pipeline import Pipeline
 
 _EVERY_S = 0.5
 
+#: What README, "Sizing" states for the settings' defaults and four partitions, in bytes.
+_BOUNDS = {"ingress": (150 + 64) * 2**20, "streams": 550_000_000, "sink": 550_000_000}
+
 
 class Peaks:
     """The most resident memory that was seen, in bytes, by stage."""
@@ -25,6 +28,11 @@ class Peaks:
                     stage = process.name.split("-")[0]
                     now = psutil.Process(process.pid).memory_info().rss
                     self.bytes[stage] = max(now, self.bytes.get(stage, 0))
+
+    @property
+    def beyond(self) -> dict[str, int]:
+        """The stages that took more than is stated."""
+        return {stage: taken for stage, taken in self.bytes.items() if taken > _BOUNDS[stage]}
 
     def __str__(self) -> str:
         return ", ".join(f"{stage} {taken / 1e6:.0f} MB" for stage, taken in self.bytes.items())

@@ -62,7 +62,7 @@ class Watched(abc.ABC):
         The evidence is written to `directory`/history if something is wrong, or if it is to be kept anyway.
         """
         with contextlib.suppress(TimeoutError):  # the checker says what is missing
-            await until(self._is_judged, _DRAIN_S, "every raw event judged", every_s=0.5)
+            await until(self.is_judged, _DRAIN_S, "every raw event judged", every_s=0.5)
             await until(self._is_stored, _DRAIN_S, "every outcome in ClickHouse", every_s=0.5)
         history = await self._history()
         verdict = await asyncio.to_thread(check, history)
@@ -104,7 +104,8 @@ class Watched(abc.ABC):
         events = len({s.value[:_ID] for s in self.reader.seen if s.topic == topics.EVENTS})
         return found["events"] >= events - refused and found["dead_letters"] >= len(letters)
 
-    async def _is_judged(self) -> bool:
+    async def is_judged(self) -> bool:
+        """Whether the stream stage has committed every raw event."""
         raw = [TopicPartition(topics.RAW, p) for p in range(self.settings.topic_partitions)]
         try:
             async with asyncio.timeout(20):

@@ -30,14 +30,14 @@ class Records:
 
     _value_deserializer = staticmethod(as_parsed)
 
-    def __init__(self, begin: int, offsets: list[int], end: int) -> None:
+    def __init__(self, begin: int, offsets: list[int], end: int, value: bytes = b"") -> None:
         self.next_fetch_offset = begin
-        self._records = self._unpack(offsets, end)
+        self._records = self._unpack(offsets, end, value)
 
-    def _unpack(self, offsets: list[int], end: int) -> Iterator[Any]:
+    def _unpack(self, offsets: list[int], end: int, value: bytes) -> Iterator[Any]:
         for offset in offsets:
             self.next_fetch_offset = offset + 1
-            yield SimpleNamespace(offset=offset)
+            yield SimpleNamespace(offset=offset, value=value)
         self.next_fetch_offset = end
 
     def __iter__(self) -> Iterator[Any]:
@@ -47,10 +47,10 @@ class Records:
         return next(self._records)
 
 
-def fetched(state: State, begin: int, offsets: list[int], end: int) -> Any:
+def fetched(state: State, begin: int, offsets: list[int], end: int, value: bytes = b"") -> Any:
     """A fetch that began at `begin`."""
-    assignment = SimpleNamespace(active=True, state_value=lambda _: state)
-    return fetcher.FetchResult(RAW, assignment=assignment, partition_records=Records(begin, offsets, end), backoff=0)
+    assignment, records = SimpleNamespace(active=True, state_value=lambda _: state), Records(begin, offsets, end, value)
+    return fetcher.FetchResult(RAW, assignment=assignment, partition_records=records, backoff=0)
 
 
 def test_a_fetch_says_from_where_it_is_complete() -> None:
@@ -73,6 +73,18 @@ def test_fetches_without_records_are_counted_by_the_next_one() -> None:
     assert fetched(state, 92, [], 100).getall(10) == []
     state.position = 200
     assert fetched(state, 200, [200], 201).getall(10).from_offset == 200
+
+
+def test_a_fetch_hands_on_no_more_than_fits() -> None:
+    """However many large records a compressed fetch holds, they come in pieces of about 16 MiB, none left out."""
+    state = State(0)
+    result = fetched(state, 0, list(range(100)), 100, bytes(2**20))
+    pieces = []
+    while result.has_more():
+        pieces.append(result.getall(1_000))
+    assert [len(piece) for piece in pieces] == [17, 17, 17, 17, 17, 15]
+    assert [record.offset for piece in pieces for record in piece] == list(range(100))
+    assert [piece.from_offset for piece in pieces] == [0, 17, 34, 51, 68, 85]
 
 
 def test_the_part_of_a_batch_from_an_offset_on() -> None:
