@@ -2,17 +2,19 @@
 
     admitted → body → signed → events → published → 200
 
-Each step raises `Refused` when it cannot go on, and `Door.__call__` turns that into the answer; there is no other way
-to an error. What is not foreseen is logged and answered 503: the sender repeats it, and nothing is lost.
+Each step raises `Refused` when it cannot go on, and that becomes the answer, in `Door.__call__` or, for events, in
+`_Receipt.settled`; there is no other way to an error. What is not foreseen is logged and answered 503: the sender
+repeats it, and nothing is lost.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from itertools import count
 from secrets import token_hex
+from typing import NamedTuple
 
 import orjson
 import structlog
@@ -26,7 +28,7 @@ from ingress.events import Event, Limits, parse
 from ingress.noting import Notes
 from ingress.openapi import document
 from ingress.pages import page
-from ingress.protocol import Request
+from ingress.protocol import PromptHandler, Request
 from ingress.publisher import Publisher, Record
 from ingress.refusals import Reason, Refused, unavailable
 from ingress.replies import JSON, Reply, accepted, refusal
@@ -45,14 +47,53 @@ _TRACEPARENT = istr("traceparent")
 _TRACEPARENT_MAX = 128
 
 Route = Callable[[Request], Awaitable[Reply]]
+Answer = Callable[[Reply], None]
 
 
 def _now_us() -> int:
     return time.time_ns() // 1_000
 
 
+class _Form(NamedTuple):
+    """How events are written in a body."""
+
+    ndjson: bool
+    gzip: bool
+
+
+class _Receipt:
+    """A request of events on its way: what the sender is told at its end."""
+
+    __slots__ = ("answer", "arrival_us", "door", "id", "request")
+
+    def __init__(self, door: "Door", request: Request, answer: Answer) -> None:
+        self.door = door
+        self.request = request
+        self.answer = answer
+        self.arrival_us = door.clock()
+        self.id = door.next_receipt_id()
+        door.inflight += 1
+
+    def settled(self, failure: Exception | None) -> None:
+        """Answers: the events are safe, or `failure` is why that cannot be said."""
+        door = self.door
+        door.inflight -= 1
+        if failure is None:
+            door.acknowledged((door.clock() - self.arrival_us) / 1_000_000)
+            self.answer(accepted(self.id))
+        elif isinstance(failure, Refused):
+            door.notes.refused(failure, self.id, self.request.peer)
+            self.answer(refusal(failure, self.id))
+        else:
+            self.answer(_fault(failure, self.request, self.id))
+
+
 class Door:
-    """Answers requests: `await door(request)`; publisher, admission and clock (µs since the epoch) are given."""
+    """
+    Answers requests: `await door(request)`, or by calls back where a handler in `door.prompt` can.
+
+    Publisher, admission and clock (µs since the epoch) are given.
+    """
 
     def __init__(
         self,
@@ -65,25 +106,26 @@ class Door:
         self._publisher = publisher
         self._admission = admitted
         self._future_skew_us = settings.future_skew_s * 1_000_000
-        self._clock = clock
+        self.clock = clock
         self._limits = Limits(
             settings.ingress_request_max_events, settings.ingress_event_max_bytes, settings.ingress_nesting_max
         )
         self._receipt_prefix = token_hex(6)
         self._receipt_numbers = count(1)
-        self._notes = Notes()
+        self.notes = Notes()
         self.inflight = 0
-        self._acknowledged = metrics.INGRESS_ACK_S.metric.observe
+        self.acknowledged = metrics.INGRESS_ACK_S.metric.observe
         self.draining = False
         described = document(settings)
         self._routes: dict[str, dict[str, Route]] = {
-            EVENTS_PATH: {"POST": self.receive},
+            EVENTS_PATH: {"POST": self.receive_slowly},
             VALIDATE_PATH: {"POST": self.validate},
             "/openapi.json": _still(JSON, orjson.dumps(described)),
             "/docs": _still("text/html; charset=utf-8", page(described)),
             "/healthz": {"GET": self.healthz, "HEAD": self.healthz},
             "/readyz": {"GET": self.readyz, "HEAD": self.readyz},
         }
+        self.prompt: dict[tuple[str, str], PromptHandler] = {("POST", EVENTS_PATH): self.receive}
 
     async def __call__(self, request: Request) -> Reply:
         """The request's answer, whatever happens on the way."""
@@ -109,47 +151,56 @@ class Door:
             )
         return route
 
-    async def receive(self, request: Request) -> Reply:
-        """`POST /api/events`."""
-        arrival_us = self._clock()
-        receipt_id = f"{self._receipt_prefix}-{next(self._receipt_numbers):x}"
-        self.inflight += 1
+    def receive(self, request: Request, answer: Answer) -> None:
+        """`POST /api/events`, all of it here: `answer` is called when Kafka has the events, or at once with why not."""
+        receipt = _Receipt(self, request, answer)
         try:
-            events = await self._events(request)
-            if self._settings.ingress_strict:
-                judge(events, arrival_us, self._future_skew_us)
-            await self._publisher.publish(_records(events, arrival_us, receipt_id, request))
-        except Refused as refused:
-            self._notes.refused(refused, receipt_id, request.peer)
-            return refusal(refused, receipt_id)
+            form = self._admit(request)
+            self._store(receipt, form, bodies.whole(request.payload, self._settings.ingress_body_max_bytes))
         except Exception as error:
-            return _fault(error, request, receipt_id)
-        finally:
-            self.inflight -= 1
-        self._acknowledged((self._clock() - arrival_us) / 1_000_000)
-        return accepted(receipt_id)
+            receipt.settled(error)
+
+    async def receive_slowly(self, request: Request) -> Reply:
+        """The same where the body is still on its way."""
+        answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        receipt = _Receipt(self, request, partial(_set_result, answered))
+        try:
+            form = self._admit(request)
+            self._store(receipt, form, await self._body(request))
+        except Exception as error:
+            receipt.settled(error)
+        return await answered
+
+    def _store(self, receipt: _Receipt, form: _Form, body: bytes) -> None:
+        events = self._events(receipt.request, form, body)
+        if self._settings.ingress_strict:
+            judge(events, receipt.arrival_us, self._future_skew_us)
+        self._publisher.publish(_records(events, receipt), receipt.settled)
 
     async def validate(self, request: Request) -> Reply:
         """`POST /api/events/validate`: the same way, but nothing is stored."""
         self.inflight += 1
         try:
-            destinations = judge(await self._events(request), self._clock(), self._future_skew_us)
+            form = self._admit(request)
+            events = self._events(request, form, await self._body(request))
+            destinations = judge(events, self.clock(), self._future_skew_us)
         finally:
             self.inflight -= 1
         said = {"status": "success", "message": "Every rule is kept. Nothing was stored.", "events": destinations}
         return Reply(HTTPStatus.OK, orjson.dumps(said))
 
-    async def _events(self, request: Request) -> list[Event]:
-        headers = request.message.headers
-        ndjson, gzip = self._admit(request)
-        body = await self._body(request)
-        self._admission.signatures.check(headers, body)
-        if gzip:
-            body = bodies.gunzip(body, self._settings.ingress_decompressed_max_bytes)
-        return parse(body, ndjson=ndjson, limits=self._limits)
+    def next_receipt_id(self) -> str:
+        """No other process and no other request has it."""
+        return f"{self._receipt_prefix}-{next(self._receipt_numbers):x}"
 
-    def _admit(self, request: Request) -> tuple[bool, bool]:
-        """All that can be known before the body is read. Gives (is it NDJSON, is it gzip)."""
+    def _events(self, request: Request, form: _Form, body: bytes) -> list[Event]:
+        self._admission.signatures.check(request.message.headers, body)
+        if form.gzip:
+            body = bodies.gunzip(body, self._settings.ingress_decompressed_max_bytes)
+        return parse(body, ndjson=form.ndjson, limits=self._limits)
+
+    def _admit(self, request: Request) -> _Form:
+        """All that can be known before the body is read."""
         if self.inflight > self._settings.ingress_inflight_max_requests:
             raise unavailable(Reason.OVERLOADED, "too many requests at once: send it again")
         self._admission.admit(request)
@@ -160,7 +211,7 @@ class Door:
         expectation = headers.get(hdrs.EXPECT)
         if expectation is not None and expectation.lower() != "100-continue":
             raise Refused(Reason.WRONG_EXPECTATION, "Expect: only 100-continue is understood")
-        return _is_ndjson(headers.get(hdrs.CONTENT_TYPE)), _is_gzip(headers.get(hdrs.CONTENT_ENCODING))
+        return _Form(_is_ndjson(headers.get(hdrs.CONTENT_TYPE)), _is_gzip(headers.get(hdrs.CONTENT_ENCODING)))
 
     async def _body(self, request: Request) -> bytes:
         if hdrs.EXPECT in request.message.headers:
@@ -235,16 +286,21 @@ def _is_gzip(encoding: str | None) -> bool:
     return name != "identity"
 
 
-def _records(events: list[Event], arrival_us: int, receipt_id: str, request: Request) -> list[Record]:
-    trace = request.message.headers.get(_TRACEPARENT)
-    fixed = [(topics.HEADER_ARRIVAL_US, b"%d" % arrival_us)]
+def _set_result(answered: asyncio.Future[Reply], reply: Reply) -> None:
+    if not answered.done():  # cancelled: the process ends
+        answered.set_result(reply)
+
+
+def _records(events: list[Event], receipt: _Receipt) -> list[Record]:
+    trace = receipt.request.message.headers.get(_TRACEPARENT)
+    fixed = [(topics.HEADER_ARRIVAL_US, b"%d" % receipt.arrival_us)]
     if trace is not None and len(trace) <= _TRACEPARENT_MAX and trace.isascii():
         fixed.append((topics.HEADER_TRACEPARENT, trace.encode()))
-    timestamp_ms = arrival_us // 1_000
-    receipt = receipt_id.encode()
+    timestamp_ms = receipt.arrival_us // 1_000
+    receipt_id = receipt.id.encode()
     if len(events) == 1:
-        return [Record(events[0].key, events[0].value, timestamp_ms, [*fixed, (topics.HEADER_RECEIPT_ID, receipt)])]
+        return [Record(events[0].key, events[0].value, timestamp_ms, [*fixed, (topics.HEADER_RECEIPT_ID, receipt_id)])]
     return [
-        Record(key, value, timestamp_ms, [*fixed, (topics.HEADER_RECEIPT_ID, b"%s.%d" % (receipt, index))])
+        Record(key, value, timestamp_ms, [*fixed, (topics.HEADER_RECEIPT_ID, b"%s.%d" % (receipt_id, index))])
         for index, (key, value) in enumerate(events)
     ]

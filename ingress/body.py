@@ -11,23 +11,32 @@ from ingress.refusals import Reason, Refused
 _GZIP = 16 + zlib.MAX_WBITS
 
 
+def is_here(payload: StreamReader) -> bool:
+    """Whether all of it has arrived."""
+    return payload.is_eof() and payload.exception() is None
+
+
+def whole(payload: StreamReader, max_bytes: int) -> bytes:
+    """A body that is here. Raises `Refused` when it is too large."""
+    body = payload.read_nowait()
+    if len(body) > max_bytes:
+        raise too_large(max_bytes)
+    return body
+
+
 async def read(payload: StreamReader, *, max_bytes: int, timeout_s: float) -> bytes:
     """The body as sent. Raises `Refused` when it is too large, too slow, or its framing is broken."""
     try:
-        if payload.is_eof() and payload.exception() is None:  # all of it is here: nearly always
-            body = payload.read_nowait()
-        else:
-            async with asyncio.timeout(timeout_s):
-                body = await _read_slowly(payload, max_bytes)
+        if is_here(payload):
+            return whole(payload, max_bytes)
+        async with asyncio.timeout(timeout_s):
+            return await _read_slowly(payload, max_bytes)
     except TimeoutError:
         raise Refused(Reason.TIMED_OUT, f"the body did not arrive within {timeout_s:g} s", close=True) from None
     except ConnectionError:
         raise Refused(Reason.BAD_BODY, "the connection ended before the body did", close=True) from None
     except RequestPayloadError as error:
         raise Refused(Reason.BAD_BODY, f"the body is broken: {error}", close=True) from None
-    if len(body) > max_bytes:
-        raise too_large(max_bytes)
-    return body
 
 
 async def _read_slowly(payload: StreamReader, max_bytes: int) -> bytes:

@@ -1,8 +1,9 @@
 """A publisher that keeps what it is given: for tests of the door without Kafka."""
 
+import asyncio
 from collections.abc import Sequence
 
-from ingress.publisher import Record
+from ingress.publisher import Record, Settled
 from ingress.refusals import Reason, unavailable
 
 
@@ -20,11 +21,12 @@ class MemoryPublisher:
     async def stop(self) -> None:
         """Nothing to end."""
 
-    async def publish(self, records: Sequence[Record]) -> None:
+    def publish(self, records: Sequence[Record], settled: Settled) -> None:
         """Keeps the records, or raises `Refused`."""
         if self.away is not None:
             raise unavailable(Reason.KAFKA_AWAY, "events cannot be stored at the moment: send it again")
         self.records += records
+        asyncio.get_running_loop().call_soon(settled, None)
 
     async def unreachable(self) -> str | None:
         """What `away` says."""

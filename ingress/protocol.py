@@ -1,13 +1,20 @@
 """aiohttp's connection, answering in the API's way.
 
-aiohttp parses (in C), queues pipelined requests and guards its buffers. What is different here: a request is handled in
-the connection's own task and answered with prepared bytes (aiohttp's ways cost more than all the rest of a request's),
-errors that aiohttp raises itself are the API's JSON, a request's headers must arrive in time, and an answer that is
-given before all of the request is here is not lost (`lingering`).
+aiohttp parses (in C), queues pipelined requests and guards its buffers. What is different here: answers are prepared
+bytes (aiohttp's ways cost more than all the rest of a request's), errors that aiohttp raises itself are the API's JSON,
+a request's headers must arrive in time, and an answer that is given before all of the request is here is not lost
+(`lingering`).
+
+A connection has a request under way, or it is idle. A request comes to its answer in one of two ways:
+
+    prompt   all of it is here and its handler waits for nothing: the handler is called from where the bytes came in,
+             and calls back with the answer. Nearly every request goes this way; no task has to be woken for it, twice.
+    a task   everything else: a body that is still on its way, pipelined requests, a client that does not read its
+             answers, and the pages. The task ends when the connection is idle again.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import structlog
@@ -15,7 +22,7 @@ from aiohttp import StreamReader, web
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
-from ingress import lingering
+from ingress import body, lingering
 from ingress.refusals import Reason, Refused, unavailable
 from ingress.replies import Reply, encoded, refusal
 from runtime import metrics
@@ -23,6 +30,8 @@ from runtime import metrics
 log = structlog.get_logger(__name__)
 
 Handler = Callable[["Request"], Awaitable[Reply]]
+#: Handles a request whose body is here, and calls back with the answer: once, at once or later.
+PromptHandler = Callable[["Request", Callable[[Reply], None]], None]
 Counter = Callable[[Reply], None]
 
 
@@ -50,13 +59,14 @@ class Request:
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_begun", "_headers_timer", "_lingering", "server")
+    __slots__ = ("_begun", "_busy", "_headers_timer", "_lingering", "server")
 
     def __init__(self, server: "Server", **options: Any) -> None:
         super().__init__(server, **options)
         self.server = server
         self._headers_timer: asyncio.TimerHandle | None = None
         self._begun = False  # a request's first bytes are here, its headers are not complete
+        self._busy = False  # a request is under way, or the connection is ending
         self._lingering: lingering.Lingering | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -86,7 +96,9 @@ class Connection(RequestHandler):
             self._begun = False
             if self._headers_timer is not None:
                 self._headers_are_here()
-        elif self._waiter is not None and not self._begun:
+            if not self._busy:
+                self._begin()
+        elif not self._busy and not self._begun:
             self._begun = True
             if self._headers_timer is None:
                 self._expect_headers()
@@ -94,7 +106,7 @@ class Connection(RequestHandler):
     @property
     def idle(self) -> bool:
         """Between requests: the last one answered, nothing of a next one here."""
-        return self._waiter is not None and not self._begun
+        return not self._busy and not self._begun
 
     def _expect_headers(self) -> None:
         self._headers_timer = self._loop.call_later(self.server.header_timeout_s, self._headers_are_late)
@@ -119,6 +131,7 @@ class Connection(RequestHandler):
 
     def _linger(self) -> None:
         """Ends the connection so that the answer just written reaches a client that is still sending."""
+        self._busy = True
         transport, self.transport = self.transport, None  # aiohttp closes at once what it finds here
         self.force_close()
         if transport is None or transport.is_closing():
@@ -141,32 +154,73 @@ class Connection(RequestHandler):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     async def start(self) -> None:
-        """
-        The connection's requests, one after the other, until it ends.
+        """Nothing: aiohttp makes a task of this for each connection; ours has one when it has to wait for something."""
 
-        In place of aiohttp's, which makes a task, a writer and a response for each: a third of a request's cost.
-        """
-        stays = True
+    def _begin(self) -> None:
+        """Begins with the first request that waits, on a connection that was idle."""
+        self._busy = True
+        message, payload = self._messages[0]
+        handler = self._prompt_handler(message, payload)
+        if handler is None:
+            self._go_on()
+            return
         try:
-            while stays and not self._force_close:
-                if not self._messages:
-                    await self._arrival()
-                message, payload = self._messages.popleft()
-                self._room_for_the_next()
-                stays = await self._answer(message, payload)
+            handler(self._next_request(), self._answer)
         except Exception as error:
-            log.error("a fault in a connection", error=type(error).__name__, exc_info=error)
-        finally:
-            if self.transport is not None:
-                self.transport.close()
+            self._broken(error)
 
-    async def _arrival(self) -> None:
-        """Waits for a request; `data_received` tells."""
-        self._waiter = self._loop.create_future()
+    def _prompt_handler(self, message: Any, payload: StreamReader) -> PromptHandler | None:
+        if isinstance(message, RawRequestMessage) and message.version == HttpVersion11 and body.is_here(payload):
+            return self.server.prompt.get((message.method, message.path))
+        return None
+
+    def _answer(self, reply: Reply) -> None:
+        """A prompt handler's answer."""
         try:
-            await self._waiter
-        finally:
-            self._waiter = None
+            self._finish(reply)
+            if self._messages or self._paused or self._close:
+                self._go_on()
+            else:
+                self._busy = False
+        except Exception as error:
+            self._broken(error)
+
+    def _go_on(self) -> None:
+        self._task_handler = self._loop.create_task(self._work())
+
+    async def _work(self) -> None:
+        """The requests that wait, one after the other, until none is left or the connection ends."""
+        try:
+            while not self._force_close:
+                if self._paused:
+                    await self._read_by_client()
+                elif self._close:
+                    self.force_close()
+                elif not self._messages:
+                    self._busy = False
+                    return
+                elif not isinstance(self._messages[0][0], RawRequestMessage):
+                    self._refuse_what_is_not_http()
+                else:
+                    self._finish(await self.server.handler(self._next_request()))
+        except Exception as error:
+            self._broken(error)
+
+    def _refuse_what_is_not_http(self) -> None:
+        error: Any = self._messages[0][0]  # what aiohttp makes of bytes that it could not parse
+        self._refuse(Refused(Reason.BAD_REQUEST, f"the request is not HTTP/1.1: {_first_line(error.message)}"))
+
+    def _broken(self, error: Exception) -> None:
+        log.error("a fault in a connection", error=type(error).__name__, exc_info=error)
+        self.force_close()
+
+    def _next_request(self) -> Request:
+        """The first request that waits is under way from now on."""
+        message, payload = cast("Any", self._messages.popleft())
+        self._room_for_the_next()
+        request = Request(message, payload, self)
+        self._current_request, self._request_in_progress = cast("Any", request), True
+        return request
 
     def _room_for_the_next(self) -> None:
         """Pipelined requests wait in a bounded queue; what was held back may come when it is half empty."""
@@ -175,36 +229,36 @@ class Connection(RequestHandler):
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
 
-    async def _answer(self, message: Any, payload: StreamReader) -> bool:
-        """Answers one request. Gives whether the connection stays."""
-        if not isinstance(message, RawRequestMessage):  # what aiohttp makes of bytes that it could not parse
-            self._refuse(Refused(Reason.BAD_REQUEST, f"the request is not HTTP/1.1: {_first_line(message.message)}"))
-            return False
-        request = Request(message, payload, self)
-        self._current_request, self._request_in_progress = cast("Any", request), True
-        try:
-            reply = await self.server.handler(request)
-        finally:
-            self._current_request, self._request_in_progress = None, False
-            if self._handler_waiter is not None:  # a shutdown that waits for this request
-                self._handler_waiter.set_result(None)
-        unread = not payload.is_eof()
-        ends = unread or reply.close or message.should_close or message.upgrade or self.server.draining
+    def _finish(self, reply: Reply) -> None:
+        """Answers the request under way; `_close` when it was the connection's last."""
+        request = cast("Request", self._current_request)
+        message, unread = request.message, not request.payload.is_eof()
+        self._current_request, self._request_in_progress = None, False
+        if self._handler_waiter is not None:  # a shutdown that waits for this request
+            self._handler_waiter.set_result(None)
+        self._close = unread or reply.close or message.should_close or message.upgrade or self.server.draining
         self.server.count(reply)
-        self._write(reply, keep_alive=not ends, message=message)
-        if ends and (unread or reply.close or self._messages):
-            self._linger()
-        elif self._paused:
-            await self._read_by_client()
-        if not ends:
+        self._write(reply, keep_alive=not self._close, message=message)
+        if not self._close:
             self._idle_from_now()
-        return not ends
+        elif unread or reply.close or self._messages:
+            self._linger()
 
     def _idle_from_now(self) -> None:
         """Keeps time of a connection without a request; one timer, which looks again when it was set too early."""
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._keepalive_handle is None:
             self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+
+    def _process_keepalive(self) -> None:
+        """In place of aiohttp's, which knows an idle connection by its waiting task."""
+        self._keepalive_handle = None
+        if self._busy or self._force_close:
+            return
+        if self._loop.time() < self._next_keepalive_close_time:
+            self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+        else:
+            self.force_close()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Reads on, where reading was paused: aiohttp asks for it with every body."""
@@ -240,6 +294,7 @@ class Server(web.Server):
         self,
         handler: Handler,
         *,
+        prompt: Mapping[tuple[str, str], PromptHandler],
         count: Counter,
         header_timeout_s: float,
         connections_max: int,
@@ -247,6 +302,7 @@ class Server(web.Server):
     ) -> None:
         super().__init__(cast("Any", handler))
         self.handler = handler
+        self.prompt = prompt  # by method and path
         self.count = count
         self.header_timeout_s = header_timeout_s
         self.connections_max = connections_max

@@ -1,10 +1,10 @@
 """Group commit: many requests, one write to Kafka.
 
 This is the ingress's one clever module. Each event is appended to the open batch of its partition; everybody in a
-batch waits for one shared outcome. A batch is sent at once when the last send is at least `linger_ms` ago, so a lone
-event does not wait, and otherwise when that time has passed, so that under load there is one write each few
-milliseconds whatever the number of requests. One batch of a partition is on its way at a time: the order of a device's
-events is the order of their arrival.
+batch is told its outcome, by a call: waking a task for each would cost more than the rest of this module. A batch is
+sent at once when the last send is at least `linger_ms` ago, so a lone event does not wait, and otherwise when that time
+has passed, so that under load there is one write each few milliseconds whatever the number of requests. One batch of a
+partition is on its way at a time: the order of a device's events is the order of their arrival.
 
 Nobody waits longer than the timeout, and what has timed out has an unknown outcome: it may be in Kafka, so the
 sender's repeat may be a duplicate, which the stream stage drops. A producer that failed once, in whatever way, is not
@@ -16,7 +16,7 @@ are refused at once, so nothing piles up.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -25,7 +25,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 
-from ingress.refusals import Reason, unavailable
+from ingress.refusals import Reason, Refused, unavailable
 from runtime import metrics
 from runtime.compression import compression_type
 from runtime.kafka import connection as kafka_connection
@@ -48,6 +48,10 @@ class Record(NamedTuple):
     headers: list[tuple[str, bytes]]
 
 
+#: Is told what came of the records: None when all of them are safe, else why that is not known of every one.
+Settled = Callable[[Refused | None], None]
+
+
 class Publisher(Protocol):
     """Where accepted events go."""
 
@@ -59,37 +63,49 @@ class Publisher(Protocol):
     async def stop(self) -> None:
         """Sends what is open, waits for what is on its way (bounded), closes."""
 
-    async def publish(self, records: Sequence[Record]) -> None:
-        """Returns when all records are safe; raises `Refused` (503) when that is not known of every one."""
+    def publish(self, records: Sequence[Record], settled: Settled) -> None:
+        """Takes the records and calls `settled` once, later; raises `Refused` (503) when it takes none of them."""
 
     async def unreachable(self) -> str | None:
         """None when a record would be taken now, else what is in the way."""
 
 
-class _Outcome(asyncio.Future[Reason | None]):
-    """A batch's outcome, shared by all who wait for it: one who is cancelled does not cancel it for the others."""
-
-    def cancel(self, msg: Any = None) -> bool:  # noqa: ARG002 - asyncio's signature
-        return False
-
-
 class _Batch:
-    __slots__ = ("builder", "bytes", "deadline", "events", "link", "outcome", "partition")
+    __slots__ = ("builder", "bytes", "deadline", "events", "link", "partition", "waiting")
 
-    def __init__(self, builder: Any, partition: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, builder: Any, partition: int) -> None:
         self.builder = builder
         self.partition = partition
-        self.outcome = _Outcome(loop=loop)
+        self.waiting: list[Settled] = []
         self.events = 0
         self.bytes = 0
         self.deadline: asyncio.TimerHandle | None = None
         self.link: _Link | None = None  # that it was sent on
 
-    def settle(self, failure: Reason | None) -> None:
+    def settle(self, reason: Reason | None) -> None:
+        """Tells the outcome to who has not been told one yet."""
         if self.deadline is not None:
             self.deadline.cancel()
-        if not self.outcome.done():
-            self.outcome.set_result(failure)
+        failure = unavailable(reason, "the event could not be stored in time: send it again") if reason else None
+        waiting, self.waiting = self.waiting, []
+        for settled in waiting:
+            settled(failure)
+
+
+class _Whole:
+    """Puts the outcomes of several batches together: the first failure is the outcome, or all are safe."""
+
+    def __init__(self, batches: set[_Batch], settled: Settled) -> None:
+        self._left = len(batches)
+        self._settled: Settled | None = settled
+        for batch in batches:
+            batch.waiting.append(self)
+
+    def __call__(self, failure: Refused | None) -> None:
+        self._left -= 1
+        if self._settled is not None and (failure is not None or self._left == 0):
+            settled, self._settled = self._settled, None
+            settled(failure)
 
 
 class _Link:
@@ -127,20 +143,19 @@ class KafkaPublisher:
 
     # --- the way of an event -------------------------------------------------------------------------------------
 
-    async def publish(self, records: Sequence[Record]) -> None:
+    def publish(self, records: Sequence[Record], settled: Settled) -> None:
         """See `Publisher`."""
         if self._away is not None:
             raise unavailable(Reason.KAFKA_AWAY, "events cannot be stored at the moment: send it again")
-        size = sum(len(record.value) for record in records)
+        size = sum([len(record.value) for record in records])
         if self.held_bytes + size > self._max_bytes:
             raise unavailable(Reason.OVERLOADED, "too many events are waiting to be stored: send it again")
-        outcomes = {self._append(record) for record in records} if len(records) > 1 else (self._append(records[0]),)
-        for outcome in outcomes:
-            failure = await outcome
-            if failure is not None:
-                raise unavailable(failure, "the event could not be stored in time: send it again")
+        if len(records) == 1:
+            self._append(records[0]).waiting.append(settled)
+        else:
+            _Whole({self._append(record) for record in records}, settled)
 
-    def _append(self, record: Record) -> _Outcome:
+    def _append(self, record: Record) -> _Batch:
         key, value, timestamp_ms, headers = record
         # Without an IMEI the bytes choose the partition: a repeat comes to where the first one is remembered.
         partition = _partition_of(value if key is None else key, len(self._lanes))
@@ -153,10 +168,10 @@ class KafkaPublisher:
         batch.events += 1
         batch.bytes += added.size
         self.held_bytes += added.size
-        return batch.outcome
+        return batch
 
     def _open(self, partition: int) -> _Batch:
-        batch = _Batch(self._new_builder(), partition, self._loop)
+        batch = _Batch(self._new_builder(), partition)
         batch.deadline = self._loop.call_later(self._timeout_s, self._too_late, batch)
         self._lanes[partition].append(batch)
         self._flush_soon()
@@ -307,7 +322,7 @@ class KafkaPublisher:
         if self._flush_handle is not None:
             self._flush_handle.cancel()
         self._flush()
-        waiting = [batch.outcome for lane in self._lanes for batch in lane]
+        waiting = [self._outcome(batch) for lane in self._lanes for batch in lane]
         if waiting:
             await asyncio.wait(waiting, timeout=self._timeout_s)
         if self._keeper is not None:
@@ -318,6 +333,11 @@ class KafkaPublisher:
             self._link = None
         self._away = "stopped"
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _outcome(self, batch: _Batch) -> asyncio.Future[Refused | None]:
+        outcome: asyncio.Future[Refused | None] = self._loop.create_future()
+        batch.waiting.append(outcome.set_result)
+        return outcome
 
     def _spawn(self, coroutine: Any, tasks: set[asyncio.Task[None]]) -> None:
         task = self._loop.create_task(coroutine)

@@ -80,6 +80,7 @@ def make_server(settings: Settings, door: Door) -> Server:
     """Aiohttp's server with the settings' bounds."""
     return Server(
         door,
+        prompt=door.prompt,
         count=_count,
         header_timeout_s=settings.ingress_header_timeout_s,
         connections_max=settings.ingress_connections_max,

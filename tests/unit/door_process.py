@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from ingress.memory import MemoryPublisher
-from ingress.publisher import Record
+from ingress.publisher import Record, Settled
 from ingress.server import serve
 from ingress.signals import readable
 from runtime import logging
@@ -21,8 +21,9 @@ from tests.stack import ROOT
 
 
 class Forgetful(MemoryPublisher):
-    async def publish(self, records: Sequence[Record]) -> None:
+    def publish(self, records: Sequence[Record], settled: Settled) -> None:
         """Accepts."""
+        asyncio.get_running_loop().call_soon(settled, None)
 
 
 async def main() -> int:

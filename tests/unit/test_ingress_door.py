@@ -178,7 +178,7 @@ async def test_a_fault_of_ours_is_503():
     """What nobody foresaw is logged and answered 503: the sender repeats it, and the fault's text stays inside."""
 
     class Broken(MemoryPublisher):
-        async def publish(self, records):
+        def publish(self, records, settled):
             raise ZeroDivisionError("the secret of the universe")
 
     async with running(publisher=Broken()) as door:
@@ -193,10 +193,14 @@ class Slow(MemoryPublisher):
     def __init__(self):
         super().__init__()
         self.go = asyncio.Event()
+        self.publishing = []
 
-    async def publish(self, records):
+    def publish(self, records, settled):
+        self.publishing.append(asyncio.create_task(self._publish(records, settled)))
+
+    async def _publish(self, records, settled):
         await self.go.wait()
-        await super().publish(records)
+        super().publish(records, settled)
 
 
 async def test_too_many_at_once():

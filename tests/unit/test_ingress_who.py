@@ -441,7 +441,7 @@ async def test_logs_hold_no_secret_and_no_event(captured):
     """Refusals, faults and reloads are logged without a token, a secret, a signature or an event's content."""
 
     class Broken(MemoryPublisher):
-        async def publish(self, records):
+        def publish(self, records, settled):
             raise RuntimeError("a fault")
 
     given = {
@@ -468,10 +468,10 @@ async def test_a_problem_is_one_line_with_its_receipt_id(captured):
     """A fault and a refusal are one line each, with the receipt id of the answer; an accepted event is none."""
 
     class Fragile(MemoryPublisher):
-        async def publish(self, records):
+        def publish(self, records, settled):
             if records[0].key == b"bad":
                 raise RuntimeError("a fault")
-            await super().publish(records)
+            super().publish(records, settled)
 
     async with running(publisher=Fragile()) as door:
         captured.truncate(0)
