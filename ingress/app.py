@@ -90,7 +90,7 @@ class _Receipt:
 
 class Door:
     """
-    Answers requests: `await door(request)`, or by calls back where a handler in `door.prompt` can.
+    Answers requests: `await door(request)`, or by calling back where `door.prompt` has a handler.
 
     Publisher, admission and clock (µs since the epoch) are given.
     """

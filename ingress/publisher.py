@@ -3,8 +3,9 @@
 This is the ingress's one clever module. Each event is appended to the open batch of its partition; everybody in a
 batch is told its outcome, by a call: waking a task for each would cost more than the rest of this module. A batch is
 sent at once when the last send is at least `linger_ms` ago, so a lone event does not wait, and otherwise when that time
-has passed, so that under load there is one write each few milliseconds whatever the number of requests. One batch of a
-partition is on its way at a time: the order of a device's events is the order of their arrival.
+has passed, so that under load there is one write each few milliseconds whatever the number of requests. One write to a
+broker is on its way at a time, with a batch of each of its partitions: a write costs the same for many events as for
+few, and the order of a device's events is the order of their arrival.
 
 Nobody waits longer than the timeout, and what has timed out has an unknown outcome: it may be in Kafka, so the
 sender's repeat may be a duplicate, which the stream stage drops. A producer that failed once, in whatever way, is not
@@ -14,14 +15,15 @@ are refused at once, so nothing piles up.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import structlog
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 
@@ -115,8 +117,14 @@ class _Link:
         self.producer = producer
         self.partitions = partitions
         self.sending: set[int] = set()  # partitions with a batch on its way
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.idle = asyncio.Event()  # there is none
+        self.idle.set()
         self.broken = asyncio.Event()
+
+    def leader(self, partition: int) -> int | None:
+        """The broker that writes of this partition go to."""
+        leader: int | None = self.producer.client.cluster.leader_for_partition(TopicPartition(topics.RAW, partition))
+        return leader
 
 
 class KafkaPublisher:
@@ -190,29 +198,42 @@ class KafkaPublisher:
         if link is None:
             return
         self._last_flush = self._loop.time()
-        for partition, lane in enumerate(self._lanes):
-            if lane and partition not in link.sending:
-                batch = lane.popleft()
+        busy = {link.leader(partition) for partition in link.sending}
+        batches = [lane[0] for partition, lane in enumerate(self._lanes) if lane and link.leader(partition) not in busy]
+        if batches:
+            link.idle.clear()
+            for batch in batches:
+                self._lanes[batch.partition].popleft()
                 batch.link = link
-                link.sending.add(partition)
-                self._spawn(self._send(link, batch), link.tasks)
+                link.sending.add(batch.partition)
+            self._spawn(self._write(link, batches))
 
-    async def _send(self, link: _Link, batch: _Batch) -> None:
-        try:
-            await (await link.producer.send_batch(batch.builder, topics.RAW, partition=batch.partition))
-        except Exception as error:
-            self._distrust(link, f"{type(error).__name__}: {error}")
-            batch.settle(Reason.KAFKA_AWAY)
-        else:
+    async def _write(self, link: _Link, batches: list[_Batch]) -> None:
+        """Hands the batches to aiokafka's producer, which puts what goes to one broker into one request."""
+        for batch in batches:
+            try:
+                sent = await link.producer.send_batch(batch.builder, topics.RAW, partition=batch.partition)
+            except Exception as error:
+                sent = self._loop.create_future()
+                sent.set_exception(error)
+            sent.add_done_callback(partial(self._written, link, batch))
+
+    def _written(self, link: _Link, batch: _Batch, sent: asyncio.Future[Any]) -> None:
+        error = sent.exception()
+        if error is None:
             metrics.INGRESS_BATCH_EVENTS.metric.observe(batch.events)
             metrics.INGRESS_EVENTS.metric.inc(batch.events)
             metrics.INGRESS_BYTES.metric.inc(batch.bytes)
             batch.settle(None)
-        finally:
-            self.held_bytes -= batch.bytes
-            link.sending.discard(batch.partition)
-            if self._lanes[batch.partition]:
-                self._flush_soon()
+        else:
+            self._distrust(link, f"{type(error).__name__}: {error}")
+            batch.settle(Reason.KAFKA_AWAY)
+        self.held_bytes -= batch.bytes
+        link.sending.remove(batch.partition)
+        if not link.sending:
+            link.idle.set()
+        if any(self._lanes):
+            self._flush_soon()
 
     def _too_late(self, batch: _Batch) -> None:
         batch.settle(Reason.KAFKA_AWAY)
@@ -253,7 +274,7 @@ class KafkaPublisher:
             await link.broken.wait()
             self._link = None
             metrics.INGRESS_KAFKA_UP.metric.set(0)
-            self._spawn(self._discard(link), self._tasks)
+            self._spawn(self._discard(link))
 
     async def _connect(self) -> _Link:
         producer = AIOKafkaProducer(
@@ -300,8 +321,9 @@ class KafkaPublisher:
         self._flush_soon()
 
     async def _discard(self, link: _Link) -> None:
-        if link.tasks:
-            await asyncio.wait(link.tasks, timeout=self._timeout_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                await link.idle.wait()
         await _close(link.producer)
 
     async def unreachable(self) -> str | None:
@@ -329,7 +351,7 @@ class KafkaPublisher:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         if self._link is not None:
-            self._spawn(self._discard(self._link), self._tasks)
+            self._spawn(self._discard(self._link))
             self._link = None
         self._away = "stopped"
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -339,10 +361,10 @@ class KafkaPublisher:
         batch.waiting.append(outcome.set_result)
         return outcome
 
-    def _spawn(self, coroutine: Any, tasks: set[asyncio.Task[None]]) -> None:
+    def _spawn(self, coroutine: Any) -> None:
         task = self._loop.create_task(coroutine)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 @lru_cache(maxsize=65_536)

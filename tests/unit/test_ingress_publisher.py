@@ -17,6 +17,7 @@ from ingress.refusals import Reason, Refused
 from tests.unit.ingress_support import settings
 
 PARTITIONS = 4
+BROKERS = 2  # a partition's leader is its number modulo this
 
 
 class Producer:
@@ -25,7 +26,10 @@ class Producer:
     def __init__(self, kafka, **arguments):
         self.kafka = kafka
         self.arguments = arguments
-        cluster = SimpleNamespace(available_partitions_for_topic=lambda _topic: set(range(kafka.leaders)))
+        cluster = SimpleNamespace(
+            available_partitions_for_topic=lambda _topic: set(range(kafka.leaders)),
+            leader_for_partition=lambda of: of.partition % BROKERS,
+        )
         self.client = SimpleNamespace(close=self.stop, cluster=cluster, force_metadata_update=self.asked)
         self._message_accumulator = SimpleNamespace(fail_all=self.fail_all)
         self.waiting = []
@@ -113,21 +117,26 @@ async def test_many_events_are_one_write(kafka):
     await publisher.stop()
 
 
-async def test_while_a_batch_is_on_its_way_the_next_one_fills(kafka):
-    """One batch of a partition at a time, so that a device's events keep their order; another partition goes on."""
+async def test_while_a_write_is_on_its_way_the_next_one_fills(kafka):
+    """One write to a broker at a time, so that a device's events keep their order and many are one write; another
+    broker's partitions go on.
+    """
     publisher = await started(ingress_publish_timeout_ms=1_900)
     kafka.answer = "silence"
+    here = _partition(record().key)
+    keys = {_partition(key): key for key in (b"%d" % n for n in range(99))}
+    neighbour, elsewhere = keys[(here + BROKERS) % PARTITIONS], keys[(here + 1) % PARTITIONS]
     first = asyncio.create_task(publish(publisher, [record()]))
     await asyncio.sleep(0.02)
     later = [asyncio.create_task(publish(publisher, [record()])) for _ in range(10)]
-    elsewhere = next(k for k in (b"%d" % n for n in range(9)) if _partition(k) != _partition(record().key))
+    later += [asyncio.create_task(publish(publisher, [record(neighbour)])) for _ in range(5)]
     other = asyncio.create_task(publish(publisher, [record(elsewhere)]))
     await asyncio.sleep(0.05)
-    assert [count for _, count in kafka.sent] == [1, 1]
+    assert kafka.sent == [(here, 1), (_partition(elsewhere), 1)]
     kafka.answer = "acknowledge"
     kafka.producers[0].waiting[0].set_result(None)
     await asyncio.gather(first, *later)
-    assert kafka.sent[-1] == (_partition(record().key), 10)
+    assert sorted(kafka.sent[2:]) == sorted([(here, 10), (_partition(neighbour), 5)])
     kafka.producers[0].waiting[1].set_result(None)
     await other
     await publisher.stop()
