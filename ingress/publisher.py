@@ -91,7 +91,10 @@ class _Batch:
         failure = unavailable(reason, "the event could not be stored in time: send it again") if reason else None
         waiting, self.waiting = self.waiting, []
         for settled in waiting:
-            settled(failure)
+            try:
+                settled(failure)
+            except Exception as error:  # the others must hear of it all the same
+                log.error("a fault while telling an outcome", error=type(error).__name__, exc_info=error)
 
 
 class _Whole:
@@ -219,6 +222,12 @@ class KafkaPublisher:
             sent.add_done_callback(partial(self._written, link, batch))
 
     def _written(self, link: _Link, batch: _Batch, sent: asyncio.Future[Any]) -> None:
+        self.held_bytes -= batch.bytes
+        link.sending.remove(batch.partition)
+        if not link.sending:
+            link.idle.set()
+        if any(self._lanes):
+            self._flush_soon()
         error = sent.exception()
         if error is None:
             metrics.INGRESS_BATCH_EVENTS.metric.observe(batch.events)
@@ -228,12 +237,6 @@ class KafkaPublisher:
         else:
             self._distrust(link, f"{type(error).__name__}: {error}")
             batch.settle(Reason.KAFKA_AWAY)
-        self.held_bytes -= batch.bytes
-        link.sending.remove(batch.partition)
-        if not link.sending:
-            link.idle.set()
-        if any(self._lanes):
-            self._flush_soon()
 
     def _too_late(self, batch: _Batch) -> None:
         batch.settle(Reason.KAFKA_AWAY)

@@ -217,6 +217,19 @@ async def test_bytes_in_flight_are_bounded(kafka):
     await publisher.stop()
 
 
+async def test_who_fails_at_being_told_keeps_it_from_nobody(kafka):
+    """A fault in one request's answer: the others of its write have theirs, and the next write is made."""
+    publisher = await started()
+    with structlog.testing.capture_logs() as logged:
+        publisher.publish([record()], lambda _failure: 1 // 0)
+        await publish(publisher, [record()])
+        await publish(publisher, [record()])
+    assert [count for _, count in kafka.sent] == [2, 1]
+    assert [line["error"] for line in logged if line["log_level"] == "error"] == ["ZeroDivisionError"]
+    assert publisher.held_bytes == 0
+    await publisher.stop()
+
+
 async def test_one_failure_refuses_the_whole_request(kafka):
     """Events of several partitions are acknowledged whole or not at all."""
     publisher = await started()
