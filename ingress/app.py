@@ -33,7 +33,7 @@ from ingress.publisher import Publisher, Record
 from ingress.refusals import Reason, Refused, unavailable
 from ingress.replies import JSON, Reply, accepted, refusal
 from ingress.rules import judge
-from runtime import metrics
+from ingress.tally import Tally
 from runtime.settings import Settings
 from schemas import topics
 
@@ -79,7 +79,7 @@ class _Receipt:
         door = self.door
         door.inflight -= 1
         if failure is None:
-            door.acknowledged((door.clock() - self.arrival_us) / 1_000_000)
+            door.tally.acknowledged((door.clock() - self.arrival_us) / 1_000_000)
             self.answer(accepted(self.id))
         elif isinstance(failure, Refused):
             door.notes.refused(failure, self.id, self.request.peer)
@@ -114,7 +114,7 @@ class Door:
         self._receipt_numbers = count(1)
         self.notes = Notes()
         self.inflight = 0
-        self.acknowledged = metrics.INGRESS_ACK_S.metric.observe
+        self.tally = Tally()
         self.draining = False
         described = document(settings)
         self._routes: dict[str, dict[str, Route]] = {

@@ -5,20 +5,15 @@ import contextlib
 import gc
 import socket
 from collections.abc import Callable
-from functools import lru_cache
-from http import HTTPStatus
 
 import structlog
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserC
-from prometheus_client import Counter
 
 from ingress.admission import admission
 from ingress.app import Door
 from ingress.protocol import Server
 from ingress.publisher import Publisher
-from ingress.refusals import STATUS, Reason
 from ingress.reloading import watch
-from ingress.replies import Reply
 from ingress.signals import on_stop_signals
 from ingress.tls import Tls
 from runtime import metrics
@@ -81,7 +76,7 @@ def make_server(settings: Settings, door: Door) -> Server:
     return Server(
         door,
         prompt=door.prompt,
-        count=_count,
+        count=door.tally.reply,
         header_timeout_s=settings.ingress_header_timeout_s,
         connections_max=settings.ingress_connections_max,
         keepalive_timeout=settings.ingress_keepalive_s,
@@ -90,16 +85,6 @@ def make_server(settings: Settings, door: Door) -> Server:
         max_headers=settings.ingress_headers_max,
         lingering_time=0,  # ours does it
     )
-
-
-def _count(reply: Reply) -> None:
-    _counter(reply.reason).inc()
-
-
-@lru_cache  # bounded by the table of reasons
-def _counter(reason: str) -> Counter:
-    status = STATUS[Reason(reason)][0] if reason else HTTPStatus.OK
-    return metrics.INGRESS_REPLIES.metric.labels(str(status.value), reason)
 
 
 async def _gauge(door: Door, publisher: Publisher) -> None:

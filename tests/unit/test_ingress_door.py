@@ -5,6 +5,7 @@ import gzip
 import json
 
 import pytest
+from prometheus_client import REGISTRY
 
 from ingress.memory import MemoryPublisher
 from ingress.refusals import STATUS, Reason
@@ -255,6 +256,22 @@ async def test_what_is_wrong_with_the_head_is_said_before_the_body():
             answer = await door.send(head)
             assert (answer.status, answer.headers["connection"]) == (status, "close"), (given, changed)
             assert answer.message
+
+
+async def test_every_answer_is_counted():
+    """By status and reason; and how long each acknowledgement took."""
+
+    def counted():
+        replies = [("200", ""), ("400", "not_object"), ("400", "bad_request")]
+        labels = [{"status": status, "reason": reason} for status, reason in replies]
+        values = [REGISTRY.get_sample_value("eventpush_ingress_replies_total", of) or 0 for of in labels]
+        return [*values, REGISTRY.get_sample_value("eventpush_ingress_acknowledge_seconds_count") or 0]
+
+    before = counted()
+    async with running() as door:
+        await door.exchange(request() * 4 + request(b"[1]"))
+        await door.exchange(b"what is this\r\n\r\n")
+    assert [after - was for was, after in zip(before, counted(), strict=True)] == [4, 1, 1, 4]
 
 
 async def test_a_repeat_is_answered_like_the_first():

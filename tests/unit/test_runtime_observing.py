@@ -53,6 +53,20 @@ async def test_a_check_that_hangs_has_failed(monkeypatch):
     assert await health.failures({"slow": asyncio.Event().wait}) == {"slow": "no answer within 0.01 s"}
 
 
+def test_many_observations_at_once_are_the_same_as_one_by_one():
+    """Each lands in the bucket that it would be in alone, a bound itself below it, and the sum is theirs."""
+    amounts = [0.0, 1.0, 1.5, 2.0, 2.0, 99.0]
+    at_once, singly = (metrics.Buckets(name, "", buckets=(1, 2, 5), registry=None) for name in ("at_once", "singly"))
+    at_once.observe_all(amounts)
+    for amount in amounts:
+        singly.observe(amount)
+    first, second = (
+        [(sample.labels, sample.value) for sample in made.collect()[0].samples if not sample.name.endswith("_created")]
+        for made in (at_once, singly)
+    )
+    assert first == second
+
+
 def test_metrics_are_declared_once_and_named_alike():
     """Each metric has its own name, begins with eventpush_, says what it means, and is in the table."""
     table = metrics.table()
