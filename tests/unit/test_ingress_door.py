@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from ingress.memory import MemoryPublisher
 from ingress.refusals import STATUS, Reason
 from schemas import topics
-from tests.unit.ingress_support import ACCEPTED, BODY, EVENT, request, running, settings
+from tests.unit.ingress_support import ACCEPTED, BODY, EVENT, read_answer, request, running, settings
 
 
 async def test_an_event_is_accepted_with_the_contracts_body():
@@ -204,6 +204,12 @@ class Slow(MemoryPublisher):
         super().publish(records, settled)
 
 
+async def until(condition):
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
 async def test_too_many_at_once():
     """Beyond the bound of requests in flight the answer is 503 at once, and those before it are finished."""
     slow = Slow()
@@ -256,6 +262,43 @@ async def test_what_is_wrong_with_the_head_is_said_before_the_body():
             answer = await door.send(head)
             assert (answer.status, answer.headers["connection"]) == (status, "close"), (given, changed)
             assert answer.message
+
+
+async def test_what_comes_while_an_event_is_on_its_way_waits_for_its_answer():
+    """An event not yet acknowledged, then one whose body comes later, a page, and an event: answers in order,
+    each event published in its turn, and the connection stays.
+    """
+    slow = Slow()
+    page = request(b"", method="GET", path="/healthz", Content_Length=None)
+    bodies = [b'{"IMEI":"%d"}' % number for number in range(4)]
+    async with running(publisher=slow) as door:
+        reader, writer = await door.connect()
+        writer.write(request(bodies[0]))
+        await until(lambda: len(slow.publishing) == 1)
+        later = request(bodies[1])
+        writer.write(later[:-5])
+        writer.write(later[-5:] + page + request(bodies[2]))
+        await asyncio.sleep(0.05)
+        assert len(slow.publishing) == 1
+        slow.go.set()
+        answers = [await asyncio.wait_for(read_answer(reader), 5) for _ in range(4)]
+        assert [answer.body for answer in answers] == [ACCEPTED, ACCEPTED, b'{"status":"ok"}', ACCEPTED]
+        writer.write(request(bodies[3]))
+        assert (await asyncio.wait_for(read_answer(reader), 5)).status == 200
+        assert [record.value for record in slow.records] == bodies
+        writer.close()
+
+
+async def test_a_refusal_at_once_leaves_the_connection():
+    """Refused without waiting for anything, again and again on one connection, and then accepted on it."""
+    async with running() as door:
+        reader, writer = await door.connect()
+        statuses = []
+        for body in [b"[1]", b"nonsense", b"[]"] * 10 + [BODY]:
+            writer.write(request(body))
+            statuses.append((await asyncio.wait_for(read_answer(reader), 5)).status)
+        assert statuses == [400] * 30 + [200]
+        writer.close()
 
 
 async def test_every_answer_is_counted():

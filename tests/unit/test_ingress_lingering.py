@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,36 @@ def test_a_lingering_connection_takes_no_place(loop, monkeypatch):
     on(loop, attempt())
 
 
+def send_on_then_read(port: int, duration_s: float) -> bytes:
+    """What a client reads that goes on sending for so long before it looks."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        deadline = time.monotonic() + duration_s
+        while time.monotonic() < deadline:
+            client.sendall(b"x" * 100)
+            time.sleep(0.01)
+        received = b""
+        while part := client.recv(65_536):
+            received += part
+        return received
+
+
+@LOOPS
+def test_a_stop_leaves_a_refusal_to_be_read(loop):
+    """One connection too many, refused just before the process is told to stop: its client sends on past the closing
+    of idle connections, and reads its 503 all the same.
+    """
+
+    async def attempt() -> None:
+        async with running(ingress_connections_max=1, ingress_drain_s=5) as door:
+            _, first = await door.connect()
+            refused = asyncio.create_task(asyncio.to_thread(send_on_then_read, door.port, 1.5))
+            await asyncio.sleep(0.05)
+        first.close()
+        assert (await refused).startswith(b"HTTP/1.1 503 ")
+
+    on(loop, attempt())
+
+
 async def ask_for_ever(client: socket.socket, asked: bytes) -> None:
     while True:
         with contextlib.suppress(BlockingIOError):
@@ -217,7 +248,8 @@ async def ask_for_ever(client: socket.socket, asked: bytes) -> None:
 
 
 @LOOPS
-def test_who_does_not_read_its_answers_is_cut_off(loop):
+@pytest.mark.parametrize("asked", [request(b"", method="GET", path="/docs"), request()], ids=["pages", "events"])
+def test_who_does_not_read_its_answers_is_cut_off(loop, asked):
     """Slow reading: a client that asks again and again and never reads is gone after the time for idle connections."""
 
     async def attempt() -> None:
@@ -226,9 +258,8 @@ def test_who_does_not_read_its_answers_is_cut_off(loop):
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
                 client.connect(("127.0.0.1", door.port))
                 client.setblocking(False)
-                asked = request(b"", method="GET", path="/docs") * 100
                 with pytest.raises(ConnectionError):
-                    await asyncio.wait_for(ask_for_ever(client, asked), 10)
+                    await asyncio.wait_for(ask_for_ever(client, asked * 100), 30)
             assert (await door.post()).status == 200
 
     on(loop, attempt())
