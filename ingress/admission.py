@@ -22,6 +22,7 @@ class Admission(NamedTuple):
     rates: Rates
     by_address: bool
     by_token: bool
+    by_signature: bool
 
     def admit(self, request: Request) -> None:
         """Raises `Refused`: 403, 401 or 429."""
@@ -32,7 +33,13 @@ class Admission(NamedTuple):
             self.rates.check_address(sender)
         if self.by_token:
             self.rates.check_token(self.tokens.check(headers.getall(hdrs.AUTHORIZATION, [])))
-        self.signatures.check_headers(headers)
+        if self.by_signature:
+            self.signatures.check_headers(headers)
+
+    def check_body(self, request: Request, body: bytes) -> None:
+        """Raises `Refused` (401) when the body is not signed as it must be."""
+        if self.by_signature:
+            self.signatures.check(request.message.headers, body)
 
     def reloadings(self) -> list[Reloading]:
         """What to watch for changes."""
@@ -41,6 +48,7 @@ class Admission(NamedTuple):
 
 def admission(settings: Settings) -> Admission:
     """The checks that the settings ask for. Raises `Problem` when they ask for what cannot be had."""
-    addresses, tokens = Addresses(settings), Tokens(settings)
+    addresses, tokens, signatures = Addresses(settings), Tokens(settings), Signatures(settings)
     by_address = addresses.restricted or settings.ingress_rate_per_address > 0
-    return Admission(addresses, tokens, Signatures(settings), Rates(settings), by_address, bool(tokens))
+    rates = Rates(settings)
+    return Admission(addresses, tokens, signatures, rates, by_address, bool(tokens), bool(signatures))

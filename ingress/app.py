@@ -35,7 +35,7 @@ from ingress.replies import JSON, Reply, accepted, refusal
 from ingress.rules import judge
 from ingress.tally import Tally
 from runtime.settings import Settings
-from schemas import topics
+from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID, HEADER_TRACEPARENT
 
 log = structlog.get_logger(__name__)
 
@@ -50,10 +50,6 @@ Route = Callable[[Request], Awaitable[Reply]]
 Answer = Callable[[Reply], None]
 
 
-def _now_us() -> int:
-    return time.time_ns() // 1_000
-
-
 class _Form(NamedTuple):
     """How events are written in a body."""
 
@@ -64,13 +60,13 @@ class _Form(NamedTuple):
 class _Receipt:
     """A request of events on its way: what the sender is told at its end."""
 
-    __slots__ = ("answer", "arrival_us", "door", "id", "request")
+    __slots__ = ("answer", "arrival_ns", "door", "id", "request")
 
     def __init__(self, door: "Door", request: Request, answer: Answer) -> None:
         self.door = door
         self.request = request
         self.answer = answer
-        self.arrival_us = door.clock()
+        self.arrival_ns = door.clock_ns()
         self.id = door.next_receipt_id()
         door.inflight += 1
 
@@ -79,7 +75,7 @@ class _Receipt:
         door = self.door
         door.inflight -= 1
         if failure is None:
-            door.tally.acknowledged((door.clock() - self.arrival_us) / 1_000_000)
+            door.tally.acknowledged((door.clock_ns() - self.arrival_ns) / 1_000_000_000)
             self.answer(accepted(self.id))
         elif isinstance(failure, Refused):
             door.notes.refused(failure, self.id, self.request.peer)
@@ -92,7 +88,7 @@ class Door:
     """
     Answers requests: `await door(request)`, or by calling back where `door.prompt` has a handler.
 
-    Publisher, admission and clock (µs since the epoch) are given.
+    Publisher, admission and clock (since the epoch) are given.
     """
 
     def __init__(
@@ -100,13 +96,13 @@ class Door:
         settings: Settings,
         publisher: Publisher,
         admitted: Admission,
-        clock: Callable[[], int] = _now_us,
+        clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._settings = settings
         self._publisher = publisher
         self._admission = admitted
         self._future_skew_us = settings.future_skew_s * 1_000_000
-        self.clock = clock
+        self.clock_ns = clock_ns
         self._limits = Limits(
             settings.ingress_request_max_events, settings.ingress_event_max_bytes, settings.ingress_nesting_max
         )
@@ -174,7 +170,7 @@ class Door:
     def _store(self, receipt: _Receipt, form: _Form, body: bytes) -> None:
         events = self._events(receipt.request, form, body)
         if self._settings.ingress_strict:
-            judge(events, receipt.arrival_us, self._future_skew_us)
+            judge(events, receipt.arrival_ns // 1_000, self._future_skew_us)
         self._publisher.publish(_records(events, receipt), receipt.settled)
 
     async def validate(self, request: Request) -> Reply:
@@ -183,7 +179,7 @@ class Door:
         try:
             form = self._admit(request)
             events = self._events(request, form, await self._body(request))
-            destinations = judge(events, self.clock(), self._future_skew_us)
+            destinations = judge(events, self.clock_ns() // 1_000, self._future_skew_us)
         finally:
             self.inflight -= 1
         said = {"status": "success", "message": "Every rule is kept. Nothing was stored.", "events": destinations}
@@ -194,7 +190,7 @@ class Door:
         return f"{self._receipt_prefix}-{next(self._receipt_numbers):x}"
 
     def _events(self, request: Request, form: _Form, body: bytes) -> list[Event]:
-        self._admission.signatures.check(request.message.headers, body)
+        self._admission.check_body(request, body)
         if form.gzip:
             body = bodies.gunzip(body, self._settings.ingress_decompressed_max_bytes)
         return parse(body, ndjson=form.ndjson, limits=self._limits)
@@ -211,7 +207,7 @@ class Door:
         expectation = headers.get(hdrs.EXPECT)
         if expectation is not None and expectation.lower() != "100-continue":
             raise Refused(Reason.WRONG_EXPECTATION, "Expect: only 100-continue is understood")
-        return _Form(_is_ndjson(headers.get(hdrs.CONTENT_TYPE)), _is_gzip(headers.get(hdrs.CONTENT_ENCODING)))
+        return _form(headers.get(hdrs.CONTENT_TYPE), headers.get(hdrs.CONTENT_ENCODING))
 
     async def _body(self, request: Request) -> bytes:
         if hdrs.EXPECT in request.message.headers:
@@ -258,6 +254,10 @@ def _still(content_type: str, body: bytes) -> dict[str, Route]:
 
 
 @lru_cache(maxsize=128)
+def _form(content_type: str | None, encoding: str | None) -> _Form:
+    return _Form(_is_ndjson(content_type), _is_gzip(encoding))
+
+
 def _is_ndjson(content_type: str | None) -> bool:
     media_type, _, parameters = (content_type or "").partition(";")
     media_type = media_type.strip().lower()
@@ -274,7 +274,6 @@ def _is_ndjson(content_type: str | None) -> bool:
     return media_type in _NDJSON_TYPES
 
 
-@lru_cache(maxsize=128)
 def _is_gzip(encoding: str | None) -> bool:
     name = (encoding or "identity").strip().lower()
     if name not in {"identity", "gzip", "x-gzip"}:
@@ -292,15 +291,17 @@ def _set_result(answered: asyncio.Future[Reply], reply: Reply) -> None:
 
 
 def _records(events: list[Event], receipt: _Receipt) -> list[Record]:
+    arrival_us = receipt.arrival_ns // 1_000
+    headers = [(HEADER_ARRIVAL_US, b"%d" % arrival_us)]
     trace = receipt.request.message.headers.get(_TRACEPARENT)
-    fixed = [(topics.HEADER_ARRIVAL_US, b"%d" % receipt.arrival_us)]
     if trace is not None and len(trace) <= _TRACEPARENT_MAX and trace.isascii():
-        fixed.append((topics.HEADER_TRACEPARENT, trace.encode()))
-    timestamp_ms = receipt.arrival_us // 1_000
-    receipt_id = receipt.id.encode()
+        headers.append((HEADER_TRACEPARENT, trace.encode()))
+    timestamp_ms, receipt_id = arrival_us // 1_000, receipt.id.encode()
     if len(events) == 1:
-        return [Record(events[0].key, events[0].value, timestamp_ms, [*fixed, (topics.HEADER_RECEIPT_ID, receipt_id)])]
+        [(key, value)] = events
+        headers.append((HEADER_RECEIPT_ID, receipt_id))
+        return [Record(key, value, timestamp_ms, headers)]
     return [
-        Record(key, value, timestamp_ms, [*fixed, (topics.HEADER_RECEIPT_ID, b"%s.%d" % (receipt_id, index))])
+        Record(key, value, timestamp_ms, [*headers, (HEADER_RECEIPT_ID, b"%b.%d" % (receipt_id, index))])
         for index, (key, value) in enumerate(events)
     ]

@@ -73,13 +73,12 @@ class Publisher(Protocol):
 
 
 class _Batch:
-    __slots__ = ("builder", "bytes", "deadline", "events", "link", "partition", "waiting")
+    __slots__ = ("builder", "bytes", "deadline", "link", "partition", "waiting")
 
     def __init__(self, builder: Any, partition: int) -> None:
         self.builder = builder
         self.partition = partition
         self.waiting: list[Settled] = []
-        self.events = 0
         self.bytes = 0
         self.deadline: asyncio.TimerHandle | None = None
         self.link: _Link | None = None  # that it was sent on
@@ -158,7 +157,7 @@ class KafkaPublisher:
         """See `Publisher`."""
         if self._away is not None:
             raise unavailable(Reason.KAFKA_AWAY, "events cannot be stored at the moment: send it again")
-        size = sum([len(record.value) for record in records])
+        size = len(records[0].value) if len(records) == 1 else sum(len(record.value) for record in records)
         if self.held_bytes + size > self._max_bytes:
             raise unavailable(Reason.OVERLOADED, "too many events are waiting to be stored: send it again")
         if len(records) == 1:
@@ -176,7 +175,6 @@ class KafkaPublisher:
         if added is None:  # full
             batch = self._open(partition)
             added = batch.builder.append(timestamp=timestamp_ms, key=key, value=value, headers=headers)
-        batch.events += 1
         batch.bytes += added.size
         self.held_bytes += added.size
         return batch
@@ -230,8 +228,9 @@ class KafkaPublisher:
             self._flush_soon()
         error = sent.exception()
         if error is None:
-            metrics.INGRESS_BATCH_EVENTS.metric.observe(batch.events)
-            metrics.INGRESS_EVENTS.metric.inc(batch.events)
+            events = batch.builder.record_count()
+            metrics.INGRESS_BATCH_EVENTS.metric.observe(events)
+            metrics.INGRESS_EVENTS.metric.inc(events)
             metrics.INGRESS_BYTES.metric.inc(batch.bytes)
             batch.settle(None)
         else:
