@@ -8,8 +8,9 @@ repeats it, and nothing is lost.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import lru_cache, partial
 from http import HTTPStatus
 from itertools import count
@@ -24,7 +25,7 @@ from multidict import istr
 
 from ingress import body as bodies
 from ingress.admission import Admission
-from ingress.events import Event, Limits, parse
+from ingress.events import AT_ONCE_MAX_BYTES, Event, Limits, each, parse
 from ingress.noting import Notes
 from ingress.openapi import document
 from ingress.pages import page
@@ -34,6 +35,7 @@ from ingress.refusals import Reason, Refused, unavailable
 from ingress.replies import JSON, Reply, accepted, refusal
 from ingress.rules import judge
 from ingress.tally import Tally
+from ingress.turns import Turns
 from runtime.settings import Settings
 from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID, HEADER_TRACEPARENT
 
@@ -106,6 +108,13 @@ class Door:
         self._limits = Limits(
             settings.ingress_request_max_events, settings.ingress_event_max_bytes, settings.ingress_nesting_max
         )
+        self._bodies = bodies.Bodies(
+            max_bytes=settings.ingress_body_max_bytes,
+            timeout_s=settings.ingress_body_timeout_s,
+            held_max_bytes=settings.ingress_inflight_max_bytes,
+        )
+        self._turns = Turns()
+        self._at_work: set[asyncio.Task[None]] = set()  # on large bodies
         self._receipt_prefix = token_hex(6)
         self._receipt_numbers = count(1)
         self.notes = Notes()
@@ -151,8 +160,14 @@ class Door:
         """`POST /api/events`, all of it here: `answer` is called when Kafka has the events, or at once with why not."""
         receipt = _Receipt(self, request, answer)
         try:
-            form = self._admit(request)
-            self._store(receipt, form, bodies.whole(request.payload, self._settings.ingress_body_max_bytes))
+            form, body = self._admit(request), self._bodies.whole(request.payload)
+            if form.gzip or len(body) > AT_ONCE_MAX_BYTES or self._settings.ingress_strict:
+                task = asyncio.get_running_loop().create_task(self._work(receipt, form, body))
+                self._at_work.add(task)
+                task.add_done_callback(self._at_work.discard)
+            else:  # nearly always
+                self._admission.check_body(request, body)
+                self._publish(receipt, parse(body, ndjson=form.ndjson, limits=self._limits))
         except Exception as error:
             receipt.settled(error)
 
@@ -162,15 +177,23 @@ class Door:
         receipt = _Receipt(self, request, partial(_set_result, answered))
         try:
             form = self._admit(request)
-            self._store(receipt, form, await self._body(request))
+            async with self._body(request) as body:
+                await self._work(receipt, form, body)
         except Exception as error:
             receipt.settled(error)
         return await answered
 
-    def _store(self, receipt: _Receipt, form: _Form, body: bytes) -> None:
-        events = self._events(receipt.request, form, body)
-        if self._settings.ingress_strict:
-            judge(events, receipt.arrival_ns // 1_000, self._future_skew_us)
+    async def _work(self, receipt: _Receipt, form: _Form, body: bytes) -> None:
+        """The rest of the way where it may take long."""
+        try:
+            events = await self._events(receipt.request, form, body)
+            if self._settings.ingress_strict:
+                judge(events, receipt.arrival_ns // 1_000, self._future_skew_us)
+            self._publish(receipt, events)
+        except Exception as error:
+            receipt.settled(error)
+
+    def _publish(self, receipt: _Receipt, events: list[Event]) -> None:
         self._publisher.publish(_records(events, receipt), receipt.settled)
 
     async def validate(self, request: Request) -> Reply:
@@ -178,7 +201,8 @@ class Door:
         self.inflight += 1
         try:
             form = self._admit(request)
-            events = self._events(request, form, await self._body(request))
+            async with self._body(request) as body:
+                events = await self._events(request, form, body)
             destinations = judge(events, self.clock_ns() // 1_000, self._future_skew_us)
         finally:
             self.inflight -= 1
@@ -189,11 +213,28 @@ class Door:
         """No other process and no other request has it."""
         return f"{self._receipt_prefix}-{next(self._receipt_numbers):x}"
 
-    def _events(self, request: Request, form: _Form, body: bytes) -> list[Event]:
+    @contextlib.asynccontextmanager
+    async def _body(self, request: Request) -> AsyncIterator[bytes]:
+        if bodies.is_here(request.payload):
+            yield self._bodies.whole(request.payload)
+            return
+        if hdrs.EXPECT in request.message.headers:
+            request.protocol.invite_body(request.payload)
+        async with self._bodies.hold(request.payload) as body:
+            yield body
+
+    async def _events(self, request: Request, form: _Form, body: bytes) -> list[Event]:
         self._admission.check_body(request, body)
+        steps = await self._turns.take(self._steps(form, body))
+        return [event for event in steps if event is not None]
+
+    def _steps(self, form: _Form, body: bytes) -> Iterator[Event | None]:
+        """A large body's events; None where there was work without one."""
         if form.gzip:
-            body = bodies.gunzip(body, self._settings.ingress_decompressed_max_bytes)
-        return parse(body, ndjson=form.ndjson, limits=self._limits)
+            body = yield from bodies.gunzip(body, self._settings.ingress_decompressed_max_bytes)
+        events = each(body, ndjson=form.ndjson, limits=self._limits)
+        yield None
+        yield from events
 
     def _admit(self, request: Request) -> _Form:
         """All that can be known before the body is read."""
@@ -208,15 +249,6 @@ class Door:
         if expectation is not None and expectation.lower() != "100-continue":
             raise Refused(Reason.WRONG_EXPECTATION, "Expect: only 100-continue is understood")
         return _form(headers.get(hdrs.CONTENT_TYPE), headers.get(hdrs.CONTENT_ENCODING))
-
-    async def _body(self, request: Request) -> bytes:
-        if hdrs.EXPECT in request.message.headers:
-            request.protocol.invite_body(request.payload)
-        return await bodies.read(
-            request.payload,
-            max_bytes=self._settings.ingress_body_max_bytes,
-            timeout_s=self._settings.ingress_body_timeout_s,
-        )
 
     async def healthz(self, _request: Request) -> Reply:
         """The process runs its loop."""

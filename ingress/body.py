@@ -1,14 +1,18 @@
 """A request's body: read within bounds of size and time, decompressed within bounds of size."""
 
 import asyncio
+import contextlib
 import zlib
+from collections.abc import AsyncIterator, Generator
 
 from aiohttp import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
-from ingress.refusals import Reason, Refused
+from ingress.refusals import Reason, Refused, unavailable
 
 _GZIP = 16 + zlib.MAX_WBITS
+_PIECE_BYTES = 131_072
+_MEMBERS_MAX = 64  # of a gzip body (RFC 1952 allows any number); each of them costs a copy of what follows it
 
 
 def is_here(payload: StreamReader) -> bool:
@@ -16,38 +20,56 @@ def is_here(payload: StreamReader) -> bool:
     return payload.is_eof() and payload.exception() is None
 
 
-def whole(payload: StreamReader, max_bytes: int) -> bytes:
-    """A body that is here. Raises `Refused` when it is too large."""
-    body = payload.read_nowait()
-    if len(body) > max_bytes:
-        raise too_large(max_bytes)
-    return body
+class Bodies:
+    """
+    Reads bodies within bounds of size and time.
 
+    Those that are not whole when their request is taken up, large or slow ones, are held together within
+    `held_max_bytes`, until their requests are through with them. Small events are never refused for it.
+    """
 
-async def read(payload: StreamReader, *, max_bytes: int, timeout_s: float) -> bytes:
-    """The body as sent. Raises `Refused` when it is too large, too slow, or its framing is broken."""
-    try:
-        if is_here(payload):
-            return whole(payload, max_bytes)
-        async with asyncio.timeout(timeout_s):
-            return await _read_slowly(payload, max_bytes)
-    except TimeoutError:
-        raise Refused(Reason.TIMED_OUT, f"the body did not arrive within {timeout_s:g} s", close=True) from None
-    except ConnectionError:
-        raise Refused(Reason.BAD_BODY, "the connection ended before the body did", close=True) from None
-    except RequestPayloadError as error:
-        raise Refused(Reason.BAD_BODY, f"the body is broken: {error}", close=True) from None
+    def __init__(self, *, max_bytes: int, timeout_s: float, held_max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
+        self._held_max_bytes = held_max_bytes
+        self.held_bytes = 0
 
+    def whole(self, payload: StreamReader) -> bytes:
+        """A body that is here, as sent. Raises `Refused` when it is too large."""
+        body = payload.read_nowait()
+        if len(body) > self._max_bytes:
+            raise too_large(self._max_bytes)
+        return body
 
-async def _read_slowly(payload: StreamReader, max_bytes: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    while part := await payload.readany():
-        size += len(part)
-        if size > max_bytes:
-            raise too_large(max_bytes)
-        parts.append(part)
-    return b"".join(parts)
+    @contextlib.asynccontextmanager
+    async def hold(self, payload: StreamReader) -> AsyncIterator[bytes]:
+        """A body that is still coming, as sent. Raises `Refused`: too large, too slow, too much, badly framed."""
+        parts: list[bytes] = []
+        try:
+            await self._read(payload, parts)
+            yield b"".join(parts)
+        finally:
+            self.held_bytes -= sum(map(len, parts))
+
+    async def _read(self, payload: StreamReader, parts: list[bytes]) -> None:
+        size = 0
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while part := await payload.readany():
+                    parts.append(part)
+                    self.held_bytes += len(part)
+                    size += len(part)
+                    if size > self._max_bytes:
+                        raise too_large(self._max_bytes)
+                    if self.held_bytes > self._held_max_bytes:
+                        raise unavailable(Reason.OVERLOADED, "too many bodies are on their way: send it again")
+        except TimeoutError:
+            message = f"the body did not arrive within {self._timeout_s:g} s"
+            raise Refused(Reason.TIMED_OUT, message, close=True) from None
+        except ConnectionError:
+            raise Refused(Reason.BAD_BODY, "the connection ended before the body did", close=True) from None
+        except RequestPayloadError as error:
+            raise Refused(Reason.BAD_BODY, f"the body is broken: {error}", close=True) from None
 
 
 def too_large(max_bytes: int) -> Refused:
@@ -55,23 +77,39 @@ def too_large(max_bytes: int) -> Refused:
     return Refused(Reason.TOO_LARGE, f"the body is larger than the {max_bytes} bytes that are accepted", close=True)
 
 
-def gunzip(body: bytes, max_bytes: int) -> bytes:
-    """The decompressed body, never holding more than `max_bytes` of it. Raises `Refused`."""
+def gunzip(body: bytes, max_bytes: int) -> Generator[None, None, bytes]:
+    """
+    Decompresses a piece at a time, pausing (with None) after each; returns the whole.
+
+    Never holds more than `max_bytes` of it. Raises `Refused`.
+    """
     parts: list[bytes] = []
     left = max_bytes
-    while body:
+    if not body:
+        return b""
+    for _ in range(_MEMBERS_MAX):
         member = zlib.decompressobj(_GZIP)
-        try:
-            part = member.decompress(body, left + 1)
-        except zlib.error as error:
-            raise Refused(Reason.BAD_BODY, f"the body is not gzip: {error}") from None
-        left -= len(part)
-        if left < 0:
-            raise Refused(
-                Reason.TOO_LARGE, f"the decompressed body is larger than the {max_bytes} bytes that are accepted"
-            )
-        if not member.eof:
-            raise Refused(Reason.BAD_BODY, "the gzip body ends too early")
-        parts.append(part)
+        while not member.eof:
+            part = _inflate(member, body, min(left + 1, _PIECE_BYTES))
+            left -= len(part)
+            if left < 0:
+                raise Refused(
+                    Reason.TOO_LARGE, f"the decompressed body is larger than the {max_bytes} bytes that are accepted"
+                )
+            parts.append(part)
+            body = member.unconsumed_tail
+            yield
         body = member.unused_data
-    return b"".join(parts)
+        if not body:
+            return b"".join(parts)
+    raise Refused(Reason.BAD_BODY, f"the gzip body has more than {_MEMBERS_MAX} members")
+
+
+def _inflate(member: "zlib._Decompress", body: bytes, max_bytes: int) -> bytes:
+    try:
+        part = member.decompress(body, max_bytes)
+    except zlib.error as error:
+        raise Refused(Reason.BAD_BODY, f"the body is not gzip: {error}") from None
+    if not part and not member.eof:
+        raise Refused(Reason.BAD_BODY, "the gzip body ends too early")
+    return part

@@ -11,18 +11,23 @@ What counts as JSON is RFC 8259's grammar in UTF-8, neither more nor less:
 """
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
-import orjson
 
 from ingress.refusals import Reason, Refused
 
 KEY_MAX_BYTES = 64
+_ESCAPED_KEY_MAX_BYTES = 2 + 6 * KEY_MAX_BYTES  # `\\u0041` for each
+AT_ONCE_MAX_BYTES = 65_536  # a body that is not larger is parsed in a fraction of a millisecond, or a few at worst
 
-_elements = msgspec.json.Decoder(list[msgspec.Raw])
 _WHITESPACE = b" \t\r\n"
+_LINE = re.compile(rb"[^ \t\r\n][^\n]*")
+_SEPARATOR = re.compile(rb"[ \t\r\n,]*")
 
 
 class Event(NamedTuple):
@@ -42,84 +47,159 @@ class Limits(NamedTuple):
 
 def parse(body: bytes, *, ndjson: bool, limits: Limits) -> list[Event]:
     """The body's events; raises `Refused` for the whole body if one of them cannot be an event."""
+    return list(each(body, ndjson=ndjson, limits=limits))
+
+
+def each(body: bytes, *, ndjson: bool, limits: Limits) -> Iterator[Event]:
+    """The same, an event at a time: a large body is work for many turns of the loop."""
     if ndjson:
         return _several(_lines(body), "line", limits)
     if body.lstrip(_WHITESPACE)[:1] == b"[":
-        return _several(_array(body), "event", limits)
-    return [_event(body, "the body", limits)]
+        return _several(_array(body, limits.events), "event", limits)
+    return iter([_event(body, "the body", limits)])
 
 
-def _several(parts: Iterator[tuple[int, bytes]], noun: str, limits: Limits) -> list[Event]:
-    events: list[Event] = []
+def _several(parts: Iterator[tuple[int, bytes]], noun: str, limits: Limits) -> Iterator[Event]:
+    count = 0
     for number, part in parts:
-        if len(events) == limits.events:
+        if count == limits.events:
             raise Refused(
                 Reason.TOO_LARGE,
                 f"the request holds more than {limits.events} events: send them in several requests",
             )
-        events.append(_event(part, f"{noun} {number}", limits))
-    if not events:
+        count += 1
+        yield _event(part, f"{noun} {number}", limits)
+    if not count:
         raise Refused(Reason.NO_EVENTS, "the request holds no event: at least one is expected")
-    return events
 
 
 def _lines(body: bytes) -> Iterator[tuple[int, bytes]]:
-    for number, line in enumerate(body.split(b"\n"), 1):
-        if stripped := line.strip(_WHITESPACE):
-            yield number, stripped
+    """Each line that is not blank, and its number."""
+    number, counted = 1, 0
+    for line in _LINE.finditer(body):
+        number += body.count(b"\n", counted, line.start())
+        counted = line.start()
+        yield number, line[0].rstrip(_WHITESPACE)
 
 
-def _array(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """Each element's own bytes."""
+def _array(body: bytes, most: int) -> Iterator[tuple[int, bytes]]:
+    """Each element's own bytes, and its number; of more than `most`, at least one more than that."""
+    elements = _elements if len(body) <= AT_ONCE_MAX_BYTES else _first_elements(most + 1)
     try:
-        return enumerate(map(bytes, _elements.decode(body)), 1)
-    except (msgspec.DecodeError, RecursionError):
-        return _array_slowly(body)  # msgspec refuses some of what RFC 8259 allows, and says little about the rest
+        return enumerate(map(bytes, elements(body)), 1)
+    except RecursionError:
+        raise Refused(Reason.TOO_DEEP, "the body is nested too deep") from None
+    except msgspec.DecodeError:
+        return enumerate(_cut(body, elements), 1)
 
 
-def _array_slowly(body: bytes) -> Iterator[tuple[int, bytes]]:
-    text = _text(body, "the body")
-    _load_slowly(text, "the body")
-    scan = _STRICT.raw_decode
-    at = _skip(text, _skip(text, 0) + 1)
-    number = 0
-    while text[at] != "]":
-        number += 1
-        _, end = scan(text, at)
-        yield number, text[at:end].encode()
-        at = _skip(text, end)
-        if text[at] == ",":
-            at = _skip(text, at + 1)
+def _without_surrogates(text: bytes) -> bytes:
+    """
+    JSON of the same shape, each part of it as long as before, that msgspec can read.
+
+    Unpaired surrogates, which RFC 8259 allows, are what msgspec is too strict with: other escapes take their place.
+    """
+    return text.replace(b"\\ud", b"\\ue").replace(b"\\uD", b"\\uE")
 
 
-def _skip(text: str, at: int) -> int:
-    while text[at] in " \t\r\n":
-        at += 1
-    return at
+def _cut(body: bytes, elements: Callable[[bytes], Sequence[msgspec.Raw]]) -> Iterator[bytes]:
+    """The elements of an array that msgspec refuses."""
+    try:
+        lengths = [len(memoryview(element)) for element in elements(_without_surrogates(body))]
+    except msgspec.DecodeError as why:
+        message = str(why).removeprefix("JSON is malformed: ")
+        raise Refused(Reason.NOT_JSON, f"the body is not JSON: {message}") from None
+    at = body.index(b"[") + 1
+    for length in lengths:
+        at = _end_of(_SEPARATOR, body, at)
+        yield body[at : at + length]
+        at += length
+
+
+def _end_of(pattern: "re.Pattern[bytes]", body: bytes, at: int) -> int:
+    match = pattern.match(body, at)
+    return match.end() if match else at
+
+
+_elements: Callable[[bytes], Sequence[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+@lru_cache  # as many as there are settings in the process: one
+def _first_elements(most: int) -> Callable[[bytes], Sequence[msgspec.Raw]]:
+    """
+    Gives the first `most` elements of an array, without making an object of every further one.
+
+    Megabytes of `{},{},{}` would be a hundred of them in memory. A struct that is written as an array ignores what it
+    has no field for.
+    """
+    fields = [(f"element_{number}", msgspec.Raw, None) for number in range(most)]
+    decode = msgspec.json.Decoder(msgspec.defstruct("Elements", fields, array_like=True)).decode
+    return lambda body: [element for element in msgspec.structs.astuple(decode(body)) if element is not None]
+
+
+class _Sent(msgspec.Struct):
+    """The one field that the door looks at, undecoded; b"" when there is none."""
+
+    imei: msgspec.Raw = msgspec.field(name="IMEI", default_factory=msgspec.Raw)
+
+
+_sent = msgspec.json.Decoder(_Sent).decode
+_NOT_READ = (UnicodeDecodeError, msgspec.DecodeError, RecursionError)
 
 
 def _event(value: bytes, what: str, limits: Limits) -> Event:
     if len(value) > limits.event_bytes:
         raise Refused(Reason.TOO_LARGE, f"{what} is {len(value)} bytes long: at most {limits.event_bytes} are accepted")
+    key = _key(value, what)
+    # As many brackets as levels are needed to nest that deep: nearly every event is done with the two counts.
+    if value.count(b"{") + value.count(b"[") > limits.nesting and _depth(value) > limits.nesting:
+        raise Refused(Reason.TOO_DEEP, f"{what} is nested deeper than {limits.nesting} levels")
+    return Event(key, value)
+
+
+def _key(value: bytes, what: str) -> bytes | None:
+    """The key of an event; raises `Refused` when it is none. What msgspec refuses is read again, at last slowly."""
     try:
-        parsed = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        parsed = _load_slowly(_text(value, what), what)
+        return _key_of(_imei(value))
+    except _NOT_READ:
+        pass
+    try:
+        imei = _imei(_without_surrogates(value))
+    except _NOT_READ:
+        pass
+    else:
+        if b"\\" not in imei:
+            return _key_of(imei)
+    parsed = _load_slowly(_text(value, what), what)
     if not isinstance(parsed, dict):
         raise Refused(Reason.NOT_OBJECT, f"{what} is {_kind(parsed)}: a JSON object is expected")
-    # As many brackets as levels are needed to nest that deep: nearly every event is done with the two counts.
-    if value.count(b"{") + value.count(b"[") > limits.nesting and _deeper_than(parsed, limits.nesting):
-        raise Refused(Reason.TOO_DEEP, f"{what} is nested deeper than {limits.nesting} levels")
-    return Event(_key(parsed.get("IMEI")), value)
+    return _key_of(json.dumps(parsed.get("IMEI")).encode())
 
 
-def _key(imei: object) -> bytes | None:
-    if not isinstance(imei, str):
+def _imei(value: bytes) -> bytes:
+    """
+    The IMEI as it stands in the object.
+
+    msgspec passes over what it is not asked for without making an object of it, which costs a tenth; it lets bytes pass
+    there that are not UTF-8.
+    """
+    value.decode()
+    return bytes(_sent(value).imei)
+
+
+def _key_of(imei: bytes) -> bytes | None:
+    """The key for an IMEI as it stands in JSON."""
+    if imei[:1] != b'"':
         return None
-    try:
-        key = imei.encode()
-    except UnicodeEncodeError:  # an unpaired surrogate
+    if b"\\" not in imei:
+        key = imei[1:-1]
+    elif len(imei) > _ESCAPED_KEY_MAX_BYTES:
         return None
+    else:
+        try:
+            key = json.loads(imei).encode()
+        except UnicodeEncodeError:  # an unpaired surrogate
+            return None
     return key if 0 < len(key) <= KEY_MAX_BYTES else None
 
 
@@ -139,8 +219,14 @@ def _text(value: bytes, what: str) -> str:
         raise Refused(Reason.NOT_JSON, f"{what} is not UTF-8: {error.reason} at byte {error.start}") from None
 
 
+def _skip(text: str, at: int) -> int:
+    while text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
 def _load_slowly(text: str, what: str) -> Any:
-    """What orjson refused: either RFC 8259 allows it all the same, or the exact complaint is worth the time."""
+    """What msgspec refused: either RFC 8259 allows it all the same, or the exact complaint is worth the time."""
     if not text.strip(" \t\r\n"):
         raise Refused(Reason.NOT_JSON, f"{what} is empty: a JSON object is expected")
     try:
@@ -158,18 +244,15 @@ def _load_slowly(text: str, what: str) -> Any:
     return parsed
 
 
-def _deeper_than(value: Any, levels: int) -> bool:
-    level = [value]
-    for _ in range(levels):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return False
-    return True
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # down one level, and up: 1 and -1
+_NO_STEPS = bytes(set(range(256)) - set(b"[{]}"))
+
+
+def _depth(value: bytes) -> int:
+    """How deep JSON is nested. Over its bytes: walking through hundreds of thousands of lists takes far longer."""
+    steps = _STRING.sub(b"", value).translate(_STEPS, _NO_STEPS)
+    return max(accumulate(memoryview(steps).cast("b")))
 
 
 def _kind(value: object) -> str:

@@ -203,6 +203,8 @@ class Connection(RequestHandler):
                     self._refuse_what_is_not_http()
                 else:
                     self._finish(await self.server.handler(self._next_request()))
+                    if self._messages:
+                        await asyncio.sleep(0)  # others have their turn between pipelined requests
         except Exception as error:
             self._broken(error)
 

@@ -2,14 +2,16 @@
 
 import gzip
 import json
+import time
+import tracemalloc
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingress.body import gunzip
-from ingress.events import Event, Limits, parse
+from ingress import body as bodies
+from ingress.events import AT_ONCE_MAX_BYTES, Event, Limits, each, parse
 from ingress.refusals import Reason, Refused
 
 LIMITS = Limits(events=5, event_bytes=2_000, nesting=4)
@@ -146,14 +148,25 @@ def test_nesting():
     assert refused(b'{"a":' + b"[" * 5_000 + b"]" * 5_000 + b"}", limits=wide).reason is Reason.TOO_DEEP
 
 
+def test_brackets_in_strings_are_no_nesting():
+    """Only brackets outside strings count, whatever is escaped in them."""
+    for text in ("[[[[[[", '\\"[[[[[[', "\\\\", '\\\\\\"{{{{{{', "}]}]"):
+        assert one(b'{"a":[[{"%b":"%b"}]]}' % (text.encode(), text.encode()))
+        assert refused(b'{"a":[[{"%b":[]}]]}' % text.encode()).reason is Reason.TOO_DEEP
+
+
 def test_array_elements_are_untouched():
     """Each element of an array is stored with its own bytes, whichever way the array is taken apart."""
     parts = [b'{ "IMEI":"1" }', b'{"a": [1,  {"b":"],["}]}', b'{"u":"\xc3\xa4"}']
     body = b" [" + b" ,\n".join(parts) + b"]\n"
     assert [event.value for event in parse(body, ndjson=False, limits=LIMITS)] == parts
-    parts.append(b'{"x":"\\ud800"}')  # msgspec cannot read this one
+    parts += [b'{"x":"\\ud800"}', b'{"\\\\uD800\\uDC00":"\\uDfff"}']  # msgspec cannot read these
     body = b" [ " + b" ,\n".join(parts) + b" ]\n"
     assert [event.value for event in parse(body, ndjson=False, limits=LIMITS)] == parts
+    padding = b" " * AT_ONCE_MAX_BYTES  # a large array is taken apart in another way
+    assert [event.value for event in parse(padding + body, ndjson=False, limits=LIMITS)] == parts
+    for more in (b"{}", b"[1", b'"\\ud800"'):
+        assert refused(padding + body[:-2] + b",{}," + more + b"]").reason in {Reason.TOO_LARGE, Reason.NOT_JSON}
 
 
 def test_ndjson_lines():
@@ -191,6 +204,35 @@ def test_any_object_is_an_event(value):
     assert [e.value for e in parse(b"[%b, %b]" % (body, body), ndjson=False, limits=wide)] == [body, body]
 
 
+ATOMS = [b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"-", b"0", b"1e999", b".5", b"true", b"nul", b"NaN"]
+ATOMS += [b'"IMEI"', b'"\\u0049MEI"', b'"a"', b'"x"', b'"\\ud800"', b'{"IMEI":"1"}', b"{}", b"[]", b"\x00", b"\n", b" "]
+ATOMS += [b"\\ud800", b"\\uDC00", b"\\u0041", b"\\u00", b"\xff", b"\xed\xa0\x80", b"\xc3\xa4", b"\x0b", b"\xef\xbb\xbf"]
+
+
+def refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+@pytest.mark.fuzz
+@given(st.lists(st.sampled_from(ATOMS), max_size=12).map(b"".join))
+def test_what_is_an_event_is_what_json_says(inner):
+    """Accepted is what Python's own JSON parser takes for an object, and the key is the IMEI that it finds in it."""
+    body = b'{"a":' + inner + b"}"
+    try:
+        text = body.decode()
+        value, end = json.JSONDecoder(parse_constant=refuse).raw_decode(text)
+        assert not text[end:].strip(" \t\r\n")
+    except (ValueError, AssertionError):
+        assert refused(body).reason is Reason.NOT_JSON
+        return
+    imei = value.get("IMEI")
+    key = imei.encode("utf-8", "surrogatepass") if isinstance(imei, str) else b""
+    usable = 0 < len(key) <= 64 and not any("\ud800" <= character <= "\udfff" for character in imei)
+    wide = LIMITS._replace(nesting=100)
+    assert parse(body, ndjson=False, limits=wide) == [Event(key if usable else None, body)]
+    assert parse(b"[%b]" % body, ndjson=False, limits=wide) == [Event(key if usable else None, body)]
+
+
 @pytest.mark.fuzz
 @given(st.binary() | st.text(alphabet='[]{}",:0123456789.eE+-\\u tfn\n').map(str.encode), st.booleans())
 def test_any_bytes_have_an_outcome(body, ndjson):
@@ -212,10 +254,22 @@ def _or_none(body: bytes) -> object:
         return None
 
 
+def gunzip(body: bytes, max_bytes: int) -> bytes:
+    """All pieces in one go."""
+    pieces = bodies.gunzip(body, max_bytes)
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            return end.value
+
+
 def test_gzip():
     """Gzip is undone, members one after the other too; never more than the limit is held; broken gzip is said to be."""
     assert gunzip(gzip.compress(b"abc") + gzip.compress(b"def"), 6) == b"abcdef"
     assert gunzip(b"", 6) == b""
+    assert gunzip(gzip.compress(b"") * 64, 6) == b""
+    assert gunzip(gzip.compress(bytes(1_000_000)), 1_000_000) == bytes(1_000_000)
     bomb = gzip.compress(bytes(50_000_000))
     broken = gzip.compress(b"abcdef")
     cases = (
@@ -225,8 +279,52 @@ def test_gzip():
         (broken[:-8] + b"xxxxxxxx", Reason.BAD_BODY),
         (broken + b"garbage", Reason.BAD_BODY),
         (b"not gzip", Reason.BAD_BODY),
+        (gzip.compress(b"") * 65, Reason.BAD_BODY),  # each member would cost a copy of all that follow it
     )
     for body, reason in cases:
         with pytest.raises(Refused) as caught:
             gunzip(body, 6)
         assert caught.value.reason is reason
+
+
+WIDE = b'{"a":[' + b",".join([b"[]"] * 80_000) + b"]}"
+UNPAIRED = b'{"s":"\\ud800","a":[' + b",".join([b"{}"] * 80_000) + b"]}"
+
+
+@pytest.mark.parametrize("event", [WIDE, UNPAIRED], ids=["wide", "unpaired surrogate"])
+def test_no_step_of_a_large_body_is_long(event):
+    """Twelve large events of a body are twelve steps at least: none takes much more than its share of the whole."""
+    wide = Limits(events=1_000, event_bytes=1_000_000, nesting=32)
+    taken_s = []
+    begun = time.process_time()
+    for _ in each(b"[" + b",".join([event] * 12) + b"]", ndjson=False, limits=wide):
+        taken_s.append(time.process_time() - begun)
+        begun = time.process_time()
+    assert len(taken_s) == 12
+    assert max(taken_s) < sum(taken_s) / 3
+
+
+def test_surrogates_are_no_slow_way():
+    """An event with an unpaired surrogate costs a few times one without, not a hundred times."""
+    wide = Limits(events=1_000, event_bytes=1_000_000, nesting=32)
+
+    def taken_s(body):
+        begun = time.process_time()
+        parse(body, ndjson=False, limits=wide)
+        return time.process_time() - begun
+
+    paired = UNPAIRED.replace(b"\\ud800", b"\\u0041")
+    assert min(taken_s(UNPAIRED) for _ in range(5)) < 5 * min(taken_s(paired) for _ in range(5))
+
+
+def test_elements_beyond_the_limit_are_not_made():
+    """Megabytes of tiny elements are refused without an object for each of them."""
+    wide = Limits(events=10, event_bytes=1_000_000, nesting=32)
+    body = b"[" + b",".join([b"{}"] * 500_000) + b"]"
+    tracemalloc.start()
+    try:
+        assert refused(body, limits=wide).reason is Reason.TOO_LARGE
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < len(body) * 3
