@@ -11,7 +11,8 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from itertools import cycle
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -49,7 +50,12 @@ class Ingress:
         return self._log.read_text()
 
     def __enter__(self) -> "Ingress":
-        with self._log.open("wb") as log:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Starts it, again too, and waits until it answers."""
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "eventpush", "ingress"],
                 env=self._environment,
@@ -58,17 +64,20 @@ class Ingress:
                 cwd=ROOT,
             )
         self.wait_until(self._listens)
-        return self
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ends it with a signal; its exit status."""
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
-            self.process.terminate()
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                raise
+            self.end()
 
     def wait_until(self, holds, timeout_s: float = READY_S) -> None:
         """Waits for a condition, or fails with the log."""
@@ -105,16 +114,17 @@ class Ingress:
 class Senders:
     """Connections that post events one after the other, each with a number, until told to stop.
 
-    As the sender does, they repeat what was not answered with 200, at once and on a new connection if need be.
+    As the sender does, they repeat what was not answered with 200, at once and on a new connection if need be. With
+    several ports, a new connection goes to the next one, as a proxy's would.
     """
 
-    def __init__(self, port: int, connections: int = 8) -> None:
+    def __init__(self, ports: Sequence[int], connections: int = 8) -> None:
         self.statuses: Counter[int] = Counter()
         self.accepted: set[int] = set()
         self.slowest_s = 0.0
         self.broken = 0  # connections that ended without an answer to a request that was sent
         self.unaccepted: set[int] = set()
-        self._port = port
+        self._ports = cycle(ports)
         self._number = 0
         self._stop = asyncio.Event()
         self._tasks = [asyncio.create_task(self._send()) for _ in range(connections)]
@@ -123,7 +133,7 @@ class Senders:
         number = 0  # what is to be repeated; 0: the last one was accepted
         while not self._stop.is_set():
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", next(self._ports))
             except OSError:
                 await asyncio.sleep(0.02)
                 continue
@@ -176,8 +186,8 @@ class Senders:
 
 
 @contextlib.asynccontextmanager
-async def sending(port: int, connections: int = 8) -> AsyncIterator[Senders]:
-    senders = Senders(port, connections)
+async def sending(port: int, connections: int = 8, others: Sequence[int] = ()) -> AsyncIterator[Senders]:
+    senders = Senders([port, *others], connections)
     try:
         yield senders
     finally:

@@ -1,47 +1,53 @@
-"""Attackers of every kind at once, in a process of their own: `python -m tests.unit.attackers PORT`, until killed."""
+"""Attackers in a process of their own: `python -m tests.unit.attackers PORT KIND…`, until killed.
+
+Each kind is a few connections' worth of one attack; `honest` is no attack, but as much honest work.
+"""
 
 import asyncio
 import contextlib
 import gzip
+import json
 import sys
 from collections.abc import Awaitable, Callable
 
-from tests.unit.ingress_support import Running, request
+from tests.unit.ingress_support import EVENT, Running, request
 
 SLOW = 150
-BOMB = request(gzip.compress(bytes(60_000_000)), Content_Encoding="gzip")
-DEEP = request(b'{"a":' + b"[" * 200_000)
-LARGE = request(b"x" * 4_000_000)
-ENDLESS = request(b"", Content_Length=None, Transfer_Encoding="chunked") + b"10000\r\n" + b" " * 0x10000
-PIPELINED = request(b"[]") * 200
-BINARY = bytes(range(256)) * 20
+_GZIP = {"Content_Encoding": "gzip"}
+
+Attack = Callable[[Running], Awaitable[object]]
 
 
-async def again_and_again(attack: Callable[[], Awaitable[object]]) -> None:
-    while True:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
-            await attack()
-        await asyncio.sleep(0.01)
+def _array(event: bytes, times: int) -> bytes:
+    return b"[" + b",".join([event] * times) + b"]"
 
 
-async def pour(door: Running, raw: bytes) -> None:
+def pour(raw: bytes) -> Attack:
     """Sends and leaves with what comes, or after a while without."""
-    reader, writer = await door.connect()
-    try:
-        writer.write(raw)
-        await asyncio.wait_for(reader.read(1_000), 1)
-    finally:
-        writer.close()
+
+    async def attack(door: Running) -> None:
+        reader, writer = await door.connect()
+        try:
+            writer.write(raw)
+            await asyncio.wait_for(reader.read(1_000), 1)
+        finally:
+            writer.close()
+
+    return attack
 
 
-async def hold(door: Running, raw: bytes) -> None:
+def hold(raw: bytes) -> Attack:
     """Begins a request and never ends it."""
-    reader, writer = await door.connect()
-    try:
-        writer.write(raw)
-        await reader.read()
-    finally:
-        writer.close()
+
+    async def attack(door: Running) -> None:
+        reader, writer = await door.connect()
+        try:
+            writer.write(raw)
+            await reader.read()
+        finally:
+            writer.close()
+
+    return attack
 
 
 async def never_read(door: Running) -> None:
@@ -54,17 +60,46 @@ async def never_read(door: Running) -> None:
         writer.transport.abort()
 
 
+def _wide(start: bytes) -> bytes:
+    """Sixteen events as large as may be, of nothing but lists, in a few kilobytes of gzip."""
+    return request(gzip.compress(_array(start + b'"x":[' + b",".join([b"[]"] * 80_000) + b"]}", 16)), **_GZIP)
+
+
+# Made when asked for: some take a while.
+KINDS: dict[str, Callable[[], list[Attack]]] = {
+    "honest": lambda: [pour(request(json.dumps([EVENT] * 1_000).encode()))],
+    "slow heads": lambda: [hold(request()[:40])] * SLOW,
+    "slow bodies": lambda: [hold(request()[:-5])] * SLOW,
+    "gzip bombs": lambda: [pour(request(gzip.compress(bytes(60_000_000)), **_GZIP))],
+    "gzip members": lambda: [pour(request(gzip.compress(b"") * 40_000, **_GZIP))],
+    "deep nesting": lambda: [pour(request(b'{"a":' + b"[" * 200_000))],
+    "large bodies": lambda: [pour(request(b"x" * 4_000_000))],
+    "endless bodies": lambda: [
+        pour(request(b"", Content_Length=None, Transfer_Encoding="chunked") + b"10000\r\n" + b" " * 0x10000)
+    ],
+    "pipelined requests": lambda: [pour(request(b"[]") * 200)],
+    "no HTTP": lambda: [pour(bytes(range(256)) * 20)],
+    "unread answers": lambda: [never_read],
+    "wide events": lambda: [pour(_wide(b"{"))],
+    "unpaired surrogates": lambda: [pour(_wide(b'{"s":"\\ud800",'))],
+    "tiny events": lambda: [pour(request(gzip.compress(_array(b"{}", 1_300_000)), **_GZIP))],
+}
+
+
+async def again_and_again(attack: Attack, door: Running) -> None:
+    while True:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+            await attack(door)
+        await asyncio.sleep(0.01)
+
+
 async def main() -> None:
     door = Running(int(sys.argv[1]), None)
-    attacks: list[Callable[[], Awaitable[object]]] = [
-        *(lambda: hold(door, request()[:40]) for _ in range(SLOW)),
-        *(lambda: hold(door, request()[:-5]) for _ in range(SLOW)),
-        *(lambda raw=raw: pour(door, raw) for raw in (BOMB, DEEP, LARGE, ENDLESS, PIPELINED, BINARY)),
-        lambda: never_read(door),
-    ]
     async with asyncio.TaskGroup() as group:
-        for attack in attacks:
-            group.create_task(again_and_again(attack))
+        for kind in sys.argv[2:]:
+            for attack in KINDS[kind]():
+                group.create_task(again_and_again(attack, door))
+        print("under way", flush=True)  # noqa: T201 - for the parent
 
 
 if __name__ == "__main__":

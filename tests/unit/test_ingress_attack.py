@@ -1,6 +1,5 @@
-"""An attack of every kind at once against a door in its own process: its memory stays flat, others are served."""
+"""Attacks against a door in its own process, by attackers in theirs: its memory stays flat, others are served."""
 
-import asyncio
 import contextlib
 import subprocess
 import sys
@@ -8,13 +7,18 @@ import time
 from collections.abc import Iterator
 
 import psutil
+import pytest
 
 from tests.stack import ROOT
+from tests.unit.attackers import KINDS
 from tests.unit.door_process import door_process
 from tests.unit.ingress_support import Running, read_answer, request
 
 GROWTH_MAX_BYTES = 40_000_000  # an attack that is held in memory would be several hundred
 SENDERS_PATIENCE_S = 2.0
+# A step of the largest body that is accepted may take a few times as long as one of the honest neighbour's arrays.
+# Inflated and parsed in one go, such a body held everybody up 200 times as long.
+WORSE_THAN_HONEST_MAX = 15
 
 
 async def latencies_s(door: Running, count: int) -> list[float]:
@@ -27,37 +31,63 @@ async def latencies_s(door: Running, count: int) -> list[float]:
         assert (await read_answer(reader)).status == 200
         taken.append(time.monotonic() - begun)
     writer.close()
+    return taken
+
+
+async def latencies_beside(kinds: list[str], door: Running, for_s: float) -> list[float]:
+    """The healthy client's latencies while all of `kinds` are under way, ascending."""
+    taken: list[float] = []
+    with attackers(door.port, kinds):
+        until = time.monotonic() + for_s
+        while time.monotonic() < until:
+            taken += await latencies_s(door, 20)
     return sorted(taken)
 
 
 @contextlib.contextmanager
-def attackers(port: int) -> Iterator[None]:
-    with subprocess.Popen([sys.executable, "-m", "tests.unit.attackers", str(port)], cwd=ROOT) as process:
+def attackers(port: int, kinds: list[str]) -> Iterator[None]:
+    command = [sys.executable, "-m", "tests.unit.attackers", str(port), *kinds]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"under way\n"
             yield
             assert process.poll() is None
         finally:
             process.kill()
 
 
+def p99(ascending: list[float]) -> float:
+    return ascending[int(len(ascending) * 0.99)]
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """A door's, for one kind of attack after the other."""
+    with door_process(ingress_header_timeout_s=2, ingress_body_timeout_s=2) as (_, port):
+        yield port
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "honest"])
+async def test_a_healthy_client_keeps_its_latency(port, kind):
+    """Beside an attack the p99 of another client is not far from what it is beside an honest sender of large arrays."""
+    door = Running(port, None)
+    honest = await latencies_beside(["honest"], door, 0.7)
+    attacked = await latencies_beside([kind], door, 1.5)
+    assert p99(attacked) < WORSE_THAN_HONEST_MAX * p99(honest)
+
+
 async def test_memory_stays_flat_and_a_healthy_client_is_served():
-    """Slow heads and bodies, bombs, deep nesting, bodies without end, pipelines, silence at reading, noise: the process
-    does not grow with the attack, and every event of another client is accepted well within the sender's patience.
+    """Every kind of attack at once: the process does not grow with it, and every event of another client is accepted
+    within the sender's patience.
     """
     with door_process(ingress_header_timeout_s=2, ingress_body_timeout_s=2) as (process, port):
-        door = Running(port, None)
-        await latencies_s(door, 100)
-        with attackers(port):
-            await asyncio.sleep(2)  # all of it is under way, and what is made once is made
-            before = psutil.Process(process.pid).memory_info().rss
-            attacked = []
-            until = time.monotonic() + 4  # longer than the times for heads and bodies
-            while time.monotonic() < until:
-                attacked += await latencies_s(door, 20)
-            grown = psutil.Process(process.pid).memory_info().rss - before
+        door, kinds = Running(port, None), list(KINDS)
+        await latencies_beside(kinds, door, 2)  # what is made once is made
+        before = psutil.Process(process.pid).memory_info().rss
+        attacked = await latencies_beside(kinds, door, 4)  # longer than the times for heads and bodies
+        grown = psutil.Process(process.pid).memory_info().rss - before
         afterwards = await latencies_s(door, 100)
-    p99 = sorted(attacked)[int(len(attacked) * 0.99)]
     assert grown < GROWTH_MAX_BYTES
-    assert p99 < SENDERS_PATIENCE_S / 4
-    assert max(attacked) < SENDERS_PATIENCE_S
-    assert afterwards[-1] < SENDERS_PATIENCE_S
+    assert attacked[-1] < SENDERS_PATIENCE_S
+    assert max(afterwards) < SENDERS_PATIENCE_S

@@ -293,7 +293,7 @@ UNPAIRED = b'{"s":"\\ud800","a":[' + b",".join([b"{}"] * 80_000) + b"]}"
 
 @pytest.mark.parametrize("event", [WIDE, UNPAIRED], ids=["wide", "unpaired surrogate"])
 def test_no_step_of_a_large_body_is_long(event):
-    """Twelve large events of a body are twelve steps at least: none takes much more than its share of the whole."""
+    """Twelve large events of a body are twelve steps at least, none of which is most of the work."""
     wide = Limits(events=1_000, event_bytes=1_000_000, nesting=32)
     taken_s = []
     begun = time.process_time()
@@ -301,7 +301,7 @@ def test_no_step_of_a_large_body_is_long(event):
         taken_s.append(time.process_time() - begun)
         begun = time.process_time()
     assert len(taken_s) == 12
-    assert max(taken_s) < sum(taken_s) / 3
+    assert max(taken_s) < sum(taken_s) / 2
 
 
 def test_surrogates_are_no_slow_way():
