@@ -20,19 +20,21 @@ class Reloading:
     Calls `load` now, and again when one of `files` has changed.
 
     `load` raises `Problem` when what it reads cannot be used: now, that ends the start; later, it is logged and what
-    was read before stays in force.
+    was read before stays in force. A file that has changed since the last look may still be being written: it is read
+    when a look finds it as the one before did.
     """
 
     def __init__(self, files: list[Path], load: Callable[[], None]) -> None:
         self._files = files
         self._load = load
-        self._seen = self._stamp()
+        self._seen = self._last = self._stamp()
         load()
 
     def look(self) -> None:
-        """Reads again if a file has changed since the last look."""
-        stamp = self._stamp()
-        if stamp == self._seen:
+        """Reads again if a file has changed and is at rest."""
+        stamp, before = self._stamp(), self._last
+        self._last = stamp
+        if stamp == self._seen or stamp != before:
             return
         self._seen = stamp
         names = [str(file) for file in self._files]

@@ -157,7 +157,9 @@ class Settings(BaseModel):
         8_192, description="Most requests that one ingress process works on at once; above it 503 at once."
     )
     ingress_inflight_max_bytes: Annotated[int, Field(ge=1_048_576)] = Field(
-        67_108_864, description="Most bytes that one ingress process holds for Kafka; above it 503 at once."
+        67_108_864,
+        description="Most bytes that one ingress process holds for Kafka, and as many of bodies that are still coming "
+        "in; above it 503 at once.",
     )
     ingress_linger_ms: Annotated[int, Field(ge=0, le=100)] = Field(
         2,

@@ -70,6 +70,7 @@ KINDS: dict[str, Callable[[], list[Attack]]] = {
     "honest": lambda: [pour(request(json.dumps([EVENT] * 1_000).encode()))],
     "slow heads": lambda: [hold(request()[:40])] * SLOW,
     "slow bodies": lambda: [hold(request()[:-5])] * SLOW,
+    "unfinished bodies": lambda: [hold(request(b" " * 1_000_000, Content_Length="1000001"))] * SLOW,
     "gzip bombs": lambda: [pour(request(gzip.compress(bytes(60_000_000)), **_GZIP))],
     "gzip members": lambda: [pour(request(gzip.compress(b"") * 40_000, **_GZIP))],
     "deep nesting": lambda: [pour(request(b'{"a":' + b"[" * 200_000))],
