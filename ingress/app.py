@@ -15,7 +15,7 @@ from functools import lru_cache, partial
 from http import HTTPStatus
 from itertools import count
 from secrets import token_hex
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 import structlog
@@ -33,7 +33,7 @@ from ingress.protocol import PromptHandler, Request
 from ingress.publisher import Publisher, Record
 from ingress.refusals import Reason, Refused, unavailable
 from ingress.replies import JSON, Reply, accepted, refusal
-from ingress.rules import judge
+from ingress.rules import destinations, judge
 from ingress.tally import Tally
 from ingress.turns import Turns
 from runtime.settings import Settings
@@ -188,7 +188,7 @@ class Door:
         try:
             events = await self._events(receipt.request, form, body)
             if self._settings.ingress_strict:
-                judge(events, receipt.arrival_ns // 1_000, self._future_skew_us)
+                await self._destinations(events, receipt.arrival_ns // 1_000)
             self._publish(receipt, events)
         except Exception as error:
             receipt.settled(error)
@@ -203,11 +203,14 @@ class Door:
             form = self._admit(request)
             async with self._body(request) as body:
                 events = await self._events(request, form, body)
-            destinations = judge(events, self.clock_ns() // 1_000, self._future_skew_us)
+                going = await self._destinations(events, self.clock_ns() // 1_000)
         finally:
             self.inflight -= 1
-        said = {"status": "success", "message": "Every rule is kept. Nothing was stored.", "events": destinations}
+        said = {"status": "success", "message": "Every rule is kept. Nothing was stored.", "events": going}
         return Reply(HTTPStatus.OK, orjson.dumps(said))
+
+    async def _destinations(self, events: list[Event], arrival_us: int) -> list[dict[str, Any]]:
+        return destinations(await self._turns.take(judge(events, arrival_us, self._future_skew_us)))
 
     def next_receipt_id(self) -> str:
         """No other process and no other request has it."""

@@ -1,6 +1,6 @@
 """The event's rules at the door: for strict mode and for the dry run, the same code that judges events later."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ingress.events import Event
@@ -10,12 +10,18 @@ from schemas.events import ValidEvent, Violation
 from schemas.identity import digest_of, uuid_text
 from schemas.validation import validate
 
+Judged = ValidEvent | list[Violation]
 
-def judge(events: Sequence[Event], arrival_us: int, future_skew_us: int) -> list[dict[str, Any]]:
+
+def judge(events: Sequence[Event], arrival_us: int, future_skew_us: int) -> Iterator[Judged]:
+    """What each event is, or which rules it breaks; one at a time, for it may take long."""
+    return (validate(event.value, arrival_us, future_skew_us) for event in events)
+
+
+def destinations(judged: Sequence[Judged]) -> list[dict[str, Any]]:
     """Where each event would go: its identity and its topic. Raises `Refused` (422) with every broken rule of all."""
-    judged = [validate(event.value, arrival_us, future_skew_us) for event in events]
     errors = [
-        _error(violation, index if len(events) > 1 else None)
+        _error(violation, index if len(judged) > 1 else None)
         for index, outcome in enumerate(judged)
         if not isinstance(outcome, ValidEvent)
         for violation in outcome

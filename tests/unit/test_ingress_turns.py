@@ -59,11 +59,17 @@ async def test_a_failing_body_lets_the_next_one_in(every_step_is_a_turn):
     assert await taking.take(iter([1, 2])) == [1, 2]
 
 
-@pytest.mark.parametrize("gzipped", [True, False], ids=["gzip", "plain"])
-async def test_the_loop_is_not_held_by_a_large_body(gzipped):
-    """While a body of megabytes is inflated and parsed, no turn of the loop takes more than a part of that time."""
-    body = gzip.compress(LARGE) if gzipped else LARGE
-    given = {"Content_Encoding": "gzip"} if gzipped else {}
+@pytest.mark.parametrize(
+    ("body", "given"),
+    [
+        (LARGE, {}),
+        (gzip.compress(LARGE), {"Content_Encoding": "gzip"}),
+        (LARGE, {"path": "/api/events/validate"}),
+    ],
+    ids=["plain", "gzip", "validate"],
+)
+async def test_the_loop_is_not_held_by_a_large_body(body, given):
+    """While a body of megabytes is inflated, parsed and judged, no turn of the loop takes most of that time."""
     longest_s, ended = 0.0, asyncio.Event()
 
     async def watch():
@@ -80,7 +86,6 @@ async def test_the_loop_is_not_held_by_a_large_body(gzipped):
         taken_s += time.thread_time()
         ended.set()
         await watching
-        assert [record.value for record in door.publisher.records] == [WIDE] * 20
     assert longest_s < taken_s / 2
 
 
