@@ -163,16 +163,17 @@ def _key(value: bytes, what: str) -> bytes | None:
     except _NOT_READ:
         pass
     try:
-        imei = _imei(_without_surrogates(value))
+        raw = _imei(_without_surrogates(value))
     except _NOT_READ:
         pass
     else:
-        if b"\\" not in imei:
-            return _key_of(imei)
+        if b"\\" not in raw:
+            return _key_of(raw)
     parsed = _load_slowly(_text(value, what), what)
     if not isinstance(parsed, dict):
         raise Refused(Reason.NOT_OBJECT, f"{what} is {_kind(parsed)}: a JSON object is expected")
-    return _key_of(json.dumps(parsed.get("IMEI")).encode())
+    imei = parsed.get("IMEI")
+    return _key_of(json.dumps(imei).encode()) if isinstance(imei, str) else None
 
 
 def _imei(value: bytes) -> bytes:
