@@ -230,7 +230,6 @@ async def every_request_succeeds_once_ready(ingress):
     while await asyncio.to_thread(ingress.status, "/readyz") != 200:
         assert time.monotonic() < back + READY_AGAIN_MAX_S
         await asyncio.sleep(0.02)
-    print(f"FIG ready again after {time.monotonic() - back:.2f} s")
     async with sending(ingress.port, 32) as senders:
         await senders.more(1_000)
     assert set(senders.statuses) == {200}
