@@ -9,6 +9,8 @@ What differs from Faust's defaults, and why:
 - the consumer reads `read_committed` (Faust does so only in its `exactly_once` mode, which is not exact);
 - a partition that has a batch under way is not fetched from until `release`, so memory is bounded by one batch each;
 - a batch says from which offset on it is complete, so that one that was dropped on the way is missed by the lanes;
+- nothing is handed on before a rebalance is over: Faust opens the flow early and empties the streams' queues once more
+  after that, and a partition whose batch was in one would wait for its release for ever;
 - records keep the shape in which aiokafka's C parser made them (`offset`, `timestamp`, `key`, `value`, `headers`);
 - nothing is acknowledged through Faust: whoever processes a batch commits its offsets.
 """
@@ -154,7 +156,7 @@ class BatchConsumer(driver.Consumer):
         """
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
-        active = set(self._get_active_partitions())
+        active = set() if self.app.rebalancing else set(self._get_active_partitions())
         if not active:
             await asyncio.sleep(_BUSY_WAIT_S)
             return {}, active
@@ -190,7 +192,7 @@ class BatchConsumer(driver.Consumer):
         ]
 
     async def _deliver(self, tp: TP, batch: Batch) -> None:
-        if batch.generation_id != self.app.consumer_generation_id or not self.flow_active:
+        if batch.generation_id != self.app.consumer_generation_id or not self.flow_active or self.app.rebalancing:
             return  # it will be fetched again by whoever owns the partition now
         self.on_buffer_full(tp)
         last = batch.records[-1]

@@ -23,12 +23,18 @@ pytestmark = [pytest.mark.soak, pytest.mark.asyncio(loop_scope="session")]
 
 @pytest.mark.parametrize("point", [point for point in POINTS if "answer" not in point])
 async def test_killed_at(pipeline: Pipeline, point: str):
-    """Kill -9 between two lines of the code: nothing is lost, nothing doubled."""
+    """Kill -9 between two lines of the code: nothing is lost, nothing doubled, and no watchdog has to end anybody."""
+    ended = _ended_by_watchdogs(pipeline)
 
     async def harm():
         assert await at(point)(pipeline, random.Random(1))
 
     await exactly_once(pipeline, harm)
+    assert _ended_by_watchdogs(pipeline) == ended
+
+
+def _ended_by_watchdogs(pipeline: Pipeline) -> int:
+    return sum(process.log.read_text().count("Stalled(") for process in (*pipeline.streams, pipeline.sink))
 
 
 async def test_ten_rebalances_in_a_row(pipeline: Pipeline):

@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from faust.types import TP
 
-from runtime.batches import Batch
+from runtime.batches import Batch, BatchConsumer
 from runtime.fetching import as_parsed
 
 RAW = TopicPartition("raw", 1)
@@ -96,3 +96,33 @@ def test_the_part_of_a_batch_from_an_offset_on() -> None:
         assert part is not None
         assert (part.from_offset, [r.offset for r in part.records]) == (offset, offsets)
     assert batch.beginning_at(9) is None
+
+
+async def test_nothing_is_handed_on_before_a_rebalance_is_over() -> None:
+    """Faust opens the flow, and then empties the queues once more: a batch in one of them would never be released."""
+    handed_on: list[Any] = []
+
+    async def callback(message: Any) -> None:
+        handed_on.append(message.value)
+
+    async def wait_first(coroutine: Any, *_: Any) -> None:
+        await coroutine
+
+    async def fetch(*_: Any) -> dict[TP, Any]:
+        return {}
+
+    tp = TP("raw", 1)
+    app = SimpleNamespace(rebalancing=True, consumer_generation_id=3)
+    consumer: Any = SimpleNamespace(
+        app=app, flow_active=True, suspend_flow=SimpleNamespace(wait=lambda: None), callback=callback,
+        wait_first=wait_first, on_buffer_full=lambda _: None, _read_offset={}, _get_active_partitions=lambda: {tp},
+        _buffered_partitions=set(), _fetch=fetch,
+    )  # fmt: skip
+    batch = Batch(tp, [SimpleNamespace(offset=6, timestamp=0)], 3, 5)  # type: ignore[arg-type]
+    assert await BatchConsumer._next_records(consumer) == ({}, set())
+    await BatchConsumer._deliver(consumer, tp, batch)
+    assert handed_on == []
+    app.rebalancing = False
+    assert await BatchConsumer._next_records(consumer) == ({}, {tp})
+    await BatchConsumer._deliver(consumer, tp, batch)
+    assert handed_on == [batch]
