@@ -15,7 +15,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -33,7 +33,7 @@ class Point(NamedTuple):
 
 POINTS: dict[str, Point] = {
     "ingress before the broker has it": Point("aiokafka:AIOKafkaProducer.send_batch", "before"),
-    "ingress after the broker's ack": Point("ingress.publisher:KafkaPublisher.publish", "after"),
+    "ingress after the broker's ack": Point("ingress.publisher:KafkaPublisher._written", "before"),
     "streams before the transaction": Point("streams.transaction:Transactions.commit", "before"),
     "streams with a transaction open": Point("aiokafka:AIOKafkaProducer.begin_transaction", "after"),
     "streams between outputs and offsets": Point("aiokafka:AIOKafkaProducer.send_offsets_to_transaction", "before"),
@@ -53,7 +53,16 @@ class AnswerLostError(ConnectionError):
     """What a client sees of it."""
 
 
-def _wrapped(name: str, when: str, method: Callable[..., Awaitable[Any]], trigger: Path) -> Callable[..., Any]:
+def _wrapped(name: str, when: str, method: Callable[..., Any], trigger: Path) -> Callable[..., Any]:
+    if not asyncio.iscoroutinefunction(method):  # a call can be died in, not waited in
+
+        @functools.wraps(method)
+        def called(*args: Any, **options: Any) -> Any:
+            _strike(name, trigger, _told(*args))
+            return method(*args, **options)
+
+        return called
+
     @functools.wraps(method)
     async def passing(*args: Any, **options: Any) -> Any:
         what = _told(*args)
