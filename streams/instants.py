@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-Int64s = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from streams.columns import Bools, Int64s
 
 #: The contract's format ("Timestamp Format"), digits as zeros.
 _PATTERN = "0000-00-00T00:00:00.000000+0000"

@@ -153,7 +153,7 @@ def rows_of(valid: ValidEvents, digests: Sequence[bytes]) -> Rows:
 def _latest_us(valid: Sequence[ValidEvents], broken: Sequence[Invalid]) -> int:
     """The latest arrival."""
     return max(
-        max((int(events.received_us.max(initial=0)) for events in valid), default=0),
+        max((int(np.max(events.received_us, initial=0)) for events in valid), default=0),
         max((invalid.received_us for invalid in broken), default=0),
     )
 

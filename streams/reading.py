@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from runtime.fetching import Record
 from schemas.events import (
@@ -29,9 +28,7 @@ from schemas.events import (
 from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID
 from schemas.validation import WELL_WRITTEN, unknown_fields, validate
 from streams import instants
-from streams.instants import Bools, Int64s
-
-Float64s = npt.NDArray[np.float64]
+from streams.columns import Bools, Float64s, Int64s
 
 _decode_strictly = msgspec.json.Decoder(StrictlySentEvent).decode
 _decode = msgspec.json.Decoder(SentEvent).decode

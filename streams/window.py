@@ -21,10 +21,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from streams.columns import Float64s, Int64s
+
 Rows = npt.NDArray[np.uint64]  # shape (n, 4)
 Words = npt.NDArray[np.uint64]  # shape (n,)
-Int64s = npt.NDArray[np.int64]  # shape (n,)
-Float64s = npt.NDArray[np.float64]  # shape (n,)
 Verdicts = npt.NDArray[np.uint8]  # shape (n,), values of Verdict
 
 WORDS = 4
