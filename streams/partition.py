@@ -15,7 +15,7 @@ from streams.disk_generation import DiskGeneration
 from streams.judging import Judge, Judged, Output
 from streams.memory_generation import MemoryGeneration
 from streams.registry import Registry
-from streams.restoring import committed_offset, encode, reader, restore
+from streams.restoring import encode, next_offset, reader, restore
 from streams.table import WindowTable
 from streams.transaction import Transactions
 from streams.type_topics import TypeTopics
@@ -48,6 +48,7 @@ class Partition:
         self._settings = settings
         self._source = TopicPartition(tp.topic, tp.partition)
         self._changelog = TopicPartition(topics.WINDOW, tp.partition)
+        self._accounts = TopicPartition(topics.ACCOUNT, tp.partition)
         self._table = table
         self._registry = registry
         self._type_topics = type_topics
@@ -61,9 +62,10 @@ class Partition:
         await self._registry.loaded.wait()
         self._window = IdentityWindow(self._settings.window_s * 1_000_000, self._make_generation)
         self._table.put(self._source.partition, self._window)
-        async with reader(self._settings, self._source, self._changelog) as consumer:
+        async with reader(self._settings, self._source, self._changelog, self._accounts) as consumer:
             consumer.pause(self._source)
-            position = await committed_offset(consumer, self._source)
+            position = await next_offset(consumer, self._source, self._accounts)
+            consumer.pause(self._accounts)
             await restore(consumer, self._changelog, self._window)
         self._judge = Judge(
             self._source.topic,

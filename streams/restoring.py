@@ -1,6 +1,6 @@
-"""The window's changelog: how a batch's identities are written down, and read back in bulk.
+"""What a partition's new owner reads: where the last one stopped, and the window's changelog, in bulk.
 
-A record is 8 bytes stream time (µs, little endian) and the rows of one batch, 32 bytes each.
+A changelog record is 8 bytes stream time (µs, little endian) and the rows of one batch, 32 bytes each.
 """
 
 import asyncio
@@ -14,11 +14,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from runtime.kafka import connection
 from runtime.settings import Settings
+from schemas import account
 from streams.window import WORDS, IdentityWindow, Rows
 
 log = structlog.get_logger()
 
 _TIME_BYTES = 8
+_SUMMARIES_LOOKED_AT = 64  # at first: the last one is among them unless there were many aborted transactions
 
 
 def encode(rows: Rows, stream_time_us: int) -> bytes:
@@ -51,13 +53,38 @@ async def reader(settings: Settings, *partitions: TopicPartition) -> AsyncIterat
         await consumer.stop()
 
 
-async def committed_offset(consumer: AIOKafkaConsumer, source: TopicPartition) -> int:
-    """Where the group is to go on: the committed offset, or the earliest there is."""
+async def next_offset(consumer: AIOKafkaConsumer, source: TopicPartition, accounts: TopicPartition) -> int:
+    """Where to go on: after what was committed, or at the earliest record there is.
+
+    The group's offset and the account's last summary are of one transaction. Offsets have been seen to go back when a
+    broker was killed and started again, by ten minutes at once and for all partitions; summaries have not.
+    """
     committed = await consumer.committed(source)
-    if committed is not None:
-        return int(committed)
-    earliest = await consumer.beginning_offsets([source])
-    return int(earliest[source])
+    accounted = await _accounted_offset(consumer, accounts)
+    if committed is not None and committed < accounted:
+        log.warning("the group's offset is behind the account: going on after the account", topic=source.topic,
+                    partition=source.partition, committed=committed, accounted=accounted)  # fmt: skip
+    if committed is None and accounted == 0:
+        earliest = await consumer.beginning_offsets([source])
+        return int(earliest[source])
+    return max(int(committed or 0), accounted)
+
+
+async def _accounted_offset(consumer: AIOKafkaConsumer, accounts: TopicPartition) -> int:
+    """The end of what the last committed summary of this partition covers; 0 where there is none."""
+    begin = (await consumer.beginning_offsets([accounts]))[accounts]
+    end = (await consumer.end_offsets([accounts]))[accounts]
+    looked_at, next_offset = _SUMMARIES_LOOKED_AT, 0
+    while next_offset == 0 and begin < end:
+        first = max(begin, end - looked_at)
+        consumer.seek(accounts, first)
+        while await consumer.position(accounts) < end:
+            for records in (await consumer.getmany(accounts, timeout_ms=200)).values():
+                next_offset = account.decode(records[-1].value).next_offset
+        if first == begin:
+            break
+        looked_at *= 8
+    return next_offset
 
 
 async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition, window: IdentityWindow) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.types import TP
 
 from runtime.topics_admin import admin, create
@@ -206,6 +206,28 @@ async def test_everything_stopped_under_load(pipeline: Pipeline):
         stages = (pipeline.ingress, *pipeline.streams, pipeline.sink)
         statuses = await asyncio.gather(*(process.stop() for process in stages))
         assert statuses == [0] * len(stages)
+        await pipeline.again()
+
+    await exactly_once(pipeline, harm)
+
+
+async def test_an_offset_that_went_back_is_not_followed(pipeline: Pipeline):
+    """The group's offsets are set back to the beginning while no worker runs: no raw record is judged a second time."""
+
+    async def harm():
+        statuses = await asyncio.gather(*(worker.stop() for worker in pipeline.streams))
+        assert statuses == [0] * len(pipeline.streams)
+        settings = pipeline.settings
+        partitions = [TopicPartition(topics.RAW, number) for number in range(settings.topic_partitions)]
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=pipeline.bootstrap, group_id=settings.streams_app_id, enable_auto_commit=False
+        )
+        await consumer.start()
+        try:
+            consumer.assign(partitions)
+            await consumer.commit(dict.fromkeys(partitions, 0))
+        finally:
+            await consumer.stop()
         await pipeline.again()
 
     await exactly_once(pipeline, harm)
