@@ -63,9 +63,10 @@ class Partition:
         self._window = IdentityWindow(self._settings.window_s * 1_000_000, self._make_generation)
         self._table.put(self._source.partition, self._window)
         async with reader(self._settings, self._source, self._changelog, self._accounts) as consumer:
-            consumer.pause(self._source)
+            consumer.pause(self._source, self._changelog)
             position = await next_offset(consumer, self._source, self._accounts)
             consumer.pause(self._accounts)
+            consumer.resume(self._changelog)
             await restore(consumer, self._changelog, self._window)
         self._judge = Judge(
             self._source.topic,

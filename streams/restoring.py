@@ -74,28 +74,32 @@ async def _accounted_offset(consumer: AIOKafkaConsumer, accounts: TopicPartition
     """The end of what the last committed summary of this partition covers; 0 where there is none."""
     begin = (await consumer.beginning_offsets([accounts]))[accounts]
     end = (await consumer.end_offsets([accounts]))[accounts]
-    looked_at, next_offset = _SUMMARIES_LOOKED_AT, 0
-    while next_offset == 0 and begin < end:
+    looked_at, first = _SUMMARIES_LOOKED_AT, end
+    while first > begin:
         first = max(begin, end - looked_at)
         consumer.seek(accounts, first)
-        while await consumer.position(accounts) < end:
-            for records in (await consumer.getmany(accounts, timeout_ms=200)).values():
-                next_offset = account.decode(records[-1].value).next_offset
-        if first == begin:
-            break
+        values = [value async for values in _values_up_to(consumer, accounts, end) for value in values]
+        if values:
+            return account.decode(values[-1]).next_offset
         looked_at *= 8
-    return next_offset
+    return 0
+
+
+async def _values_up_to(consumer: AIOKafkaConsumer, partition: TopicPartition, end: int) -> AsyncIterator[list[bytes]]:
+    """The values of the committed records from the consumer's position to `end`, some at a time."""
+    while await consumer.position(partition) < end:
+        for records in (await consumer.getmany(partition, timeout_ms=200)).values():
+            yield [record.value for record in records]
 
 
 async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition, window: IdentityWindow) -> None:
     """Read the whole changelog partition into the window; what is past the horizon by then is dropped on the way."""
     end = (await consumer.end_offsets([changelog]))[changelog]
     await consumer.seek_to_beginning(changelog)
-    while await consumer.position(changelog) < end:
-        for records in (await consumer.getmany(changelog, timeout_ms=200)).values():
-            for rows, stream_time_us in together([decode(record.value) for record in records], window.span_us):
-                window.add(rows, stream_time_us)
-                await asyncio.sleep(0)
+    async for values in _values_up_to(consumer, changelog, end):
+        for rows, stream_time_us in together(list(map(decode, values)), window.span_us):
+            window.add(rows, stream_time_us)
+            await asyncio.sleep(0)
     log.info("window restored", partition=changelog.partition, identities=len(window))
 
 
