@@ -56,15 +56,15 @@ class _FetchResult(fetcher.FetchResult):
         if not self.check_assignment(self._topic_partition):
             return []
         begin = records.next_fetch_offset
-        found, found_bytes = Fetched(), 0
+        found, found_bytes, full = Fetched(), 0, False
         for record in records:
             found.append(record)
             found_bytes += len(record.value or b"")
-            if len(found) == max_records or found_bytes > _BYTES_MAX:
-                self._update_position()
+            full = len(found) == max_records or found_bytes > _BYTES_MAX
+            if full:
                 break
-        else:
-            self._update_position()
+        self._update_position()
+        if not full:
             self._partition_records = None
         found.from_offset = self._since_the_last_record(begin, records.next_fetch_offset, some=bool(found))
         return found
