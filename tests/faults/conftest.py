@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.faults.load import Load
-from tests.faults.pipeline import Pipeline
+from tests.faults.pipeline import Pipeline, running
 from tests.faults.reader import Pulse
 from tests.faults.verdict import Verdict
 from tests.faults.watching import Watched
@@ -32,12 +32,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def pipeline(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pipeline]:
     """Kafka, ClickHouse, ingress, two stream workers, sink."""
-    running = Pipeline(tmp_path_factory.mktemp("pipeline"))
-    try:
-        await running.start()
-        yield running
-    finally:
-        await running.kill()
+    async with running(tmp_path_factory.mktemp("pipeline")) as pipeline:
+        yield pipeline
 
 
 Harm = Callable[[], Awaitable[object]]

@@ -1,10 +1,13 @@
 """The whole pipeline as real processes on ports and directories of its own."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -161,3 +164,14 @@ class Pipeline(Watched):
 
     def _process(self, name: str, command: list[str], environ: dict[str, str] | None = None) -> Process:
         return Process(name, command, os.environ | self.environ | (environ or {}), self.directory)
+
+
+@contextlib.asynccontextmanager
+async def running(directory: Path, **options: Any) -> AsyncIterator[Pipeline]:
+    """A pipeline that has been started, and is killed at the end; `options` as for `Pipeline`."""
+    pipeline = Pipeline(directory, **options)
+    try:
+        await pipeline.start()
+        yield pipeline
+    finally:
+        await pipeline.kill()

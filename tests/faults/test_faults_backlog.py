@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.faults.memory import peaks_of
-from tests.faults.pipeline import Pipeline
+from tests.faults.pipeline import Pipeline, running
 from tests.faults.processes import until
 from tests.faults.reader import stored
 
@@ -23,12 +23,8 @@ _GZIPPED = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def alone(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pipeline]:
     """A pipeline with one stream worker: all partitions are its."""
-    running = Pipeline(tmp_path_factory.mktemp("backlog"), workers=1)
-    try:
-        await running.start()
-        yield running
-    finally:
-        await running.kill()
+    async with running(tmp_path_factory.mktemp("backlog"), workers=1) as pipeline:
+        yield pipeline
 
 
 @pytest.mark.parametrize(

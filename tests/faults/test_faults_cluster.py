@@ -12,7 +12,7 @@ import pytest_asyncio
 from runtime.topics_admin import admin
 from tests.faults.conftest import exactly_once
 from tests.faults.faults import struck
-from tests.faults.pipeline import Pipeline
+from tests.faults.pipeline import Pipeline, running
 from tests.faults.processes import Process
 
 pytestmark = [pytest.mark.soak, pytest.mark.asyncio(loop_scope="session")]
@@ -21,12 +21,8 @@ pytestmark = [pytest.mark.soak, pytest.mark.asyncio(loop_scope="session")]
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def three(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pipeline]:
     """The pipeline on three brokers."""
-    running = Pipeline(tmp_path_factory.mktemp("three"), replicas=3)
-    try:
-        await running.start()
-        yield running
-    finally:
-        await running.kill()
+    async with running(tmp_path_factory.mktemp("three"), replicas=3) as pipeline:
+        yield pipeline
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

@@ -14,7 +14,7 @@ from schemas import topics
 from streams.restoring import encode
 from streams.window import WORDS
 from tests.faults.load import Load
-from tests.faults.pipeline import Pipeline
+from tests.faults.pipeline import Pipeline, running
 from tests.faults.processes import Process, until
 from tests.faults.reader import rows
 
@@ -31,9 +31,8 @@ async def test_a_window_of_five_million_identities(tmp_path_factory: pytest.Temp
     """Killed with 5,000,000 live identities, one worker for all partitions judges new events of each within a minute of
     its start, under load, and takes less than 120 bytes of resident memory for each identity.
     """
-    pipeline = Pipeline(tmp_path_factory.mktemp(store), workers=1, environ={"EVENTPUSH_WINDOW_STORE": store})
-    try:
-        await pipeline.start()
+    environ = {"EVENTPUSH_WINDOW_STORE": store}
+    async with running(tmp_path_factory.mktemp(store), workers=1, environ=environ) as pipeline:
         (worker,) = pipeline.streams
         empty_bytes = _resident(worker)
         await worker.stop(signal.SIGKILL)
@@ -46,8 +45,6 @@ async def test_a_window_of_five_million_identities(tmp_path_factory: pytest.Temp
         assert await _identities(pipeline, worker) >= _IDENTITIES
         assert took_s < _BOUND_S
         assert each_bytes < 120
-    finally:
-        await pipeline.kill()
 
 
 async def _fill(pipeline: Pipeline) -> None:

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.faults.load import Load
-from tests.faults.pipeline import Pipeline
+from tests.faults.pipeline import Pipeline, running
 from tests.faults.reader import rows
 from tests.faults.verdict import Verdict
 
@@ -28,12 +28,8 @@ async def pipeline(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pi
     """A pipeline with a small window, whose clock can be set."""
     window = {"EVENTPUSH_WINDOW_S": str(_WINDOW_S), "EVENTPUSH_SENDER_RETRY_S": str(_WINDOW_S)}
     window["EVENTPUSH_FUTURE_SKEW_S"] = "86400"  # a clock that is set back must not make events come from the future
-    running = Pipeline(tmp_path_factory.mktemp("window"), environ=window)
-    try:
-        await running.start()
-        yield running
-    finally:
-        await running.kill()
+    async with running(tmp_path_factory.mktemp("window"), environ=window) as pipeline:
+        yield pipeline
 
 
 async def deliver(load: Load, payloads: list[str]) -> None:
@@ -94,12 +90,8 @@ def _imeis(verdict: Verdict, kind: str) -> set[str]:
 async def clocked(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pipeline]:
     """A pipeline with a window of an hour, whose stages' clock can be set."""
     settings = {"EVENTPUSH_WINDOW_S": "3600", "EVENTPUSH_SENDER_RETRY_S": "3600", "EVENTPUSH_FUTURE_SKEW_S": "172800"}
-    running = Pipeline(tmp_path_factory.mktemp("clocked"), environ=settings)
-    try:
-        await running.start()
-        yield running
-    finally:
-        await running.kill()
+    async with running(tmp_path_factory.mktemp("clocked"), environ=settings) as pipeline:
+        yield pipeline
 
 
 async def test_clocks_that_step_forwards_and_backwards_change_nothing(clocked: Pipeline):
