@@ -55,16 +55,21 @@ class MemoryGeneration:
             asking, tags, buckets = asking[further], tags[further], self._next(buckets[further])
         return found
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: Rows, _stream_time_us: int = 0, _changelog_offset: int = -1, /) -> None:
         """Store rows that are not there yet."""
         self._reserve(len(rows))
         self._count += len(rows)
         self._settle(rows)
 
-    def drop(self) -> None:
+    def seal(self) -> None:
+        """Nothing will be added any more: nothing to do."""
+
+    def close(self) -> None:
         """Free everything."""
         self._allocate(0)
         self._count = 0
+
+    drop = close
 
     def _settle(self, rows: Rows) -> None:
         tags, buckets = _tags_of(rows), self._home(rows)

@@ -1,9 +1,11 @@
 """The stream stage for one partition of the raw topic: take over, then judge and commit batch by batch."""
 
+import asyncio
+import shutil
 import time
 from collections.abc import Callable
-from pathlib import Path
 
+import structlog
 from aiokafka import TopicPartition
 from faust.types import TP
 
@@ -11,7 +13,7 @@ from runtime import metrics
 from runtime.batches import Batch
 from runtime.settings import Settings
 from schemas import account, times, topics
-from streams.disk_generation import DiskGeneration
+from streams.disk_generation import window_on_disk
 from streams.judging import Judge, Judged, Output
 from streams.memory_generation import MemoryGeneration
 from streams.registry import Registry
@@ -19,9 +21,12 @@ from streams.restoring import encode, next_offset, reader, restore
 from streams.table import WindowTable
 from streams.transaction import Transactions
 from streams.type_topics import TypeTopics
-from streams.window import Generation, IdentityWindow
+from streams.window import IdentityWindow
+
+log = structlog.get_logger()
 
 _STEP_MAX_US = 60_000_000
+_OPENING_TRIES, _OPENING_PAUSE_S = 25, 0.2
 
 
 def advance(stream_time_us: int, latest_us: int, steady_now_us: int) -> int:
@@ -60,7 +65,7 @@ class Partition:
         self._transactions = Transactions(self._settings, self._source)
         await self._transactions.start()
         await self._registry.loaded.wait()
-        self._window = IdentityWindow(self._settings.window_s * 1_000_000, self._make_generation)
+        self._window = await self._empty_or_kept()
         self._table.put(self._source.partition, self._window)
         async with reader(self._settings, self._source, self._changelog, self._accounts) as consumer:
             consumer.pause(self._source, self._changelog)
@@ -84,21 +89,35 @@ class Partition:
         stream_time_us = advance(self._window.stream_time_us, judged.latest_us, self._steady_now_us())
         await self._type_topics.ensure(judged.types)
         assert self._transactions is not None  # noqa: S101 - open() has been called
-        await self._transactions.commit(self._outputs(batch, judged, stream_time_us), batch.next_offset)
-        self._window.add(judged.rows, stream_time_us)
+        offsets = await self._transactions.commit(self._outputs(batch, judged, stream_time_us), batch.next_offset)
+        self._window.add(judged.rows, stream_time_us, offsets.get(topics.WINDOW, -1))
         _measure(judged, len(batch.records), time.perf_counter() - started_s)
 
     async def close(self) -> None:
-        """Stop the producer and free the window."""
+        """Stop the producer and let go of the window."""
         if self._transactions is not None:
             await self._transactions.stop()
         self._table.forget(self._source.partition)
 
-    def _make_generation(self, span: int) -> Generation:
+    async def _empty_or_kept(self) -> IdentityWindow:
+        """The window before its changelog is read.
+
+        What cannot be opened on disk is waited for, as its former owner may be about to close it, and then given up: it
+        is in the changelog too.
+        """
+        horizon_us = self._settings.window_s * 1_000_000
         if self._settings.window_store == "memory":
-            return MemoryGeneration()
-        directory: Path = self._settings.data_dir / "window" / str(self._source.partition) / str(span)
-        return DiskGeneration(directory)
+            return IdentityWindow(horizon_us, lambda _: MemoryGeneration())
+        directory = self._settings.data_dir / "window" / str(self._source.partition)
+        for _ in range(_OPENING_TRIES):
+            try:
+                return window_on_disk(directory, horizon_us)
+            except Exception as error:
+                reason = str(error)
+                await asyncio.sleep(_OPENING_PAUSE_S)
+        log.warning("window on disk cannot be opened: reading it anew", directory=str(directory), reason=reason)
+        shutil.rmtree(directory, ignore_errors=True)
+        return window_on_disk(directory, horizon_us)
 
     def _outputs(self, batch: Batch, judged: Judged, stream_time_us: int) -> dict[str, list[Output]]:
         """What the batch publishes, by topic."""

@@ -10,7 +10,7 @@ from itertools import groupby
 
 import numpy as np
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from runtime.kafka import connection
 from runtime.settings import Settings
@@ -18,6 +18,9 @@ from schemas import account
 from streams.window import WORDS, IdentityWindow, Rows
 
 log = structlog.get_logger()
+
+#: What a changelog record adds to the window: rows, stream time in µs since the epoch, the record's offset.
+Addition = tuple[Rows, int, int]
 
 _TIME_BYTES = 8
 _SUMMARIES_LOOKED_AT = 64  # at first: the last one is among them unless there were many aborted transactions
@@ -78,36 +81,62 @@ async def _accounted_offset(consumer: AIOKafkaConsumer, accounts: TopicPartition
     while first > begin:
         first = max(begin, end - looked_at)
         consumer.seek(accounts, first)
-        values = [value async for values in _values_up_to(consumer, accounts, end) for value in values]
-        if values:
-            return account.decode(values[-1]).next_offset
+        found = [record async for records in _records_up_to(consumer, accounts, end) for record in records]
+        if found:
+            return account.decode(found[-1].value).next_offset
         looked_at *= 8
     return 0
 
 
-async def _values_up_to(consumer: AIOKafkaConsumer, partition: TopicPartition, end: int) -> AsyncIterator[list[bytes]]:
-    """The values of the committed records from the consumer's position to `end`, some at a time."""
+async def _records_up_to(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, end: int
+) -> AsyncIterator[Sequence[ConsumerRecord[bytes, bytes]]]:
+    """The committed records from the consumer's position to `end`, some at a time."""
     while await consumer.position(partition) < end:
         for records in (await consumer.getmany(partition, timeout_ms=200)).values():
-            yield [record.value for record in records]
+            yield records
 
 
 async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition, window: IdentityWindow) -> None:
-    """Read the whole changelog partition into the window; what is past the horizon by then is dropped on the way."""
+    """Read into the window what it does not hold yet; what is past the horizon by then is dropped on the way.
+
+    A window that was kept on disk, but not of this changelog, is emptied first.
+    """
+    begin = (await consumer.beginning_offsets([changelog]))[changelog]
     end = (await consumer.end_offsets([changelog]))[changelog]
-    await consumer.seek_to_beginning(changelog)
-    async for values in _values_up_to(consumer, changelog, end):
-        for rows, stream_time_us in together(list(map(decode, values)), window.span_us):
-            window.add(rows, stream_time_us)
+    if begin <= window.changelog_offset < end and await _holds(consumer, changelog, window):
+        begin = window.changelog_offset + 1
+    else:
+        window.drop()
+    kept = len(window)
+    consumer.seek(changelog, begin)
+    async for records in _records_up_to(consumer, changelog, end):
+        for rows, stream_time_us, offset in together(list(map(_decoded, records)), window.span_us):
+            window.add(rows, stream_time_us, offset)
             await asyncio.sleep(0)
-    log.info("window restored", partition=changelog.partition, identities=len(window))
+    log.info("window restored", partition=changelog.partition, identities=len(window), kept=kept)
 
 
-def together(batches: Sequence[tuple[Rows, int]], span_us: int) -> Iterator[tuple[Rows, int]]:
-    """The rows of many records of one span as one addition, and the latest of their times.
+async def _holds(consumer: AIOKafkaConsumer, changelog: TopicPartition, window: IdentityWindow) -> bool:
+    """Whether the changelog has at the window's offset a record of the window's time."""
+    consumer.seek(changelog, window.changelog_offset)
+    async for records in _records_up_to(consumer, changelog, window.changelog_offset + 1):
+        _, stream_time_us, offset = _decoded(records[0])
+        return (offset, stream_time_us) == (window.changelog_offset, window.stream_time_us)
+    return False
+
+
+def _decoded(record: ConsumerRecord[bytes, bytes]) -> Addition:
+    rows, stream_time_us = decode(record.value or b"")
+    return rows, stream_time_us, record.offset
+
+
+def together(additions: Sequence[Addition], span_us: int) -> Iterator[Addition]:
+    """The rows of many records of one span as one addition, with the latest of their times and offsets.
 
     At low load a record holds few rows, and adding them costs as much as adding a thousand.
     """
-    for _, group in groupby(batches, key=lambda batch: batch[1] // span_us):
+    for _, group in groupby(additions, key=lambda addition: addition[1] // span_us):
         of_span = list(group)
-        yield np.concatenate([rows for rows, _ in of_span]), max(stream_time_us for _, stream_time_us in of_span)
+        rows, stream_times_us, offsets = zip(*of_span, strict=True)
+        yield np.concatenate(rows), max(stream_times_us), offsets[-1]

@@ -38,10 +38,10 @@ class WindowTable(faust.Table):
         self.data.data[partition] = window
 
     def forget(self, partition: int) -> None:
-        """Free the window of a partition that was lost."""
+        """Free the window of a partition that was lost; what it has on disk stays there."""
         window = self.data.data.pop(partition, None)
         if window is not None:
-            window.drop()
+            window.close()
 
     def identities_of(self, partition: int) -> int:
         """How many identities the window of a partition holds."""

@@ -56,8 +56,10 @@ class Transactions:
         except Exception as error:  # what it could not finish, its successor fences
             log.warning("producer not stopped in order", partition=self._source.partition, error=repr(error))
 
-    async def commit(self, outputs: Mapping[str, Iterable[Output]], next_offset: int) -> None:
+    async def commit(self, outputs: Mapping[str, Iterable[Output]], next_offset: int) -> dict[str, int]:
         """Publish the outputs, by topic, to the partition number of the source, and commit its offset, or nothing.
+
+        Returns at which offset the last batch of each topic begins; -1 where the broker did not say.
 
         The offset comes after the outputs: while it is added to the transaction, the broker cannot verify that
         partitions belong to it (KIP-890), refuses one write in ten, and each costs a backoff of 100 ms.
@@ -65,10 +67,11 @@ class Transactions:
         async with asyncio.timeout(self._timeout_s):
             await self._follow(outputs)
             await self._producer.begin_transaction()
-            await asyncio.gather(*(self._publish(topic, records) for topic, records in outputs.items()))
+            published = await asyncio.gather(*(self._publish(topic, records) for topic, records in outputs.items()))
             offsets = {self._source: OffsetAndMetadata(next_offset, "")}
             await self._producer.send_offsets_to_transaction(offsets, self._group)
             await self._producer.commit_transaction()
+        return dict(zip(outputs, published, strict=True))
 
     async def _follow(self, topics: Iterable[str]) -> None:
         """Tell the client of topics that it does not follow yet: one that is sent to first would displace the others.
@@ -80,10 +83,12 @@ class Transactions:
             self._followed.update(topics)
             await self._producer.client.set_topics(self._followed)
 
-    async def _publish(self, topic: str, records: Iterable[Output]) -> None:
+    async def _publish(self, topic: str, records: Iterable[Output]) -> int:
+        metadata = None
         for batch in _batches(self._producer.create_batch, records):
             delivered = await self._producer.send_batch(batch, topic, partition=self._source.partition)
-            await delivered
+            metadata = await delivered
+        return -1 if metadata is None else int(metadata.offset)
 
 
 def _batches(new_batch: Callable[[], Any], records: Iterable[Output]) -> Iterator[Any]:

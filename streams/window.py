@@ -46,8 +46,14 @@ class Generation(Protocol):
     def find(self, rows: Rows) -> Words:
         """The content (word 3) stored for each row's identity; 0 where there is none. Shape (n,)."""
 
-    def add(self, rows: Rows) -> None:
-        """Store rows that are not there yet."""
+    def add(self, rows: Rows, stream_time_us: int, changelog_offset: int, /) -> None:
+        """Store rows that are not there yet; what outlives its process notes how far it goes."""
+
+    def seal(self) -> None:
+        """Nothing will be added any more."""
+
+    def close(self) -> None:
+        """Free all memory; what is on disk stays."""
 
     def drop(self) -> None:
         """Free everything."""
@@ -101,6 +107,8 @@ class IdentityWindow:
         self._make = make_generation
         self._generations: dict[int, Generation] = {}
         self.stream_time_us = 0
+        #: Up to which record of the changelog, itself included, the window was filled when it was opened; -1: unknown.
+        self.changelog_offset = -1
 
     def __len__(self) -> int:
         return sum(len(generation) for generation in self._generations.values())
@@ -117,15 +125,15 @@ class IdentityWindow:
         verdicts[known == 0] = Verdict.UNIQUE
         return verdicts
 
-    def add(self, rows: Rows, stream_time_us: int) -> None:
-        """Remember rows that were unique, as arrived at `stream_time_us`, and forget what is past the horizon."""
+    def add(self, rows: Rows, stream_time_us: int, changelog_offset: int = -1) -> None:
+        """Remember rows that were unique, as arrived at `stream_time_us`, and forget what is past the horizon.
+
+        `changelog_offset` is that of the record that holds the rows; -1 where it is not known.
+        """
         self.advance(stream_time_us)
         span = stream_time_us // self.span_us
         if len(rows) and span >= self.stream_time_us // self.span_us - SPANS_PER_HORIZON:
-            generation = self._generations.get(span)
-            if generation is None:
-                generation = self._generations[span] = self._make(span)
-            generation.add(rows)
+            self._generation(span).add(rows, stream_time_us, changelog_offset)
 
     def advance(self, stream_time_us: int) -> None:
         """Let time pass (it never goes back) and drop the generations that are older than the horizon as a whole."""
@@ -134,11 +142,32 @@ class IdentityWindow:
         for span in [span for span in self._generations if span < oldest]:
             self._generations.pop(span).drop()
 
+    def adopt(self, span: int, generation: Generation, stream_time_us: int, changelog_offset: int) -> None:
+        """Take over a generation that was kept, filled up to this time and offset; they come oldest first."""
+        self._generations[span] = generation
+        self.changelog_offset = changelog_offset
+        self.advance(stream_time_us)
+
+    def close(self) -> None:
+        """Free all memory; what is on disk stays."""
+        for generation in self._generations.values():
+            generation.close()
+        self._generations.clear()
+
     def drop(self) -> None:
-        """Free everything."""
+        """Free everything, and begin again."""
         for generation in self._generations.values():
             generation.drop()
         self._generations.clear()
+        self.stream_time_us, self.changelog_offset = 0, -1
+
+    def _generation(self, span: int) -> Generation:
+        generation = self._generations.get(span)
+        if generation is None:
+            for older in self._generations.values():
+                older.seal()
+            generation = self._generations[span] = self._make(span)
+        return generation
 
 
 def _first_of_each(rows: Rows) -> npt.NDArray[np.intp]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.faults.reader import rows
 pytestmark = [pytest.mark.soak, pytest.mark.asyncio(loop_scope="session")]
 
 _PROBES = 32  # devices: enough that every partition has some
-_BOUND_S = 45.0  # 15 s are promised, of an ordinary machine; a busy one is not at fault
+_BOUND_S = 15.0
 
 
 def _process(pipeline: Pipeline, name: str) -> Process:
@@ -33,7 +34,10 @@ def _process(pipeline: Pipeline, name: str) -> Process:
 
 @pytest.mark.parametrize("name", ["ingress", "streams", "sink", "clickhouse", "kafka"])
 async def test_back_to_processing_after_a_kill(pipeline: Pipeline, name: str, record_property):
-    """Kill -9 under load: events of every partition that are sent from that moment on are rows in ClickHouse soon."""
+    """Kill -9 under load: events of every partition that are sent from that moment on are rows in ClickHouse within
+    15 s, or, on a machine with more work than cores, within as many times that as it has too much.
+    """
+    bound_s = _BOUND_S * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     async with Load(pipeline.ingress_port, pipeline.sent, seed=51) as load:
         await asyncio.sleep(2)
         where = f"after {name} {time.time_ns()}"
@@ -49,7 +53,7 @@ async def test_back_to_processing_after_a_kill(pipeline: Pipeline, name: str, re
             except OSError:  # aiohttp's connection errors are among them
                 return False
 
-        await until(are_stored, _BOUND_S, f"what is sent after a kill of {name} is stored")
+        await until(are_stored, bound_s, f"what is sent after a kill of {name} is stored")
         took_s = round(time.monotonic() - killed_s, 1)
         record_property("seconds", took_s)
         _note(pipeline.directory / "recovery.json", name, took_s)

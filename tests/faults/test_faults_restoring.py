@@ -1,6 +1,7 @@
-"""A window of five million identities: how soon a worker that has to read all of it is at work, and what it takes."""
+"""A window of five million identities: how soon a worker is at work with it, and what it takes."""
 
 import asyncio
+import shutil
 import signal
 import time
 
@@ -23,28 +24,32 @@ pytestmark = [pytest.mark.soak, pytest.mark.asyncio(loop_scope="session")]
 _IDENTITIES = 5_000_000
 _BATCH_ROWS = 500  # what a transaction of the stream stage remembers, at a middling load
 _PROBES = 32  # devices: enough that every partition has some
-_BOUND_S = 60.0
+_EMPTY_BOUND_S, _AGAIN_BOUND_S = 60.0, 20.0
 
 
 @pytest.mark.parametrize("store", ["memory", "rocksdb"])
 async def test_a_window_of_five_million_identities(tmp_path_factory: pytest.TempPathFactory, store: str):
-    """Killed with 5,000,000 live identities, one worker for all partitions judges new events of each within a minute of
-    its start, under load, and takes less than 120 bytes of resident memory for each identity.
+    """With 5,000,000 live identities one worker for all partitions, under load, judges new events of each within a
+    minute of its start with nothing on its disk, and within 20 s when it is killed then and started again. It takes
+    less than 120 bytes of resident memory for each identity.
     """
     environ = {"EVENTPUSH_WINDOW_STORE": store}
     async with running(tmp_path_factory.mktemp(store), workers=1, environ=environ) as pipeline:
         (worker,) = pipeline.streams
         empty_bytes = _resident(worker)
         await worker.stop(signal.SIGKILL)
+        shutil.rmtree(pipeline.settings.data_dir / "window", ignore_errors=True)
         await _fill(pipeline)
-        began_s = time.monotonic()
-        worker.start()
-        took_s = await _judged(pipeline) - began_s
-        each_bytes = (_resident(worker) - empty_bytes) / _IDENTITIES
-        print(f"{store}: at work after {took_s:.1f} s, {each_bytes:.0f} bytes an identity")  # noqa: T201 - a measure
-        assert await _identities(pipeline, worker) >= _IDENTITIES
-        assert took_s < _BOUND_S
-        assert each_bytes < 120
+        for number, bound_s in enumerate((_EMPTY_BOUND_S, _AGAIN_BOUND_S)):
+            await worker.stop(signal.SIGKILL)
+            began_s = time.monotonic()
+            worker.start()
+            took_s = await _judged(pipeline, f"restored {number}") - began_s
+            each_bytes = (_resident(worker) - empty_bytes) / _IDENTITIES
+            print(f"{store}: at work after {took_s:.1f} s, {each_bytes:.0f} bytes an identity")  # noqa: T201 - a measure
+            assert await _identities(pipeline, worker) >= _IDENTITIES
+            assert took_s < bound_s
+            assert each_bytes < 120
 
 
 async def _fill(pipeline: Pipeline) -> None:
@@ -55,22 +60,23 @@ async def _fill(pipeline: Pipeline) -> None:
     for done in range(0, _IDENTITIES, _BATCH_ROWS):
         made = rng.integers(1, 2**64 - 1, size=(_BATCH_ROWS, WORDS), dtype=np.uint64)
         made[:, 0] |= np.uint64(1 << 63)
-        value = encode(made, now_us - horizon_us + horizon_us * done // _IDENTITIES)
+        time_us = now_us - horizon_us + horizon_us * done // _IDENTITIES
+        value = encode(made, time_us)
         partition = done // _BATCH_ROWS % pipeline.settings.topic_partitions
-        await producer.send(topics.WINDOW, value, key=b"", partition=partition)
+        await producer.send(topics.WINDOW, value, b"", partition, time_us // 1000)
     await producer.stop()
 
 
-async def _judged(pipeline: Pipeline) -> float:
+async def _judged(pipeline: Pipeline, location: str) -> float:
     """When new events, of all partitions, have become rows in ClickHouse, by the monotonic clock."""
     async with Load(pipeline.ingress_port, pipeline.sent, seed=61) as load:
-        await asyncio.gather(*map(load.deliver, load.probes(_PROBES, "restored")))
+        await asyncio.gather(*map(load.deliver, load.probes(_PROBES, location)))
 
         async def are_stored() -> bool:
-            query = "SELECT count() AS n FROM telematics.events WHERE location = 'restored'"
+            query = f"SELECT count() AS n FROM telematics.events WHERE location = '{location}'"
             return (await rows(pipeline.clickhouse_url, query))[0]["n"] == _PROBES
 
-        await until(are_stored, 2 * _BOUND_S, "what is sent after the start is stored")
+        await until(are_stored, 2 * _EMPTY_BOUND_S, "what is sent after the start is stored")
         return time.monotonic()
 
 

@@ -23,11 +23,12 @@ _FORGOTTEN_S = _WINDOW_S * 1.25 + 2
 _PARTITIONS_ALL = 16  # devices: enough that every partition has some
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def pipeline(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pipeline]:
-    """A pipeline with a small window, whose clock can be set."""
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "rocksdb"])
+async def pipeline(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> AsyncIterator[Pipeline]:
+    """A pipeline with a small window, in memory and on disk, whose clock can be set."""
     window = {"EVENTPUSH_WINDOW_S": str(_WINDOW_S), "EVENTPUSH_SENDER_RETRY_S": str(_WINDOW_S)}
     window["EVENTPUSH_FUTURE_SKEW_S"] = "86400"  # a clock that is set back must not make events come from the future
+    window["EVENTPUSH_WINDOW_STORE"] = request.param
     async with running(tmp_path_factory.mktemp("window"), environ=window) as pipeline:
         yield pipeline
 

@@ -1,5 +1,6 @@
 """The deduplication window: memory and disk keep the same contract."""
 
+import shutil
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.disk_generation import DiskGeneration
+from streams.disk_generation import DiskGeneration, window_on_disk
 from streams.memory_generation import MemoryGeneration
 from streams.partition import advance
 from streams.restoring import decode, encode, together
@@ -70,18 +71,54 @@ def test_expiry_frees_memory_also_of_recovered_rows(make: Callable[[int], Genera
     assert window.judge(rows((1, 1))).tolist() == [U]
 
 
+def test_a_window_on_disk_is_kept(tmp_path: Path) -> None:
+    """What was closed, or left as a killed process leaves it, is there again: rows, count, and how far it goes."""
+    window = window_on_disk(tmp_path / "window", 4 * HOUR_US)
+    window.add(rows((1, 5), (2, 5)), HOUR_US // 2, 17)
+    window.add(rows((3, 5)), 3 * HOUR_US // 2, 19)
+    shutil.copytree(tmp_path / "window", tmp_path / "killed", ignore=shutil.ignore_patterns("LOCK"))
+    window.close()
+    for directory in ("window", "killed"):
+        again = window_on_disk(tmp_path / directory, 4 * HOUR_US)
+        assert (len(again), again.stream_time_us, again.changelog_offset) == (3, 3 * HOUR_US // 2, 19)
+        assert again.judge(rows((1, 5), (2, 6), (3, 5), (4, 5))).tolist() == [D, C, D, U]
+        again.close()
+
+
+def test_a_window_on_disk_lets_go(tmp_path: Path) -> None:
+    """What is past the horizon goes from the disk, and everything when the horizon is another one."""
+    window = window_on_disk(tmp_path, 4 * HOUR_US)
+    window.add(rows((1, 5)), 0)
+    window.add(rows((2, 5)), 5 * HOUR_US)
+    window.close()
+    assert [path.name for path in tmp_path.glob("*/*")] == ["5"]
+    window_on_disk(tmp_path, 8 * HOUR_US).close()
+    assert not list(tmp_path.glob("*/*"))
+
+
+def test_a_window_in_use_is_not_opened(tmp_path: Path) -> None:
+    """Two owners do not write into one directory; the second may wait until the first one has closed it."""
+    window = window_on_disk(tmp_path, 4 * HOUR_US)
+    window.add(rows((1, 5)), 0)
+    window.add(rows((2, 5)), HOUR_US)
+    with pytest.raises(Exception, match="lock"):
+        window_on_disk(tmp_path, 4 * HOUR_US)
+    window.close()
+    window_on_disk(tmp_path, 4 * HOUR_US).close()
+
+
 def test_many_small_records_are_restored_together() -> None:
     """Records of one span are one addition, spans stay apart, and nothing is remembered for longer than by itself."""
-    records = [(rows((n, 1)), n * HOUR_US // 10) for n in range(1, 21)]
+    records = [(rows((n, 1)), n * HOUR_US // 10, 2 * n) for n in range(1, 21)]
     additions = list(together(records, HOUR_US))
-    assert [(len(added), time_us) for added, time_us in additions] == [
-        (9, 9 * HOUR_US // 10),
-        (10, 19 * HOUR_US // 10),
-        (1, 2 * HOUR_US),
+    assert [(len(added), *position) for added, *position in additions] == [
+        (9, 9 * HOUR_US // 10, 18),
+        (10, 19 * HOUR_US // 10, 38),
+        (1, 2 * HOUR_US, 40),
     ]
     window = IdentityWindow(4 * HOUR_US, lambda _: MemoryGeneration())
-    for added, time_us in additions:
-        window.add(added, time_us)
+    for added, time_us, offset in additions:
+        window.add(added, time_us, offset)
     assert len(window) == 20
     assert window.judge(rows(*((n, 1) for n in range(1, 21)))).tolist() == [D] * 20
 
