@@ -1,6 +1,7 @@
 """The ingress against an aiohttp handler with `send_and_wait`: requests per CPU-second, latencies of the answer."""
 
 import sys
+from dataclasses import dataclass, field
 
 from bench import http_load, workload
 from bench.http_load import Outcome, closed, endless, paced
@@ -12,6 +13,7 @@ _CONNECTIONS = (1, 64, 512)
 _SINGLE = "ingress, single events"
 _PEER = "aiohttp with send_and_wait, single events"
 _ARRAY = 100
+_TURNS = 3
 _SHARE = 0.7  # of the maximum rate
 
 
@@ -32,7 +34,9 @@ async def measure(*, quick: bool) -> Section:
         await ours.stop()
         two = made.start_command("ingress", ingress_processes=2)
         await wait_ready(two, port)
-        await _closed(section, "ingress, two processes, single events", two, port, singles, 64, duration_s)
+        total = _Total()
+        await total.measure(two, port, singles, 64, duration_s)
+        _add(section, "ingress, two processes, single events, 64 connections", total)
     return section
 
 
@@ -47,31 +51,52 @@ async def _start_peer(made: Stack) -> tuple[Child, int]:
 async def _singles(
     section: Section, servers: list[tuple[str, Child, int]], requests: list[bytes], duration_s: float
 ) -> None:
-    rates: dict[tuple[str, int], float] = {}
+    """The servers take turns, several times: what the machine does meanwhile meets all of them."""
     for connections in _CONNECTIONS:
-        for what, child, port in servers:
+        totals = {what: _Total() for what, _, _ in servers}
+        for _, _, port in servers:
             await closed(port, endless(requests), connections, 1.0)  # warm up
-            rates[what, connections] = await _closed(section, what, child, port, requests, connections, duration_s)
-        ratio = rates[_SINGLE, connections] / rates[_PEER, connections]
+        for _ in range(_TURNS):
+            for what, child, port in servers:
+                await totals[what].measure(child, port, requests, connections, duration_s / _TURNS)
+        for what, total in totals.items():
+            _add(section, f"{what}, {connections} connections", total)
+        ratio = totals[_SINGLE].per_cpu_s / totals[_PEER].per_cpu_s
         target = {"target": 1.8} if connections == 64 else {}
         section.add(f"ingress ÷ aiohttp with send_and_wait, {connections} connections", ratio, "×", **target)
 
 
-async def _closed(
-    section: Section, what: str, child: Child, port: int, requests: list[bytes], connections: int, duration_s: float
-) -> float:
-    """Adds the figures; gives requests per CPU-second."""
-    cpu_s = child.cpu_s()
-    outcome = await closed(port, endless(requests), connections, duration_s)
-    cpu_s = child.cpu_s() - cpu_s
-    answered = len(outcome.latencies_s)
-    label = f"{what}, {connections} connections"
-    section.add(label, answered / cpu_s, "requests per CPU-second", note=_refused(outcome))
-    section.add(f"{label}: wall rate", answered / outcome.duration_s, "requests/s")
+@dataclass
+class _Total:
+    """What came of all turns of a server, and what they cost it."""
+
+    outcome: Outcome = field(default_factory=Outcome)
+    cpu_s: float = 0.0
+
+    @property
+    def per_cpu_s(self) -> float:
+        """Answered requests per CPU-second."""
+        return len(self.outcome.latencies_s) / self.cpu_s
+
+    async def measure(
+        self, child: Child, port: int, requests: list[bytes], connections: int, duration_s: float
+    ) -> None:
+        """One turn more."""
+        began_cpu_s = child.cpu_s()
+        outcome = await closed(port, endless(requests), connections, duration_s)
+        self.cpu_s += child.cpu_s() - began_cpu_s
+        self.outcome.latencies_s += outcome.latencies_s
+        self.outcome.refused += outcome.refused
+        self.outcome.duration_s += outcome.duration_s
+
+
+def _add(section: Section, label: str, total: _Total) -> None:
+    outcome = total.outcome
+    section.add(label, total.per_cpu_s, "requests per CPU-second", note=_refused(outcome))
+    section.add(f"{label}: wall rate", len(outcome.latencies_s) / outcome.duration_s, "requests/s")
     for percent in (50, 99, 99.9):
         section.add(f"{label}: p{percent:g}", outcome.percentile_ms(percent), "ms")
     section.series[label] = [outcome.percentile_ms(percent) for percent in (50, 90, 99, 99.9)]
-    return answered / cpu_s
 
 
 async def _paced(section: Section, port: int, requests: list[bytes], duration_s: float) -> None:
