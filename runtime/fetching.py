@@ -34,6 +34,9 @@ def as_parsed(value: bytes) -> bytes:
 class _PartitionRecords(fetcher.PartitionRecords):
     """Hands records on as they were parsed to who asked for that: building `ConsumerRecord`s took 13 % of the time."""
 
+    def __iter__(self) -> Any:
+        return self._records_iterator  # which aiokafka's `__next__` asks for each record, in Python
+
     def _consumer_record(self, tp: TP, record: Record) -> Any:
         return record if self._value_deserializer is as_parsed else super()._consumer_record(tp, record)
 

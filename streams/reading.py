@@ -105,15 +105,19 @@ def arrivals(records: Sequence[Record]) -> tuple[Int64s, list[str | None]]:
 
     A record that came past the ingress has no such headers, and its timestamp counts.
     """
-    received_us, receipt_ids = [], []
+    received_us, receipt_ids = list[int](), list[str | None]()
+    receipt: bytes | None
     for record in records:
-        headers = dict(record.headers)
-        arrival = headers.get(HEADER_ARRIVAL_US, b"")
+        headers = record.headers
+        if len(headers) == 2 and headers[0][0] == HEADER_ARRIVAL_US and headers[1][0] == HEADER_RECEIPT_ID:
+            arrival, receipt = headers[0][1], headers[1][1]
+        else:
+            named = dict(headers)
+            arrival, receipt = named.get(HEADER_ARRIVAL_US, b""), named.get(HEADER_RECEIPT_ID)
         if arrival.isdigit() and len(arrival) <= _ARRIVAL_DIGITS_MAX:
             received_us.append(int(arrival))
         else:
             received_us.append(min(max(record.timestamp, 0) * 1000, _ARRIVAL_MAX_US))
-        receipt = headers.get(HEADER_RECEIPT_ID)
         receipt_ids.append(None if receipt is None else receipt.decode("ascii", "replace"))
     return np.minimum(np.array(received_us, np.int64), _ARRIVAL_MAX_US), receipt_ids
 

@@ -97,11 +97,13 @@ def _batches(new_batch: Callable[[], Any], records: Iterable[Output]) -> Iterato
     They go to the batch's own builder: `BatchBuilder.append` does no more, and takes as long again.
     """
     batch, count = new_batch(), 0
+    append = batch._builder.append
     for key, value, timestamp_ms in records:
-        if batch._builder.append(count, timestamp_ms, key, value, _NO_HEADERS) is None:  # full
+        if append(count, timestamp_ms, key, value, _NO_HEADERS) is None:  # full
             yield _closed(batch, count)
             batch, count = new_batch(), 0
-            batch._builder.append(count, timestamp_ms, key, value, _NO_HEADERS)
+            append = batch._builder.append
+            append(count, timestamp_ms, key, value, _NO_HEADERS)
         count += 1
     if count:
         yield _closed(batch, count)

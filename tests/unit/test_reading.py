@@ -13,7 +13,7 @@ from schemas import times
 from schemas.events import ValidEvent
 from schemas.validation import validate
 from streams import instants
-from streams.reading import ValidEvents, read
+from streams.reading import ValidEvents, arrivals, read
 
 EXAMPLES = sorted(Path("schemas/examples").glob("*.json"))
 SAMPLE = json.loads(Path("schemas/examples/overspeed.json").read_text())
@@ -116,6 +116,17 @@ def test_a_record_that_came_past_the_ingress_counts_by_its_timestamp() -> None:
     _, invalid = read([*records, record(4, b"", [], -1), record(5, b"", [], 2**63 - 1)], SKEW_US)
     last_us = 253_402_300_799_999_999
     assert [i.received_us for i in invalid] == [RECEIVED_US, RECEIVED_US, last_us, RECEIVED_US, 0, last_us]
+
+
+def test_arrival_and_receipt_are_found_among_any_headers() -> None:
+    """As the ingress writes them, with a trace between, the other way round, and one of them alone."""
+    arrival, receipt, trace = ("arrival_us", b"17"), ("receipt_id", b"r-1"), ("traceparent", b"00-1")
+    orders: list[list[tuple[str, bytes]]] = [
+        [arrival, receipt], [arrival, trace, receipt], [receipt, arrival], [arrival, trace], [trace, receipt], [trace]
+    ]  # fmt: skip
+    received_us, receipt_ids = arrivals([record(n, b"", h, timestamp=5) for n, h in enumerate(orders)])
+    assert received_us.tolist() == [17, 17, 17, 17, 5_000, 5_000]
+    assert receipt_ids == ["r-1", "r-1", "r-1", None, "r-1", None]
 
 
 @given(st.lists(st.datetimes().map(lambda moment: moment.strftime("%Y-%m-%dT%H:%M:%S.%f+0000").rjust(31, "0"))))
