@@ -162,7 +162,7 @@ class Settings(BaseModel):
         "in; above it 503 at once.",
     )
     ingress_linger_ms: Annotated[int, Field(ge=0, le=100)] = Field(
-        2,
+        1,
         description="Under load, one write to Kafka each this many milliseconds; after a pause, at once.",
     )
     ingress_publish_timeout_ms: Annotated[int, Field(ge=100, le=1_900)] = Field(
