@@ -22,10 +22,16 @@ async def seed_window(made: Stack, identities: int) -> None:
     random = np.random.default_rng(1)
     horizon_us, now_us = made.settings.window_s * 1_000_000, time.time_ns() // 1_000
     for begin in range(0, identities, _CHUNK):
-        rows = random.integers(1, 2**64 - 1, (min(_CHUNK, identities - begin), WORDS), np.uint64)
-        rows[:, 0] |= np.uint64(1 << 63)
+        rows = random_rows(random, min(_CHUNK, identities - begin))
         stream_time_us = now_us - horizon_us + horizon_us * begin // identities
         await fill(made.bootstrap, topics.WINDOW, list(_batches(rows, stream_time_us, made.settings.topic_partitions)))
+
+
+def random_rows(random: np.random.Generator, count: int) -> Rows:
+    """Rows of so many identities, each with a content."""
+    rows = random.integers(1, 2**64 - 1, (count, WORDS), np.uint64)
+    rows[:, 0] |= np.uint64(1 << 63)
+    return rows
 
 
 def _batches(rows: Rows, stream_time_us: int, partitions: int) -> Iterator[EncodedBatch]:

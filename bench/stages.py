@@ -19,13 +19,14 @@ from aiokafka.record.memory_records import MemoryRecords
 from h3.api.basic_int import latlng_to_cell
 
 from bench import results, workload
+from bench.seeding import random_rows
 from runtime.fetching import Record
 from schemas import topics
 from schemas.events import SentEvent
 from streams import enrichment, instants, judging, reading
 from streams.memory_generation import MemoryGeneration
 from streams.restoring import encode as encode_rows
-from streams.window import WORDS, IdentityWindow, Rows
+from streams.window import IdentityWindow, Rows
 
 REPORT_FILE = Path("docs/profile.md")
 _BATCH = 1_000  # what the worker reads and enriches at a time
@@ -140,9 +141,7 @@ def _full_window() -> IdentityWindow:
     random = np.random.default_rng(1)
     now_us = time.time_ns() // 1_000
     for age_h in (20, 14, 8, 2):  # four generations, as a day leaves behind
-        rows = random.integers(1, 2**64 - 1, (_WINDOW // 4, WORDS), np.uint64)
-        rows[:, 0] |= np.uint64(1 << 63)
-        window.add(rows, now_us - age_h * 3_600_000_000)
+        window.add(random_rows(random, _WINDOW // 4), now_us - age_h * 3_600_000_000)
     return window
 
 

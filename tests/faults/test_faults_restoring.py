@@ -13,11 +13,11 @@ from aiokafka import AIOKafkaProducer
 
 from schemas import topics
 from streams.restoring import encode
-from streams.window import WORDS
 from tests.faults.load import Load
 from tests.faults.pipeline import Pipeline, running
 from tests.faults.processes import Process, until
 from tests.faults.reader import rows
+from tests.identities import random_rows
 
 pytestmark = [pytest.mark.soak, pytest.mark.asyncio(loop_scope="session")]
 
@@ -58,10 +58,8 @@ async def _fill(pipeline: Pipeline) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=pipeline.bootstrap, acks="all", max_batch_size=900_000)
     await producer.start()
     for done in range(0, _IDENTITIES, _BATCH_ROWS):
-        made = rng.integers(1, 2**64 - 1, size=(_BATCH_ROWS, WORDS), dtype=np.uint64)
-        made[:, 0] |= np.uint64(1 << 63)
         time_us = now_us - horizon_us + horizon_us * done // _IDENTITIES
-        value = encode(made, time_us)
+        value = encode(random_rows(rng, _BATCH_ROWS), time_us)
         partition = done // _BATCH_ROWS % pipeline.settings.topic_partitions
         await producer.send(topics.WINDOW, value, b"", partition, time_us // 1000)
     await producer.stop()

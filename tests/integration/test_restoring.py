@@ -13,7 +13,8 @@ from runtime.settings import Settings, load
 from runtime.topics_admin import admin
 from streams.disk_generation import window_on_disk
 from streams.restoring import encode, reader, restore
-from streams.window import WORDS, IdentityWindow, Rows, Verdict
+from streams.window import IdentityWindow, Rows, Verdict
+from tests.identities import random_rows
 
 HORIZON_US = 4 * 3_600_000_000
 HOUR_US = HORIZON_US // 4
@@ -21,10 +22,8 @@ BEGAN_US = (time.time_ns() // 1_000 // HOUR_US - 6) * HOUR_US  # the start of an
 
 
 def made(seed: int, count: int = 100) -> Rows:
-    """Rows of identities that nothing else has."""
-    rows = np.random.default_rng(seed).integers(1, 2**63, (count, WORDS), np.uint64)
-    rows[:, 0] |= np.uint64(1 << 63)
-    return rows
+    """The rows of this seed, always the same."""
+    return random_rows(np.random.default_rng(seed), count)
 
 
 async def write(settings: Settings, changelog: TopicPartition, records: list[tuple[Rows, int]]) -> None:

@@ -15,6 +15,7 @@ from streams.memory_generation import MemoryGeneration
 from streams.partition import advance
 from streams.restoring import decode, encode, together
 from streams.window import Generation, IdentityWindow, Rows, Verdict, identity_rows, payload_rows
+from tests.identities import random_rows
 
 HOUR_US = 3_600_000_000
 U, D, C = Verdict.UNIQUE, Verdict.DUPLICATE, Verdict.CONFLICT
@@ -162,8 +163,7 @@ def test_batches_do_not_matter(identities: list[tuple[int, int]], size: int) -> 
 def test_growth_loses_nothing() -> None:
     """A table that has grown many times finds every row, and needs less than 120 bytes for each."""
     generation = MemoryGeneration(16)
-    everything = np.random.default_rng(7).integers(0, 2**64, (200_000, 4), np.uint64)
-    everything[:, 0] |= np.uint64(1 << 63)
+    everything = random_rows(np.random.default_rng(7), 200_000)
     for begin in range(0, len(everything), 7_000):
         generation.add(everything[begin : begin + 7_000])
     assert (generation.find(everything) == everything[:, 3]).all()

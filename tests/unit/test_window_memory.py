@@ -8,7 +8,8 @@ import numpy as np
 import psutil
 
 from streams.memory_generation import MemoryGeneration
-from streams.window import WORDS, IdentityWindow, Rows
+from streams.window import IdentityWindow
+from tests.identities import random_rows
 
 HORIZON_US = 3_600_000_000
 IDENTITIES = 1_000_000
@@ -38,21 +39,15 @@ def fill_and_expire() -> Taken:
     """
     windows = [IdentityWindow(HORIZON_US, lambda _: MemoryGeneration()) for _ in range(PARTITIONS)]
     rng = np.random.default_rng(1)
-    MemoryGeneration().add(_rows(rng))  # whatever numpy takes for itself
+    MemoryGeneration().add(random_rows(rng, BATCH_ROWS))  # whatever numpy takes for itself
     before = psutil.Process().memory_info().rss
     staying = []
     for number in range(IDENTITIES // BATCH_ROWS):
         staying.append(bytearray(OTHER_BYTES))
-        windows[number % PARTITIONS].add(_rows(rng), number * BATCH_ROWS * HORIZON_US // IDENTITIES)
+        windows[number % PARTITIONS].add(random_rows(rng, BATCH_ROWS), number * BATCH_ROWS * HORIZON_US // IDENTITIES)
     full = psutil.Process().memory_info().rss - before
     assert sum(map(len, windows)) == IDENTITIES
     for window in windows:
         window.advance(3 * HORIZON_US)
     assert sum(map(len, windows)) == 0
     return Taken(full, psutil.Process().memory_info().rss - before)
-
-
-def _rows(rng: np.random.Generator) -> Rows:
-    rows = rng.integers(1, 2**64 - 1, size=(BATCH_ROWS, WORDS), dtype=np.uint64)
-    rows[:, 0] |= np.uint64(1 << 63)
-    return rows
