@@ -81,7 +81,9 @@ class Settings(BaseModel):
         300, description="How far in the future an event's times may lie, in seconds."
     )
     window_store: Literal["memory", "rocksdb"] = Field(
-        "memory", description="Where the window's identities live: in memory, or on disk for horizons that do not fit."
+        "memory",
+        description="Where the window's identities live: in memory, or for horizons that do not fit in "
+        "`EVENTPUSH_DATA_DIR`, where a restart finds them again.",
     )
     streams_batch_max_events: Annotated[int, Field(ge=1, le=20_000)] = Field(
         16_000, description="Most raw events in one transaction."
