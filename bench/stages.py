@@ -66,7 +66,7 @@ def measure() -> list[Stage]:
     watch = _Stopwatch()
     window = _full_window()
     gc.freeze()
-    gc.set_threshold(200_000, 20, 20)  # as the worker does it
+    gc.set_threshold(600_000, 20, 20)  # as the worker does it
     for batch in _wire_batches(_ROUNDS):
         _round(watch, window, batch)
     return watch.stages()
