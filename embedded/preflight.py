@@ -5,7 +5,6 @@ import errno
 import random
 import shutil
 import socket
-import tempfile
 from pathlib import Path
 
 from runtime.errors import Problem
@@ -25,16 +24,6 @@ def require_free_port(host: str, port: int, use: str, remedy: str) -> None:
     except OSError as error:
         reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
         raise Problem(f"{use} cannot listen on {host}:{port} ({reason})", remedy) from None
-
-
-def require_writable(directory: Path, remedy: str) -> None:
-    """Makes `directory` and raises `Problem` when nothing can be written there."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise Problem(f"{directory} cannot be written ({error.strerror})", remedy) from None
 
 
 def require_space(directory: Path, minimum_bytes: int = SPACE_MIN_BYTES) -> None:

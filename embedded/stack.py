@@ -27,6 +27,7 @@ from embedded.kafka.aot import ensure_cache
 from embedded.kafka.config import Broker
 from embedded.kafka.installation import Installation, install
 from embedded.supervisor import Child, Place, Stage, Supervisor
+from runtime import directories
 from runtime.errors import Problem
 from runtime.settings import Settings, variable
 from runtime.topics_admin import ensure_topics
@@ -58,7 +59,7 @@ def up(settings: Settings, say: Say = say) -> int:
     addresses = addresses_of(settings)
     _require_engine()
     for directory in (home, home / "run", home / "logs"):
-        preflight.require_writable(directory, "make it writable, or choose another EVENTPUSH_DATA_DIR")
+        directories.require_writable(directory, "make it writable, or choose another EVENTPUSH_DATA_DIR")
     preflight.require_space(home)
     with leftovers.only_one(home / "run", home), _interruptible():
         (home / _ABOUT).write_text(_ABOUT_TEXT)

@@ -8,7 +8,7 @@ from typing import Any
 
 from faust.types import TP
 
-from runtime import health, metrics
+from runtime import directories, health, metrics
 from runtime.batches import Batch, BatchApp, batches_of
 from runtime.clock import steady_clock
 from runtime.lanes import Lanes
@@ -73,6 +73,9 @@ class Streams:
 
 async def run(settings: Settings) -> int:
     """Run until told to stop (exit status 0) or broken (1); raises `Problem` before it has begun."""
+    if settings.window_store == "rocksdb":
+        remedy = "make it writable, or choose another EVENTPUSH_DATA_DIR"
+        directories.require_writable(settings.data_dir / "window", remedy)
     await ensure_topics(settings, check_only=True)
     streams = Streams(settings, Worker())
     await streams.type_topics.start()

@@ -8,6 +8,7 @@ generation are flushed. So the newest note says up to where the changelog is in 
 
 import contextlib
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def window_on_disk(directory: Path, horizon_us: int) -> IdentityWindow:
     window = IdentityWindow(horizon_us, lambda span: DiskGeneration(home / str(span)))
     home = directory / str(window.span_us)
     for other in set(directory.glob("*")) - {home}:
-        shutil.rmtree(other, ignore_errors=True)
+        _remove(other)
     with contextlib.ExitStack() as opened:
         for span in sorted(int(found.name) for found in home.glob("*")):
             generation = DiskGeneration(home / str(span))
@@ -87,6 +88,19 @@ def window_on_disk(directory: Path, horizon_us: int) -> IdentityWindow:
             window.adopt(span, generation, generation.stream_time_us, generation.changelog_offset)
         opened.pop_all()
     return window
+
+
+def forget_window(directory: Path) -> None:
+    """Remove what was left there."""
+    for found in directory.glob("*"):
+        _remove(found)
+
+
+def _remove(directory: Path) -> None:
+    """Remove it all or nothing: half a window, left by who is killed meanwhile, would look like a whole one."""
+    removed = directory.with_name(f"removed-{time.time_ns()}")
+    directory.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
 
 
 def _keys(rows: Rows) -> Sequence[bytes]:

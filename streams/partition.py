@@ -1,7 +1,6 @@
 """The stream stage for one partition of the raw topic: take over, then judge and commit batch by batch."""
 
 import asyncio
-import shutil
 import time
 from collections.abc import Callable
 
@@ -13,7 +12,7 @@ from runtime import metrics
 from runtime.batches import Batch
 from runtime.settings import Settings
 from schemas import account, times, topics
-from streams.disk_generation import window_on_disk
+from streams.disk_generation import forget_window, window_on_disk
 from streams.judging import Judge, Judged, Output
 from streams.memory_generation import MemoryGeneration
 from streams.registry import Registry
@@ -116,7 +115,7 @@ class Partition:
                 reason = str(error)
                 await asyncio.sleep(_OPENING_PAUSE_S)
         log.warning("window on disk cannot be opened: reading it anew", directory=str(directory), reason=reason)
-        shutil.rmtree(directory, ignore_errors=True)
+        forget_window(directory)
         return window_on_disk(directory, horizon_us)
 
     def _outputs(self, batch: Batch, judged: Judged, stream_time_us: int) -> dict[str, list[Output]]:

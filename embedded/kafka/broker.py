@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 from embedded import preflight
 from embedded.kafka.config import Broker, log4j_properties, server_properties
 from embedded.kafka.installation import Installation
+from runtime import directories
 from runtime.errors import Problem
 
 _FORMAT_TIMEOUT_S = 120
@@ -24,7 +25,7 @@ def prepare(broker: Broker, installation: Installation, *, check_ports: bool = T
 
     Raises `Problem` for a taken port, a directory that is not writable, a full disk, storage that Kafka refuses.
     """
-    preflight.require_writable(broker.home, "make it writable, or choose another EVENTPUSH_DATA_DIR")
+    directories.require_writable(broker.home, "make it writable, or choose another EVENTPUSH_DATA_DIR")
     preflight.require_space(broker.home)
     if check_ports:
         for port, use in ((broker.port, "Kafka"), (broker.controller_port, "Kafka's controller")):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.disk_generation import DiskGeneration, window_on_disk
+from streams.disk_generation import DiskGeneration, forget_window, window_on_disk
 from streams.memory_generation import MemoryGeneration
 from streams.partition import advance
 from streams.restoring import decode, encode, together
@@ -106,6 +106,23 @@ def test_a_window_in_use_is_not_opened(tmp_path: Path) -> None:
         window_on_disk(tmp_path, 4 * HOUR_US)
     window.close()
     window_on_disk(tmp_path, 4 * HOUR_US).close()
+
+
+def test_a_window_that_is_being_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while it removes a window, or while it begins one of another horizon, a worker leaves none behind."""
+    window = window_on_disk(tmp_path, 4 * HOUR_US)
+    window.add(rows((1, 5)), 0, 17)
+    window.close()
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    forget_window(tmp_path)
+    again = window_on_disk(tmp_path, 4 * HOUR_US)
+    assert (len(again), again.changelog_offset) == (0, -1)
+    again.add(rows((1, 5)), 0, 17)
+    again.close()
+    window_on_disk(tmp_path, 8 * HOUR_US).close()
+    back = window_on_disk(tmp_path, 4 * HOUR_US)
+    assert (len(back), back.changelog_offset) == (0, -1)
+    back.close()
 
 
 def test_many_small_records_are_restored_together() -> None:

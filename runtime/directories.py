@@ -1,0 +1,16 @@
+"""Directories that a process needs."""
+
+import tempfile
+from pathlib import Path
+
+from runtime.errors import Problem
+
+
+def require_writable(directory: Path, remedy: str) -> None:
+    """Makes `directory` and raises `Problem` when nothing can be written there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise Problem(f"{directory} cannot be written ({error.strerror})", remedy) from None
