@@ -18,6 +18,7 @@ _IDENTITIES = (0, 1_000_000, 5_000_000, 20_000_000)
 _IDENTITIES_QUICK = (0, 200_000)
 #: Of the events: up to there no worker has run out of work, as one does before the other at the end.
 _TO_SHARE = 0.8
+_WORKERS_PARTITIONS = 8  # so that each of two workers has several too
 _HELD_TO = 0.3  # of a core
 
 
@@ -29,7 +30,7 @@ async def measure(*, quick: bool) -> Section:
     await _identities(section, batches, count, _IDENTITIES_QUICK if quick else _IDENTITIES)
     await _partitions(section, count)
     await _event_types(section, count)
-    await _workers(section, batches, count)
+    await _workers(section, workload.encode(workload.events(count), _WORKERS_PARTITIONS), count)
     return section
 
 
@@ -70,7 +71,7 @@ async def _event_types(section: Section, count: int) -> None:
 async def _workers(section: Section, batches: list[EncodedBatch], count: int) -> None:
     """One worker and two: with the machine's cores as they are, and each with so little of a core that cores last."""
     free = [await _side_by_side(batches, count, workers, share=1.0) for workers in (1, 2)]
-    held = [await _side_by_side(batches, count // 2, workers, share=_HELD_TO) for workers in (1, 2)]
+    held = [await _side_by_side(batches, count, workers, share=_HELD_TO) for workers in (1, 2)]
     for workers, cost in enumerate(free, 1):
         section.add(f"{workers} workers", cost.per_cpu_s, "events per CPU-second")
         section.add(f"{workers} workers: wall rate", cost.per_s, "events/s")
@@ -88,7 +89,7 @@ async def _workers(section: Section, batches: list[EncodedBatch], count: int) ->
 
 
 async def _side_by_side(batches: list[EncodedBatch], count: int, workers: int, share: float) -> Cost:
-    async with stack() as made, AsyncExitStack() as holds:
+    async with stack(topic_partitions=_WORKERS_PARTITIONS) as made, AsyncExitStack() as holds:
         ports = [made.free_port() for _ in range(workers)]
         children = [made.start_command("streams", streams_metrics_port=port) for port in ports]
         for child, port in zip(children, ports, strict=True):
@@ -101,8 +102,8 @@ async def _side_by_side(batches: list[EncodedBatch], count: int, workers: int, s
 
         await workload.fill(made.bootstrap, topics.RAW, batches)
         if share < 1:
-            for child in children:
-                await holds.enter_async_context(child.held_to(share))
+            for number, child in enumerate(children):  # in turn, so that the broker has a core of its own
+                await holds.enter_async_context(child.held_to(share, number / workers))
         return Cost.of(await follow(together, children, count * _TO_SHARE, 180))
 
 

@@ -41,20 +41,23 @@ class Child:
             raise RuntimeError(f"{self.log_file.name}: ended with status {self._popen.returncode}\n{tail}")
 
     @asynccontextmanager
-    async def held_to(self, share: float) -> AsyncIterator[None]:
+    async def held_to(self, share: float, phase: float = 0) -> AsyncIterator[None]:
         """Lets it run for this share of the time only, in turns of 50 ms: as if it had so much of a core.
 
-        A process with a second thread may use somewhat more.
+        `phase` is how much later its turns begin, as a share of them. A process with a second thread may use somewhat
+        more.
         """
-        holding = asyncio.create_task(self._hold(share))
+        holding = asyncio.create_task(self._hold(share, phase))
         try:
             yield
         finally:
             holding.cancel()
             await asyncio.gather(holding, return_exceptions=True)
 
-    async def _hold(self, share: float) -> None:
+    async def _hold(self, share: float, phase: float) -> None:
         try:
+            self._popen.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(_PERIOD_S * phase)
             while True:
                 self._popen.send_signal(signal.SIGSTOP)
                 await asyncio.sleep(_PERIOD_S * (1 - share))

@@ -221,6 +221,9 @@ class Door:
         if bodies.is_here(request.payload):
             yield self._bodies.whole(request.payload)
             return
+        declared = request.message.headers.get(hdrs.CONTENT_LENGTH)
+        if declared is not None and int(declared) > self._settings.ingress_body_max_bytes:
+            raise bodies.too_large(self._settings.ingress_body_max_bytes)
         if hdrs.EXPECT in request.message.headers:
             request.protocol.invite_body(request.payload)
         async with self._bodies.hold(request.payload) as body:
@@ -245,9 +248,6 @@ class Door:
             raise unavailable(Reason.OVERLOADED, "too many requests at once: send it again")
         self._admission.admit(request)
         headers = request.message.headers
-        declared = headers.get(hdrs.CONTENT_LENGTH)
-        if declared is not None and int(declared) > self._settings.ingress_body_max_bytes:
-            raise bodies.too_large(self._settings.ingress_body_max_bytes)
         expectation = headers.get(hdrs.EXPECT)
         if expectation is not None and expectation.lower() != "100-continue":
             raise Refused(Reason.WRONG_EXPECTATION, "Expect: only 100-continue is understood")
@@ -333,10 +333,9 @@ def _records(events: list[Event], receipt: _Receipt) -> list[Record]:
         headers.append((HEADER_TRACEPARENT, trace.encode()))
     timestamp_ms, receipt_id = arrival_us // 1_000, receipt.id.encode()
     if len(events) == 1:
-        [(key, value)] = events
         headers.append((HEADER_RECEIPT_ID, receipt_id))
-        return [Record(key, value, timestamp_ms, headers)]
+        return [Record(events[0].key, events[0].value, timestamp_ms, headers)]
     return [
-        Record(key, value, timestamp_ms, [*headers, (HEADER_RECEIPT_ID, b"%b.%d" % (receipt_id, index))])
-        for index, (key, value) in enumerate(events)
+        Record(event.key, event.value, timestamp_ms, [*headers, (HEADER_RECEIPT_ID, b"%b.%d" % (receipt_id, index))])
+        for index, event in enumerate(events)
     ]

@@ -29,7 +29,7 @@ _LINE = re.compile(rb"[^ \t\r\n][^\n]*")
 _SEPARATOR = re.compile(rb"[ \t\r\n,]*")
 
 
-class Event(NamedTuple):
+class Event(msgspec.Struct, frozen=True, gc=False):  # a third of the time that a NamedTuple takes
     """One event: its bytes as they came, and the key that keeps a device's events in order (None: no usable IMEI)."""
 
     key: bytes | None
@@ -46,16 +46,23 @@ class Limits(NamedTuple):
 
 def parse(body: bytes, *, ndjson: bool, limits: Limits) -> list[Event]:
     """The body's events; raises `Refused` for the whole body if one of them cannot be an event."""
+    if _is_one(body, ndjson=ndjson):
+        return [_event(body, "the body", limits)]
     return list(each(body, ndjson=ndjson, limits=limits))
 
 
 def each(body: bytes, *, ndjson: bool, limits: Limits) -> Iterator[Event]:
     """The same, an event at a time: a large body is work for many turns of the loop."""
+    if _is_one(body, ndjson=ndjson):
+        return iter([_event(body, "the body", limits)])
     if ndjson:
         return _several(_lines(body), "line", limits)
-    if body.lstrip(_WHITESPACE)[:1] == b"[":
-        return _several(_array(body, limits.events), "event", limits)
-    return iter([_event(body, "the body", limits)])
+    return _several(_array(body, limits.events), "event", limits)
+
+
+def _is_one(body: bytes, *, ndjson: bool) -> bool:
+    """Whether the body is taken for a single event: neither lines nor an array."""
+    return not ndjson and body.lstrip(_WHITESPACE)[:1] != b"["
 
 
 def _several(parts: Iterator[tuple[int, bytes]], noun: str, limits: Limits) -> Iterator[Event]:

@@ -20,14 +20,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+import msgspec
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 
 from ingress.refusals import Reason, Refused, unavailable
+from ingress.tally import Tally
 from runtime import metrics
 from runtime.compression import compression_type
 from runtime.kafka import connection as kafka_connection
@@ -41,7 +43,7 @@ _CONNECT_TIMEOUT_S = 5.0
 _CONNECT_PAUSE_S = (0.1, 1.0)
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One event as it goes to the raw topic."""
 
     key: bytes | None
@@ -96,6 +98,12 @@ class _Batch:
                 log.error("a fault while telling an outcome", error=type(error).__name__, exc_info=error)
 
 
+def _append_to(batch: _Batch, record: Record) -> Any:
+    return batch.builder.append(
+        timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=record.headers
+    )
+
+
 class _Whole:
     """Puts the outcomes of several batches together: the first failure is the outcome, or all are safe."""
 
@@ -138,6 +146,7 @@ class KafkaPublisher:
         self._timeout_s = settings.ingress_publish_timeout_ms / 1000
         self._max_bytes = settings.ingress_inflight_max_bytes
         self._loop = asyncio.get_running_loop()
+        self._tally = Tally()
         self._link: _Link | None = None
         self._away: str | None = "not connected yet"
         self._away_since = time.monotonic()
@@ -166,15 +175,14 @@ class KafkaPublisher:
             _Whole({self._append(record) for record in records}, settled)
 
     def _append(self, record: Record) -> _Batch:
-        key, value, timestamp_ms, headers = record
         # Without an IMEI the bytes choose the partition: a repeat comes to where the first one is remembered.
-        partition = _partition_of(value if key is None else key, len(self._lanes))
+        partition = _partition_of(record.value if record.key is None else record.key, len(self._lanes))
         lane = self._lanes[partition]
         batch = lane[-1] if lane else self._open(partition)
-        added = batch.builder.append(timestamp=timestamp_ms, key=key, value=value, headers=headers)
+        added = _append_to(batch, record)
         if added is None:  # full
             batch = self._open(partition)
-            added = batch.builder.append(timestamp=timestamp_ms, key=key, value=value, headers=headers)
+            added = _append_to(batch, record)
         batch.bytes += added.size
         self.held_bytes += added.size
         return batch
@@ -228,10 +236,7 @@ class KafkaPublisher:
             self._flush_soon()
         error = sent.exception()
         if error is None:
-            events = batch.builder.record_count()
-            metrics.INGRESS_BATCH_EVENTS.metric.observe(events)
-            metrics.INGRESS_EVENTS.metric.inc(events)
-            metrics.INGRESS_BYTES.metric.inc(batch.bytes)
+            self._tally.stored(batch.builder.record_count(), batch.bytes)
             batch.settle(None)
         else:
             self._distrust(link, f"{type(error).__name__}: {error}")
