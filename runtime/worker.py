@@ -16,6 +16,8 @@ from runtime.lanes import Lanes
 log = structlog.get_logger()
 
 STOP_TIMEOUT_S = 15.0
+#: Of one that failed: it may leave the group, but what it holds is fenced off, and its successor waits to be started.
+BROKEN_STOP_TIMEOUT_S = 3.0
 
 
 class Worker:
@@ -45,8 +47,9 @@ class Worker:
         error = await self._over
         if error is not None:
             log.error("worker ends", reason=repr(error), exc_info=error)
+        timeout_s = STOP_TIMEOUT_S if error is None else BROKEN_STOP_TIMEOUT_S
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(_let_go(app, lanes, orderly=error is None), STOP_TIMEOUT_S)
+            await asyncio.wait_for(_let_go(app, lanes, orderly=error is None), timeout_s)
         for task in tasks:
             task.cancel()
         return 0 if error is None else 1
