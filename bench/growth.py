@@ -73,10 +73,10 @@ async def _workers(section: Section, batches: list[EncodedBatch], count: int) ->
     free = [await _side_by_side(batches, count, workers, share=1.0) for workers in (1, 2)]
     held = [await _side_by_side(batches, count, workers, share=_HELD_TO) for workers in (1, 2)]
     for workers, cost in enumerate(free, 1):
-        section.add(f"{workers} workers", cost.per_cpu_s, "events per CPU-second")
-        section.add(f"{workers} workers: wall rate", cost.per_s, "events/s")
+        _add(section, f"{workers} workers, {_WORKERS_PARTITIONS} partitions", cost)
     for workers, cost in enumerate(held, 1):
-        section.add(f"{workers} workers, each {_HELD_TO:.0%} of the time: wall rate", cost.per_s, "events/s")
+        label = f"{workers} workers, {_WORKERS_PARTITIONS} partitions, each {_HELD_TO:.0%} of the time"
+        section.add(f"{label}: wall rate", cost.per_s, "events/s")
     note = f"each runs {_HELD_TO:.0%} of the time, so that there are cores for both and for the broker"
     section.add(
         "two workers ÷ one, wall rate while cores last", held[1].per_s / held[0].per_s, "×", target=1.8, note=note
