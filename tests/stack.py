@@ -24,6 +24,7 @@ from embedded.kafka.aot import ensure_cache
 from embedded.kafka.config import Broker
 from embedded.kafka.config import cluster as cluster_of
 from embedded.kafka.installation import install
+from runtime.errors import Problem
 
 ROOT = Path(__file__).parent.parent
 JARS_DIR = Path(os.environ.get("EVENTPUSH_JARS_DIR", ROOT / ".eventpush" / "jars"))
@@ -231,10 +232,19 @@ def run_apart(work: Coroutine[Any, Any, Any]) -> None:
         raise failed[0]
 
 
+def free_kafka_port() -> int:
+    """A free port whose next one, on which `eventpush up` has Kafka's controller, is free too."""
+    while True:
+        (port,) = preflight.free_ports(1)
+        with contextlib.suppress(Problem):
+            preflight.require_free_port("127.0.0.1", port + 1, "", "")
+            return port
+
+
 def up_environ(data_dir: Path) -> dict[str, str]:
     """The settings of an `eventpush up` with free ports and a data directory of its own."""
-    ports = iter(preflight.free_ports(8))
-    kafka = next(port for port in ports if port < 31_999)
+    kafka = free_kafka_port()
+    ports = (port for port in preflight.free_ports(7) if port not in {kafka, kafka + 1})
     return {
         "EVENTPUSH_DATA_DIR": str(data_dir),
         "EVENTPUSH_JARS_DIR": str(JARS_DIR.absolute()),

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from embedded import leftovers, preflight, stack
 from runtime.errors import Problem
 from runtime.settings import Settings, load
+from tests.stack import free_kafka_port
 
 
 def test_children_get_exactly_these_settings(tmp_path: Path) -> None:
@@ -47,12 +48,11 @@ def test_taken_port_names_itself_and_the_setting(tmp_path: Path) -> None:
     """A port that somebody listens on is found before anything starts."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        settings = Settings(data_dir=tmp_path, ingress_port=port)
-        for other in ("kafka_bootstrap", "clickhouse_url"):
-            (free,) = preflight.free_ports(1)
-            settings = settings.model_copy(
-                update={other: Settings().model_dump()[other].rsplit(":", 1)[0] + f":{free}"}
-            )
+        others = {
+            "kafka_bootstrap": f"127.0.0.1:{free_kafka_port()}",
+            "clickhouse_url": f"http://127.0.0.1:{preflight.free_ports(1)[0]}",
+        }
+        settings = Settings(data_dir=tmp_path, ingress_port=port, **others)
         expected = rf"the ingress cannot listen on 127\.0\.0\.1:{port} \(the port is taken\): .*EVENTPUSH_INGRESS_PORT"
         with pytest.raises(Problem, match=expected):
             stack.up(settings, lambda _: None)
