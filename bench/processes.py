@@ -56,7 +56,6 @@ class Child:
 
     async def _hold(self, share: float, phase: float) -> None:
         try:
-            self._popen.send_signal(signal.SIGSTOP)
             await asyncio.sleep(_PERIOD_S * phase)
             while True:
                 self._popen.send_signal(signal.SIGSTOP)

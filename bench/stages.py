@@ -5,7 +5,6 @@ Each stage runs alone on batches of the benchmark's own events, as the worker wo
 `make bench` measures for the whole process, less the sum of these.
 """
 
-import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from h3.api.basic_int import latlng_to_cell
 from bench import results, workload
 from bench.seeding import random_rows
 from runtime.fetching import Record
+from runtime.worker import calm_collector
 from schemas import topics
 from schemas.events import SentEvent
 from streams import enrichment, instants, judging, reading
@@ -65,8 +65,7 @@ def measure() -> list[Stage]:
     """All stages, on several batches of one partition."""
     watch = _Stopwatch()
     window = _full_window()
-    gc.freeze()
-    gc.set_threshold(600_000, 20, 20)  # as the worker does it
+    calm_collector()
     for batch in _wire_batches(_ROUNDS):
         _round(watch, window, batch)
     return watch.stages()

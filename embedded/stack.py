@@ -59,7 +59,7 @@ def up(settings: Settings, say: Say = say) -> int:
     addresses = addresses_of(settings)
     _require_engine()
     for directory in (home, home / "run", home / "logs"):
-        directories.require_writable(directory, "make it writable, or choose another EVENTPUSH_DATA_DIR")
+        directories.require_writable(directory)
     preflight.require_space(home)
     with leftovers.only_one(home / "run", home), _interruptible():
         (home / _ABOUT).write_text(_ABOUT_TEXT)

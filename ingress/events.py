@@ -46,23 +46,16 @@ class Limits(NamedTuple):
 
 def parse(body: bytes, *, ndjson: bool, limits: Limits) -> list[Event]:
     """The body's events; raises `Refused` for the whole body if one of them cannot be an event."""
-    if _is_one(body, ndjson=ndjson):
-        return [_event(body, "the body", limits)]
     return list(each(body, ndjson=ndjson, limits=limits))
 
 
 def each(body: bytes, *, ndjson: bool, limits: Limits) -> Iterator[Event]:
     """The same, an event at a time: a large body is work for many turns of the loop."""
-    if _is_one(body, ndjson=ndjson):
-        return iter([_event(body, "the body", limits)])
     if ndjson:
         return _several(_lines(body), "line", limits)
-    return _several(_array(body, limits.events), "event", limits)
-
-
-def _is_one(body: bytes, *, ndjson: bool) -> bool:
-    """Whether the body is taken for a single event: neither lines nor an array."""
-    return not ndjson and body.lstrip(_WHITESPACE)[:1] != b"["
+    if body.lstrip(_WHITESPACE)[:1] == b"[":
+        return _several(_array(body, limits.events), "event", limits)
+    return iter([_event(body, "the body", limits)])
 
 
 def _several(parts: Iterator[tuple[int, bytes]], noun: str, limits: Limits) -> Iterator[Event]:

@@ -85,6 +85,12 @@ class _Batch:
         self.deadline: asyncio.TimerHandle | None = None
         self.link: _Link | None = None  # that it was sent on
 
+    def append(self, record: Record) -> Any:
+        """Takes the record; None when there is no room for it."""
+        return self.builder.append(
+            timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=record.headers
+        )
+
     def settle(self, reason: Reason | None) -> None:
         """Tells the outcome to who has not been told one yet."""
         if self.deadline is not None:
@@ -96,12 +102,6 @@ class _Batch:
                 settled(failure)
             except Exception as error:  # the others must hear of it all the same
                 log.error("a fault while telling an outcome", error=type(error).__name__, exc_info=error)
-
-
-def _append_to(batch: _Batch, record: Record) -> Any:
-    return batch.builder.append(
-        timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=record.headers
-    )
 
 
 class _Whole:
@@ -179,10 +179,10 @@ class KafkaPublisher:
         partition = _partition_of(record.value if record.key is None else record.key, len(self._lanes))
         lane = self._lanes[partition]
         batch = lane[-1] if lane else self._open(partition)
-        added = _append_to(batch, record)
+        added = batch.append(record)
         if added is None:  # full
             batch = self._open(partition)
-            added = _append_to(batch, record)
+            added = batch.append(record)
         batch.bytes += added.size
         self.held_bytes += added.size
         return batch

@@ -1,4 +1,4 @@
-"""Directories that a process needs."""
+"""Directories that a process needs, in EVENTPUSH_DATA_DIR."""
 
 import tempfile
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 from runtime.errors import Problem
 
 
-def require_writable(directory: Path, remedy: str) -> None:
+def require_writable(directory: Path) -> None:
     """Makes `directory` and raises `Problem` when nothing can be written there."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
+        remedy = "make it writable, or choose another EVENTPUSH_DATA_DIR"
         raise Problem(f"{directory} cannot be written ({error.strerror})", remedy) from None

@@ -39,7 +39,7 @@ class Worker:
     async def run(self, app: BatchApp, lanes: Lanes, *beside: Callable[[], Awaitable[None]]) -> int:
         """Run until stopped or broken; `beside` run for as long as the app does. Returns the exit status."""
         await asyncio.to_thread(Path(app.conf.datadir).mkdir, parents=True, exist_ok=True)  # Faust makes the last part
-        _calm_collector()
+        calm_collector()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -61,7 +61,7 @@ class Worker:
             self.fail(error)
 
 
-def _calm_collector() -> None:
+def calm_collector() -> None:
     """Let the garbage collector look seldom: a batch's tuples made it run a hundred times, a third of the judging.
 
     The objects of four partitions' largest batches, half a million that will go by themselves, do not make it run.

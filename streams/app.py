@@ -74,8 +74,7 @@ class Streams:
 async def run(settings: Settings) -> int:
     """Run until told to stop (exit status 0) or broken (1); raises `Problem` before it has begun."""
     if settings.window_store == "rocksdb":
-        remedy = "make it writable, or choose another EVENTPUSH_DATA_DIR"
-        directories.require_writable(settings.data_dir / "window", remedy)
+        directories.require_writable(settings.data_dir / "window")
     await ensure_topics(settings, check_only=True)
     streams = Streams(settings, Worker())
     await streams.type_topics.start()

@@ -35,7 +35,7 @@ class DiskGeneration:
         directory.mkdir(parents=True, exist_ok=True)
         self._db = Rdict(str(directory), _options(), access_type=AccessType.read_write())
         note = np.frombuffer(self._db.get(_NOTE) or _NOTHING, _NOTE_TYPE)[0]
-        #: Stream time (µs since the epoch) and changelog offset of the latest addition; -1 where it is not known.
+        #: How far it went when it was opened: stream time (µs since the epoch), changelog offset (-1: not known).
         self.stream_time_us, self.changelog_offset = int(note["stream_time_us"]), int(note["changelog_offset"])
         self._count = int(note["count"])
 

@@ -25,7 +25,7 @@ def prepare(broker: Broker, installation: Installation, *, check_ports: bool = T
 
     Raises `Problem` for a taken port, a directory that is not writable, a full disk, storage that Kafka refuses.
     """
-    directories.require_writable(broker.home, "make it writable, or choose another EVENTPUSH_DATA_DIR")
+    directories.require_writable(broker.home)
     preflight.require_space(broker.home)
     if check_ports:
         for port, use in ((broker.port, "Kafka"), (broker.controller_port, "Kafka's controller")):
