@@ -8,7 +8,7 @@ import sys
 import click
 
 from bench import report, results
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 
 PARTS = ("streams", "ingress", "sink", "end_to_end", "growth", "recovery")
 
@@ -26,7 +26,7 @@ def main(parts: tuple[str, ...], *, quick: bool, report_only: bool) -> None:
             section = asyncio.run(importlib.import_module(f"bench.{part}").measure(quick=quick))
             results.save(section, quick=quick)
             click.echo(report.table(results.load(), [part]))
-    except Problem as problem:
+    except OperatorError as problem:
         sys.exit(str(problem))
     report.write(results.load(), PARTS)
     click.echo(report.table(results.load(), PARTS))

@@ -1,4 +1,4 @@
-"""Fills the window's changelog as a day of events would have: random identities, spread over the horizon."""
+"""Fills the window's changelog as a day of events would have: random identities, spread over the retention."""
 
 import time
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from bench.stack import Stack
 from bench.workload import EncodedBatch, fill
 from schemas import topics
-from streams.restoring import encode
+from streams.state_restore import encode
 from streams.window import WORDS, Rows
 
 _ROWS = 2_000  # in a record: what a batch of this many unique events leaves behind
@@ -18,12 +18,12 @@ _CHUNK = 1_000_000
 
 
 async def seed_window(made: Stack, identities: int) -> None:
-    """Writes so many identities, the oldest a horizon ago, the newest now."""
+    """Writes so many identities, the oldest a retention ago, the newest now."""
     random = np.random.default_rng(1)
-    horizon_us, now_us = made.settings.window_s * 1_000_000, time.time_ns() // 1_000
+    retention_us, now_us = made.settings.window_s * 1_000_000, time.time_ns() // 1_000
     for begin in range(0, identities, _CHUNK):
         rows = random_rows(random, min(_CHUNK, identities - begin))
-        stream_time_us = now_us - horizon_us + horizon_us * begin // identities
+        stream_time_us = now_us - retention_us + retention_us * begin // identities
         await fill(made.bootstrap, topics.WINDOW, list(_batches(rows, stream_time_us, made.settings.topic_partitions)))
 
 

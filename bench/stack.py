@@ -19,8 +19,8 @@ from embedded.kafka import broker as brokers
 from embedded.kafka.config import Broker
 from embedded.kafka.installation import install
 from embedded.preflight import free_ports
-from runtime.settings import PREFIX, Settings, load, variable
-from runtime.topics_admin import ensure_topics
+from runtime.kafka.topic_admin import ensure_topics
+from runtime.platform.settings import PREFIX, Settings, load, variable
 
 _READY_S = 90.0
 _JARS_DIR = Path(".eventpush/jars")  # where `make up` has them too

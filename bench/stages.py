@@ -19,14 +19,14 @@ from h3.api.basic_int import latlng_to_cell
 
 from bench import results, workload
 from bench.seeding import random_rows
-from runtime.fetching import Record
-from runtime.worker import calm_collector
+from runtime.consumer.batch import Record
+from runtime.consumer.worker import calm_collector
 from schemas import topics
 from schemas.events import SentEvent
-from streams import enrichment, instants, judging, reading
-from streams.memory_generation import MemoryGeneration
-from streams.restoring import encode as encode_rows
-from streams.window import IdentityWindow, Rows
+from streams import batch_processor, decoding, enrichment, timestamp_columns
+from streams.memory_segment import MemorySegment
+from streams.state_restore import encode as encode_rows
+from streams.window import DeduplicationWindow, Rows
 
 REPORT_FILE = Path("docs/profile.md")
 _BATCH = 1_000  # what the worker reads and enriches at a time
@@ -71,23 +71,23 @@ def measure() -> list[Stage]:
     return watch.stages()
 
 
-def _round(watch: _Stopwatch, window: IdentityWindow, wire: list[bytes]) -> None:
+def _round(watch: _Stopwatch, window: DeduplicationWindow, wire: list[bytes]) -> None:
     records: list[Record] = watch.run("records from the wire: checksum, zstd, parse", lambda: _parse(wire), _BATCH)
     count = len(records)
 
     def run(name: str, work: Callable[[], Any], *, part: bool = False) -> Any:
         return watch.run(name, work, count, part=part)
 
-    valid, _ = run("read: valid events as columns", lambda: reading.read(records, _SKEW_US))
-    run("headers", lambda: reading.arrivals(records), part=True)
-    sent, _ = run("typed decode of the JSON", lambda: reading._decoded([r.value or b"" for r in records]), part=True)
+    valid, _ = run("read: valid events as columns", lambda: decoding.read(records, _SKEW_US))
+    run("headers", lambda: decoding.arrivals(records), part=True)
+    sent, _ = run("typed decode of the JSON", lambda: decoding._decoded([r.value or b"" for r in records]), part=True)
     run("two times", lambda: (_parsed(sent, "device_time"), _parsed(sent, "server_time")), part=True)
-    run("coordinates", lambda: reading._positions([event.coordinates for event in sent]), part=True)
-    run("IMEI and names", lambda: reading._plain_texts(sent), part=True)
-    digests = run("identity: digest", lambda: judging.digests_of(valid))
-    rows: Rows = run("identity: rows for the window", lambda: judging.rows_of(valid, digests))
+    run("coordinates", lambda: decoding._positions([event.coordinates for event in sent]), part=True)
+    run("IMEI and names", lambda: decoding._plain_texts(sent), part=True)
+    digests = run("identity: digest", lambda: batch_processor.digests_of(valid))
+    rows: Rows = run("identity: rows for the window", lambda: batch_processor.rows_of(valid, digests))
     run("window: look up", lambda: window.judge(rows))
-    event_ids = judging.event_ids_of(digests)
+    event_ids = batch_processor.event_ids_of(digests)
     clean = run(
         "enrich: cells, zone, local time, registry", lambda: enrichment.enrich(valid, event_ids, topics.RAW, 0, {})
     )
@@ -95,20 +95,20 @@ def _round(watch: _Stopwatch, window: IdentityWindow, wire: list[bytes]) -> None
     nines = [9] * len(latitudes)
     run("a cell", lambda: list(map(latlng_to_cell, latitudes, longitudes, nines)), part=True)
     run("the zone", lambda: list(map(tzfpy.get_tz, longitudes, latitudes)), part=True)
-    values = run("encode", lambda: judging._encoded(clean))
+    values = run("encode", lambda: batch_processor._encoded(clean))
     built = run("outputs: into batches, twice (all, by type)", lambda: _append(valid, values) + _append(valid, values))
     run("outputs: zstd and checksum, twice", lambda: [builder._build() for builder in built])
-    judge = judging.Judge(topics.RAW, 0, window, {}, _SKEW_US)
-    judged = run("read to encode as the worker does it, in one", lambda: judge.judge(records))
-    run("changelog record", lambda: encode_rows(judged.rows, judged.latest_us))
-    run("window: remember", lambda: window.add(judged.rows, judged.latest_us))
+    judge = batch_processor.BatchProcessor(topics.RAW, 0, window, {}, _SKEW_US)
+    result = run("read to encode as the worker does it, in one", lambda: judge.judge(records))
+    run("changelog record", lambda: encode_rows(result.rows, result.latest_us))
+    run("window: remember", lambda: window.add(result.rows, result.latest_us))
 
 
 def _parsed(sent: list[SentEvent], field: str) -> Any:
-    return instants.parse([getattr(event, field) for event in sent])
+    return timestamp_columns.parse([getattr(event, field) for event in sent])
 
 
-def _append(valid: reading.ValidEvents, values: list[bytes]) -> list[BatchBuilder]:
+def _append(valid: decoding.ValidEvents, values: list[bytes]) -> list[BatchBuilder]:
     builders = [BatchBuilder(_OUTPUT_BYTES, _ZSTD, is_transactional=1)]
     for record, value in zip(valid.records, values, strict=True):
         if builders[-1].append(key=record.key, value=value, timestamp=record.timestamp) is None:
@@ -135,11 +135,11 @@ def _parse(wire: list[bytes]) -> list[Record]:
     return records
 
 
-def _full_window() -> IdentityWindow:
-    window = IdentityWindow(86_400 * 1_000_000, lambda _span: MemoryGeneration())
+def _full_window() -> DeduplicationWindow:
+    window = DeduplicationWindow(86_400 * 1_000_000, lambda _span: MemorySegment())
     random = np.random.default_rng(1)
     now_us = time.time_ns() // 1_000
-    for age_h in (20, 14, 8, 2):  # four generations, as a day leaves behind
+    for age_h in (20, 14, 8, 2):  # four segments, as a day leaves behind
         window.add(random_rows(random, _WINDOW // 4), now_us - age_h * 3_600_000_000)
     return window
 

@@ -16,7 +16,7 @@ from typing import IO
 
 import psutil
 
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 
 _STOP_S = 15.0
 _POLL_S = 0.05
@@ -25,14 +25,14 @@ _SAME_START_S = 1.0  # two readings of one process's start time differ by less
 
 @contextlib.contextmanager
 def only_one(run_dir: Path, data_dir: Path) -> Iterator[None]:
-    """Holds `run_dir` for this process; raises `Problem` when another one does. The lock ends with the process."""
+    """Hold `run_dir` for this process; raise `OperatorError` if another has it. The lock ends with the process."""
     with _opened(run_dir / "up.lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
             pid = lock.read().strip() or "unknown"
-            raise Problem(
+            raise OperatorError(
                 f"eventpush is already running on {data_dir} (process {pid})",
                 f"stop it there with Ctrl-C or by `kill {pid}`, or set another EVENTPUSH_DATA_DIR and other ports",
             ) from None
@@ -47,7 +47,9 @@ def _opened(lock: Path) -> IO[str]:
         lock.parent.mkdir(parents=True, exist_ok=True)
         return lock.open("a+")
     except OSError as error:  # another user's, say, after a `sudo make up`
-        raise Problem(f"{lock} cannot be written ({error.strerror})", "make it yours (chown), or remove it") from None
+        raise OperatorError(
+            f"{lock} cannot be written ({error.strerror})", "make it yours (chown), or remove it"
+        ) from None
 
 
 def remember(run_dir: Path, name: str, pid: int) -> None:

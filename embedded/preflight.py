@@ -7,13 +7,13 @@ import shutil
 import socket
 from pathlib import Path
 
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 
 SPACE_MIN_BYTES = 512 * 1024 * 1024  # below this Kafka and ClickHouse soon stop at a full disk
 
 
 def require_free_port(host: str, port: int, use: str, remedy: str) -> None:
-    """Raises `Problem` when `host:port` cannot be listened on; `use` says what for, `remedy` what to set instead."""
+    """Raise `OperatorError` if `host:port` is taken; `use` says what it is for, `remedy` what to set instead."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -23,14 +23,14 @@ def require_free_port(host: str, port: int, use: str, remedy: str) -> None:
             probe.listen(1)
     except OSError as error:
         reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
-        raise Problem(f"{use} cannot listen on {host}:{port} ({reason})", remedy) from None
+        raise OperatorError(f"{use} cannot listen on {host}:{port} ({reason})", remedy) from None
 
 
 def require_space(directory: Path, minimum_bytes: int = SPACE_MIN_BYTES) -> None:
-    """Raises `Problem` when the file system of `directory` has too little room left."""
+    """Raises `OperatorError` when the file system of `directory` has too little room left."""
     free = shutil.disk_usage(directory).free
     if free < minimum_bytes:
-        raise Problem(
+        raise OperatorError(
             f"{directory} is on a file system with {free // 2**20} MB free; {minimum_bytes // 2**20} MB are needed",
             "free some space, or set EVENTPUSH_DATA_DIR to a directory with more",
         )
@@ -41,7 +41,7 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
     ports: list[int] = []
     while len(ports) < count:
         port = random.randrange(20_000, 32_000)
-        with contextlib.suppress(Problem):
+        with contextlib.suppress(OperatorError):
             require_free_port(host, port, "", "")
             if port not in ports:
                 ports.append(port)

@@ -27,10 +27,10 @@ from embedded.kafka.aot import ensure_cache
 from embedded.kafka.config import Broker
 from embedded.kafka.installation import Installation, install
 from embedded.supervisor import Child, Place, Stage, Supervisor
-from runtime import directories
-from runtime.errors import Problem
-from runtime.settings import Settings, variable
-from runtime.topics_admin import ensure_topics
+from runtime.kafka.topic_admin import ensure_topics
+from runtime.platform import directories
+from runtime.platform.errors import OperatorError
+from runtime.platform.settings import Settings, variable
 
 _ABOUT = "ABOUT.txt"
 _ABOUT_TEXT = "Data of `eventpush up`: Kafka's topics, ClickHouse's tables, logs. `eventpush reset` removes it all.\n"
@@ -51,7 +51,7 @@ def up(settings: Settings, say: Say = say) -> int:
     """
     Runs everything in the foreground until SIGINT, SIGTERM or SIGHUP; gives the exit status.
 
-    Raises `Problem` for whatever keeps it from starting: another one runs, a port is taken, the disk is full or not
+    Raises `OperatorError` if it cannot start: another one runs, a port is taken, the disk is full or not
     writable, a download is refused, a jar has the wrong hash, there is no Java, a child never becomes ready.
     """
     began = time.monotonic()
@@ -83,25 +83,25 @@ def up(settings: Settings, say: Say = say) -> int:
 
 
 def reset(data_dir: Path) -> None:
-    """Removes the data directory of `up`, after ending what is left running in it; raises `Problem` while `up` runs."""
+    """Stop orphans of `up` and remove its data directory; raises `OperatorError` while `up` runs."""
     home = data_dir.absolute()
     if not home.exists():
         return
     if not (home / _ABOUT).exists():
-        raise Problem(f"{home} was not made by `eventpush up`", "remove it yourself if nothing in it is needed")
+        raise OperatorError(f"{home} was not made by `eventpush up`", "remove it yourself if nothing in it is needed")
     with leftovers.only_one(home / "run", home):
         leftovers.stop_all(home / "run")
         try:
             shutil.rmtree(home)
         except OSError as error:
-            raise Problem(f"{home} cannot be removed ({error.strerror})", "remove it yourself") from None
+            raise OperatorError(f"{home} cannot be removed ({error.strerror})", "remove it yourself") from None
 
 
 def addresses_of(settings: Settings) -> dict[str, Address]:
-    """Where everything will listen, by name; raises `Problem` for settings that name another machine's Kafka."""
+    """Where everything will listen, by name; raises `OperatorError` for settings that name another machine's Kafka."""
     kafka = _address("Kafka", f"kafka://{settings.kafka_bootstrap}", "kafka_bootstrap")
     if settings.kafka_security_protocol != "PLAINTEXT":
-        raise Problem(
+        raise OperatorError(
             f"{variable('kafka_security_protocol')}={settings.kafka_security_protocol}, but the Kafka of `up` has none",
             "unset it; for a Kafka elsewhere run `eventpush ingress`, `streams` and `sink`",
         )
@@ -207,7 +207,7 @@ def _address(use: str, url: str, field: str) -> Address:
         parts = urlsplit(url)
         if parts.hostname and parts.port and parts.scheme in {"kafka", "http"} and "," not in url:
             return Address(use, parts.hostname, parts.port, variable(field))
-    raise Problem(
+    raise OperatorError(
         f"{variable(field)}={url.removeprefix('kafka://')} is not one address that `up` can listen on",
         "set it to a host of this machine with a port, such as the default",
     )
@@ -215,7 +215,9 @@ def _address(use: str, url: str, field: str) -> Address:
 
 def _require_engine() -> None:
     if importlib.util.find_spec("chdb") is None:
-        raise Problem("chdb, the ClickHouse engine, is not installed", "install eventpush with its extra `embedded`")
+        raise OperatorError(
+            "chdb, the ClickHouse engine, is not installed", "install eventpush with its extra `embedded`"
+        )
 
 
 def _reachable(host: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from embedded import leftovers
 from embedded.console import Output, Say
 from embedded.tether import tethered
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 
 PAUSE_MIN_S = 0.2
 PAUSE_MAX_S = 30.0
@@ -83,7 +83,7 @@ class Supervised:
         return None if self._process is None else self._process.pid
 
     async def start(self) -> None:
-        """Starts it and returns when it is ready; raises `Problem` when it never gets there."""
+        """Starts it and returns when it is ready; raises `OperatorError` when it never gets there."""
         self._keeper = asyncio.create_task(self._keep())
         ready = asyncio.create_task(self.became_ready.wait())
         await asyncio.wait({self._keeper, ready}, return_when=asyncio.FIRST_COMPLETED)
@@ -105,7 +105,7 @@ class Supervised:
         if self._keeper is not None:
             if process is None:
                 self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Problem):
+            with contextlib.suppress(asyncio.CancelledError, OperatorError):
                 await self._keeper
 
     def kill(self) -> None:
@@ -124,7 +124,7 @@ class Supervised:
                 return
             deaths += 1
             if not self.became_ready.is_set() and deaths == ATTEMPTS:
-                raise Problem(ending, f"see {self._log_file}")
+                raise OperatorError(ending, f"see {self._log_file}")
             if time.monotonic() - began > self.child.steady_s:
                 pause_s = PAUSE_MIN_S
             self._place.say(f"{ending}; starting it again in {pause_s:g} s")
@@ -210,7 +210,7 @@ class Supervisor:
         """
         Starts the stages one after the other, keeps their children running until told to stop, ends them in order.
 
-        `on_ready` is called when all are ready. Raises `Problem` when a child never becomes ready, or what a step
+        `on_ready` is called when all are ready. Raises `OperatorError` when a child never becomes ready, or what a step
         raises, after ending the children.
         """
         starting = asyncio.create_task(self._start(stages))

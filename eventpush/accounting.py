@@ -12,8 +12,8 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from eventpush import account, kafka
 from eventpush.account import Chunk, Coverage, Key, Line, Remainder
 from eventpush.clickhouse import connected
-from runtime.errors import Problem
-from runtime.settings import Settings
+from runtime.platform.errors import OperatorError
+from runtime.platform.settings import Settings
 from schemas import account as summaries
 from schemas import clickhouse, topics
 from schemas.account import BatchAccount
@@ -81,7 +81,7 @@ class Account:
 
 
 async def gather(settings: Settings) -> Account:
-    """Reads everything and adds it up; raises `Problem` when Kafka or ClickHouse is not there."""
+    """Reads everything and adds it up; raises `OperatorError` when Kafka or ClickHouse is not there."""
     # The order matters: what is read later may be ahead of what was read before, never behind.
     batches, began = await _summaries(settings), await kafka.offsets(settings, topics.ACCOUNT)
     raw = await kafka.offsets(settings, topics.RAW)
@@ -118,7 +118,7 @@ def _summary(partition: int, record: Any) -> BatchAccount:
     try:
         return summaries.decode(record.value)
     except msgspec.DecodeError as error:
-        raise Problem(
+        raise OperatorError(
             f"{topics.ACCOUNT} holds no summary in partition {partition} at offset {record.offset} ({error})",
             "only the stream stage may write to that topic",
         ) from None

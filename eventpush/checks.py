@@ -11,11 +11,11 @@ import msgspec
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from eventpush.clickhouse import connected
-from runtime.errors import Problem
-from runtime.settings import PREFIX, Settings
-from runtime.topics_admin import admin, ensure_topics
+from runtime.kafka.topic_admin import admin, ensure_topics
+from runtime.platform.errors import OperatorError
+from runtime.platform.settings import PREFIX, Settings
 from schemas.migrations import LATEST
-from sinks import migrations
+from sinks import migrator
 
 _TIMEOUT_S = 10.0
 _SKEW_S = 1.0  # more than a round trip explains
@@ -62,7 +62,7 @@ async def _bounded(name: str, check: Awaitable[tuple[State, str]]) -> Finding:
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             return Finding(name, *await check)
-    except Problem as problem:
+    except OperatorError as problem:
         return Finding(name, "failed", str(problem))
     except TimeoutError:
         return Finding(name, "failed", f"no answer within {_TIMEOUT_S:g} s")
@@ -96,10 +96,10 @@ async def _clickhouse(settings: Settings) -> tuple[State, str]:
 async def _schema(settings: Settings) -> tuple[State, str]:
     async with connected(settings) as client:
         try:
-            taken = await migrations.applied(client)
+            taken = await migrator.applied(client)
         except ClickHouseError:  # ClickHouse answered, but there is no such table
             return "failed", "there are no tables yet: run `eventpush migrate`"
-        migrations.check(taken)
+        migrator.check(taken)
     version = max(taken, default=0)
     if version < LATEST:
         return "failed", f"version {version}, this eventpush needs {LATEST}: run `eventpush migrate`"

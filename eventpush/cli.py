@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from eventpush.options import write_examples
-from runtime.errors import Problem
-from runtime.settings import PREFIX
+from runtime.platform.errors import OperatorError
+from runtime.platform.settings import PREFIX
 
 #: The commands by section, each with its line in `eventpush --help`.
 SECTIONS: dict[str, dict[str, str]] = {
@@ -86,7 +86,7 @@ class Commands(click.Group):
         """Run the command; no traceback for what a person can mend, nor for Ctrl-C."""
         try:
             return super().invoke(ctx)
-        except Problem as problem:
+        except OperatorError as problem:
             raise _Shown(str(problem)) from None
         except KeyboardInterrupt:
             raise click.exceptions.Exit(_INTERRUPTED) from None

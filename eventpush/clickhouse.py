@@ -5,14 +5,14 @@ from contextlib import asynccontextmanager
 
 from clickhouse_connect.driver.asyncclient import AsyncClient
 
-from runtime.errors import Problem
-from runtime.settings import Settings
-from sinks.store import UNAVAILABLE, connect
+from runtime.platform.errors import OperatorError
+from runtime.platform.settings import Settings
+from sinks.clickhouse_writer import UNAVAILABLE, connect
 
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[AsyncClient]:
-    """A connected client; what ClickHouse refuses or does not answer inside becomes a `Problem`."""
+    """A connected client; what ClickHouse refuses or does not answer inside becomes a `OperatorError`."""
     try:
         client = await connect(settings)
         try:
@@ -23,10 +23,10 @@ async def connected(settings: Settings) -> AsyncIterator[AsyncClient]:
         raise unreachable(settings, error) from None
 
 
-def unreachable(settings: Settings, error: BaseException) -> Problem:
+def unreachable(settings: Settings, error: BaseException) -> OperatorError:
     """ClickHouse did not answer, or not as it should."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return Problem(
+    return OperatorError(
         f"ClickHouse at EVENTPUSH_CLICKHOUSE_URL={settings.clickhouse_url} cannot be used ({reason})",
         "start it (`eventpush up` brings one along) or set EVENTPUSH_CLICKHOUSE_URL, _USER and _PASSWORD",
     )

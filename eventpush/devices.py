@@ -17,10 +17,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from eventpush.kafka import records, require_topic
-from runtime.errors import Problem
-from runtime.kafka import connection
-from runtime.settings import Settings
-from runtime.topics_admin import unreachable
+from runtime.kafka.connection import connection
+from runtime.kafka.topic_admin import unreachable
+from runtime.platform.errors import OperatorError
+from runtime.platform.settings import Settings
 from schemas.topics import DEVICES
 
 COLUMNS = ("imei", "vehicle", "fleet", "driver")
@@ -58,7 +58,7 @@ class BadLine:
 
 
 def read(file: TextIO) -> Iterator[Device | BadLine]:
-    """The file's devices and bad lines, in order, while it is read; raises `Problem` when the header is not right."""
+    """Yield the file's devices and bad lines in order; raises `OperatorError` for a wrong header."""
     rows = csv.reader(file, strict=True)
     header = _header(rows)
     first_line_of: dict[str, int] = {}
@@ -81,14 +81,14 @@ def _header(rows: Any) -> list[str]:
     try:
         header = [name.strip().lower().removeprefix("\ufeff") for name in next(rows)]
     except StopIteration:
-        raise Problem("the file is empty", expected) from None
+        raise OperatorError("the file is empty", expected) from None
     except (csv.Error, UnicodeDecodeError) as error:
-        raise Problem(f"the file is no CSV in UTF-8 ({error})", expected) from None
+        raise OperatorError(f"the file is no CSV in UTF-8 ({error})", expected) from None
     missing = [name for name in COLUMNS if name not in header]
     unknown = [name for name in header if name not in (*COLUMNS, DELETE)]
     if missing or unknown or len(set(header)) < len(header):
         said = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(unknown or header)}"
-        raise Problem(f"the header {said}", expected)
+        raise OperatorError(f"the header {said}", expected)
     return header
 
 
@@ -123,7 +123,7 @@ async def load(
     """Writes the devices, acknowledged by all replicas; returns how many were loaded and how many removed.
 
     With `replace`, a device that is in the topic and not among `devices` is removed too. `on_progress` gets the number
-    written so far. Raises `Problem` when Kafka cannot be used.
+    written so far. Raises `OperatorError` when Kafka cannot be used.
     """
     before = await registered(settings) if replace else set()
     await require_topic(settings, DEVICES)

@@ -8,21 +8,21 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from runtime.errors import Problem
-from runtime.kafka import connection
-from runtime.settings import Settings
-from runtime.topics_admin import admin, unreachable
+from runtime.kafka.connection import connection
+from runtime.kafka.topic_admin import admin, unreachable
+from runtime.platform.errors import OperatorError
+from runtime.platform.settings import Settings
 
 _READ_TIMEOUT_MS = 1_000
 
 
 async def require_topic(settings: Settings, topic: str) -> int:
-    """How many partitions the topic has; raises `Problem` when it is not there, or Kafka is not."""
+    """How many partitions the topic has; raises `OperatorError` when it is not there, or Kafka is not."""
     async with admin(settings) as client:
         for described in await client.describe_topics():
             if described["topic"] == topic:
                 return len(described["partitions"])
-    raise Problem(
+    raise OperatorError(
         f"Kafka at {settings.kafka_bootstrap} has no topic {topic}",
         "run `eventpush topics`; an event type's own topic comes with its first event",
     )
@@ -32,7 +32,7 @@ async def require_topic(settings: Settings, topic: str) -> int:
 async def consumer_of(settings: Settings, topic: str) -> AsyncIterator[tuple[AIOKafkaConsumer, list[TopicPartition]]]:
     """A consumer of committed records that belongs to no group, and the topic's partitions, assigned to it.
 
-    What Kafka refuses or does not answer inside becomes a `Problem`.
+    What Kafka refuses or does not answer inside becomes a `OperatorError`.
     """
     partitions = [TopicPartition(topic, number) for number in range(await require_topic(settings, topic))]
     try:

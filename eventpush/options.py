@@ -6,8 +6,8 @@ from typing import Any
 import click
 import msgspec
 
-from runtime import logging
-from runtime.settings import Settings, load
+from runtime.platform import logging
+from runtime.platform.settings import Settings, load
 
 
 class Command(click.Command):

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from eventpush.cli import SECTIONS, cli
-from runtime import metrics, settings
-from runtime.topics_admin import configuration
+from runtime.kafka.topic_admin import configuration
+from runtime.platform import metrics, settings
 from schemas.reasons import DESCRIPTION
 from schemas.topics import EVENT_PREFIX, FIXED, OTHER, all_topics, type_topic
 
@@ -25,10 +25,10 @@ def pages() -> dict[str, str]:
     """Every page of the reference: file name and text."""
     return {
         "commands.md": _page("Commands", "`eventpush/commands/`", _commands()),
-        "metrics.md": _page("Metrics", "`runtime/metrics.py`", _metrics()),
+        "metrics.md": _page("Metrics", "`runtime/platform/metrics.py`", _metrics()),
         "reasons.md": _page("Reason codes", "`schemas/reasons.py`", _reasons()),
-        "settings.md": _page("Settings", "`runtime/settings.py`", _settings()),
-        "topics.md": _page("Topics", "`schemas/topics.py` and `runtime/topics_admin.py`", _topics()),
+        "settings.md": _page("Settings", "`runtime/platform/settings.py`", _settings()),
+        "topics.md": _page("Topics", "`schemas/topics.py` and `runtime/kafka/topic_admin.py`", _topics()),
     }
 
 

@@ -2,15 +2,15 @@
 
 from types import ModuleType
 
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 
 
 def embedded_stack() -> ModuleType:
-    """The module `embedded.stack`; raises `Problem` when the extra `embedded` is not installed."""
+    """The module `embedded.stack`; raises `OperatorError` when the extra `embedded` is not installed."""
     try:
         from embedded import stack  # noqa: PLC0415 - optional dependencies
     except ModuleNotFoundError as error:
-        raise Problem(
+        raise OperatorError(
             f"{error.name} is not installed, and the stack of `eventpush up` needs it",
             "install eventpush with its extra `embedded`",
         ) from None

@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 
 from eventpush.kafka import consumer_of
-from runtime.settings import Settings
+from runtime.platform.settings import Settings
 
 
 async def values(settings: Settings, topic: str, *, from_beginning: bool) -> AsyncGenerator[bytes, None]:
-    """The values of the topic's committed records, without end; raises `Problem` when there is no such topic."""
+    """The values of the topic's committed records, without end; raises `OperatorError` when there is no such topic."""
     async with consumer_of(settings, topic) as (consumer, partitions):
         await (consumer.seek_to_beginning if from_beginning else consumer.seek_to_end)(*partitions)
         async for record in consumer:

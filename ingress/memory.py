@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
+from ingress.errors import Reason, unavailable
 from ingress.publisher import Record, Settled
-from ingress.refusals import Reason, unavailable
 
 
 class MemoryPublisher:
@@ -22,7 +22,7 @@ class MemoryPublisher:
         """Nothing to end."""
 
     def publish(self, records: Sequence[Record], settled: Settled) -> None:
-        """Keeps the records, or raises `Refused`."""
+        """Keeps the records, or raises `RequestError`."""
         if self.away is not None:
             raise unavailable(Reason.KAFKA_AWAY, "events cannot be stored at the moment: send it again")
         self.records += records

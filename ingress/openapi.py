@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from ingress.refusals import STATUS, Reason
-from runtime.settings import Settings
+from ingress.errors import STATUS, Reason
+from runtime.platform.settings import Settings
 from schemas import events
 from schemas.event_types import KINDS
 from schemas.validation import UTC_FORMAT

@@ -28,12 +28,12 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 
-from ingress.refusals import Reason, Refused, unavailable
-from ingress.tally import Tally
-from runtime import metrics
-from runtime.compression import compression_type
-from runtime.kafka import connection as kafka_connection
-from runtime.settings import Settings
+from ingress.errors import Reason, RequestError, unavailable
+from ingress.metrics_buffer import MetricsBuffer
+from runtime.adapters.zstd import compression_type
+from runtime.kafka.connection import connection as kafka_connection
+from runtime.platform import metrics
+from runtime.platform.settings import Settings
 from schemas import topics
 
 log = structlog.get_logger(__name__)
@@ -53,7 +53,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 #: Is told what came of the records: None when all of them are safe, else why that is not known of every one.
-Settled = Callable[[Refused | None], None]
+Settled = Callable[[RequestError | None], None]
 
 
 class Publisher(Protocol):
@@ -68,7 +68,7 @@ class Publisher(Protocol):
         """Sends what is open, waits for what is on its way (bounded), closes."""
 
     def publish(self, records: Sequence[Record], settled: Settled) -> None:
-        """Takes the records and calls `settled` once, later; raises `Refused` (503) when it takes none of them."""
+        """Takes the records and calls `settled` once, later; raises `RequestError` (503) when it takes none of them."""
 
     async def unreachable(self) -> str | None:
         """None when a record would be taken now, else what is in the way."""
@@ -113,7 +113,7 @@ class _Whole:
         for batch in batches:
             batch.waiting.append(self)
 
-    def __call__(self, failure: Refused | None) -> None:
+    def __call__(self, failure: RequestError | None) -> None:
         self._left -= 1
         if self._settled is not None and (failure is not None or self._left == 0):
             settled, self._settled = self._settled, None
@@ -146,7 +146,7 @@ class KafkaPublisher:
         self._timeout_s = settings.ingress_publish_timeout_ms / 1000
         self._max_bytes = settings.ingress_inflight_max_bytes
         self._loop = asyncio.get_running_loop()
-        self._tally = Tally()
+        self._tally = MetricsBuffer()
         self._link: _Link | None = None
         self._away: str | None = "not connected yet"
         self._away_since = time.monotonic()
@@ -363,8 +363,8 @@ class KafkaPublisher:
         self._away = "stopped"
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _outcome(self, batch: _Batch) -> asyncio.Future[Refused | None]:
-        outcome: asyncio.Future[Refused | None] = self._loop.create_future()
+    def _outcome(self, batch: _Batch) -> asyncio.Future[RequestError | None]:
+        outcome: asyncio.Future[RequestError | None] = self._loop.create_future()
         batch.waiting.append(outcome.set_result)
         return outcome
 

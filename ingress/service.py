@@ -2,19 +2,19 @@
 
 import socket
 
-from ingress.admission import admission
-from ingress.processes import run_many
+from ingress.access.admission import admission
+from ingress.http.processes import run_many
+from ingress.http.server import serve
+from ingress.http.tls import Tls
 from ingress.publisher import KafkaPublisher
-from ingress.server import serve
-from ingress.tls import Tls
-from runtime import health, logging
-from runtime.errors import Problem
-from runtime.loop import run_loop
-from runtime.settings import Settings
+from runtime.platform import health, logging
+from runtime.platform.errors import OperatorError
+from runtime.platform.event_loop import run_loop
+from runtime.platform.settings import Settings
 
 
 def run(settings: Settings) -> int:
-    """Runs the ingress until SIGTERM or SIGINT; gives the exit status. Raises `Problem`."""
+    """Runs the ingress until SIGTERM or SIGINT; gives the exit status. Raises `OperatorError`."""
     logging.setup(settings, "ingress")
     admission(settings), Tls(settings)  # what a person must mend is said before anything starts
     with listen(settings) as listener:
@@ -24,13 +24,13 @@ def run(settings: Settings) -> int:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """The listening socket. Raises `Problem` when the address cannot be had."""
+    """The listening socket. Raises `OperatorError` when the address cannot be had."""
     host, port = settings.ingress_host, settings.ingress_port
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=1_024)
     except OSError as error:
-        raise Problem(
+        raise OperatorError(
             f"EVENTPUSH_INGRESS_HOST={host} EVENTPUSH_INGRESS_PORT={port} cannot be listened on ({error.strerror})",
             "stop what uses the port, or choose another",
         ) from None

@@ -1,7 +1,7 @@
 """The rules of an event, and what an event is once it keeps them. Pure: bytes and time in, event or violations out.
 
 The ingress judges with this in strict mode and for the dry run, and the stream stage judges every event with it that is
-not plainly valid (`streams.reading`).
+not plainly valid (`streams.decoding`).
 
 Sources: the Events Push API ("Payload Field Definitions", "Timestamp Format", "Validation Rules"); bounds of strings
 and the future skew are ours.

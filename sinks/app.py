@@ -1,4 +1,4 @@
-"""The sink's process: Faust reads both topics, one lane a partition writes them to ClickHouse.
+"""The sink's process: Faust reads both topics, one task a partition writes them to ClickHouse.
 
 telematics.events.v1       ──> telematics.events
 telematics.dead-letter.v1  ──> telematics.dead_letters
@@ -11,25 +11,26 @@ from typing import Any
 import structlog
 from faust.types import TP
 
-from runtime import health, metrics
-from runtime.batches import Batch, BatchApp, batches_of
-from runtime.lag import records_behind
-from runtime.lanes import Lanes
-from runtime.settings import Settings
-from runtime.topics_admin import ensure_topics
-from runtime.watchdog import Watchdog
-from runtime.worker import Worker
+from runtime.adapters.faust import BatchApp, batches_of
+from runtime.consumer.batch import Batch
+from runtime.consumer.lag import records_behind
+from runtime.consumer.partition_tasks import PartitionTasks
+from runtime.consumer.watchdog import Watchdog
+from runtime.consumer.worker import Worker
+from runtime.kafka.topic_admin import ensure_topics
+from runtime.platform import health, metrics
+from runtime.platform.settings import Settings
 from schemas import topics
-from sinks.dead_letters import DeadLetters
-from sinks.ledger import Ledger
-from sinks.migrations import migrate
-from sinks.partition import Partition
-from sinks.rows import DEAD_LETTER_ROWS, EVENT_ROWS, Rows
-from sinks.store import UNAVAILABLE, Store
+from sinks.clickhouse_writer import UNAVAILABLE, ClickHouseWriter
+from sinks.dead_letters import DeadLetterPublisher
+from sinks.migrator import migrate
+from sinks.offset_committer import OffsetCommitter
+from sinks.partition_processor import PartitionProcessor
+from sinks.row_encoder import DEAD_LETTER_ROWS, EVENT_ROWS, RowEncoder
 
 log = structlog.get_logger()
 
-ROWS: dict[str, Rows] = {topics.EVENTS: EVENT_ROWS, topics.DEAD_LETTER: DEAD_LETTER_ROWS}
+ROWS: dict[str, RowEncoder] = {topics.EVENTS: EVENT_ROWS, topics.DEAD_LETTER: DEAD_LETTER_ROWS}
 
 _CONNECT_PAUSE_S = 1.0
 _BACKLOG_RECORDS = 1_000  # worth an insert at once
@@ -41,23 +42,23 @@ class Sink:
     def __init__(self, settings: Settings, worker: Worker) -> None:
         self.settings = settings
         self.worker = worker
-        self.store = Store(settings)
+        self.store = ClickHouseWriter(settings)
         self.migrated = asyncio.Event()
         self.app = BatchApp(settings.sink_app_id, settings, max_poll_records=settings.sink_batch_max_rows)
-        self.lanes = Lanes(self.partition, self.app.release, self.app.rewind, worker.fail)
+        self.tasks = PartitionTasks(self.partition, self.app.resume, self.app.seek, worker.fail)
         for topic in ROWS:
-            self.app.agent(self.app.batches(topic), name=f"sink {topic}")(self._feed)
+            self.app.agent(self.app.batches(topic), name=f"sink {topic}")(self._submit)
         self.app.on_partitions_revoked.connect(self._on_revoked)
         self.app.on_partitions_assigned.connect(self._on_assigned)
 
-    def partition(self, tp: TP) -> Partition:
+    def partition(self, tp: TP) -> PartitionProcessor:
         """The processor of a partition that this worker takes over."""
-        return Partition(
+        return PartitionProcessor(
             tp,
             ROWS[tp.topic],
-            ledger=Ledger(self.app, tp, rebalance_timeout_s=self.settings.stall_timeout_s),
+            committer=OffsetCommitter(self.app, tp, rebalance_timeout_s=self.settings.stall_timeout_s),
             store=self.store,
-            dead_letters=DeadLetters(self.settings, tp),
+            dead_letters=DeadLetterPublisher(self.settings, tp),
             ready=self.migrated,
             pause_s=self.pause_s,
         )
@@ -72,7 +73,7 @@ class Sink:
         return 0 if backlog else self.settings.sink_linger_ms / 1000
 
     async def prepare(self) -> None:
-        """Brings the schema up to date as soon as ClickHouse answers; until then the lanes wait."""
+        """Brings the schema up to date as soon as ClickHouse answers; until then the tasks wait."""
         while not self.migrated.is_set():
             try:
                 await migrate(await self.store.client(), self.settings)
@@ -83,38 +84,38 @@ class Sink:
 
     async def kafka_failure(self) -> str | None:
         """None when Kafka answers and every assigned partition is being worked on: a check for `/readyz`."""
-        opening = [f"{tp.topic}[{tp.partition}]" for tp, position in self.lanes.open.items() if position is None]
+        opening = [f"{tp.topic}[{tp.partition}]" for tp, position in self.tasks.open.items() if position is None]
         if opening:
             return f"still taking over {', '.join(sorted(opening))}"
-        if not self.lanes.open:
+        if not self.tasks.open:
             return "no partitions assigned (yet, or more workers than partitions)"
         return None if await self.app.reaches_kafka() else "Kafka does not answer"
 
-    async def excuse(self) -> str | None:
+    async def paused_by(self) -> str | None:
         """Why nothing moves, when that is ClickHouse's: no reason for this process to end."""
         failure = await self.store.failure()
         return failure if failure or self.store.waiting_since is None else "an insert is being tried again"
 
-    async def _feed(self, stream: AsyncIterator[Batch]) -> None:
+    async def _submit(self, stream: AsyncIterator[Batch]) -> None:
         async for batch in batches_of(stream, self.app):
-            self.lanes.feed(batch)
+            self.tasks.submit(batch)
 
     async def _on_revoked(self, _app: Any, _revoked: set[TP], **_: Any) -> None:
-        await self.lanes.on_revoked()
+        await self.tasks.on_revoked()
 
     async def _on_assigned(self, _app: Any, assigned: set[TP], **_: Any) -> None:
-        await self.lanes.on_assigned({tp for tp in assigned if tp.topic in ROWS})
+        await self.tasks.on_assigned({tp for tp in assigned if tp.topic in ROWS})
 
 
 async def run(settings: Settings) -> int:
-    """Runs the sink until it is told to stop (exit status 0) or breaks (1); raises `Problem` before it has begun."""
+    """Run the sink until stopped (exit status 0) or broken (1); raises `OperatorError` before it begins."""
     await ensure_topics(settings, check_only=True)
     sink = Sink(settings, Worker())
     checks = {"kafka": sink.kafka_failure, "clickhouse": sink.store.failure}
     port = await health.start(settings.sink_metrics_port, checks, host=settings.metrics_host)
     try:
-        watchdog = Watchdog(sink.app, sink.lanes, metrics.SINK_LAG, excuse=sink.excuse)
-        return await sink.worker.run(sink.app, sink.lanes, sink.prepare, watchdog.run)
+        watchdog = Watchdog(sink.app, sink.tasks, metrics.SINK_LAG, paused_by=sink.paused_by)
+        return await sink.worker.run(sink.app, sink.tasks, sink.prepare, watchdog.run)
     finally:
         await health.stop(port)
         await sink.store.close()

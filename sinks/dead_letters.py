@@ -1,4 +1,4 @@
-"""Rows that ClickHouse refuses, onto the dead-letter topic: in one Kafka transaction with the offset that passes them.
+"""Publish rows that ClickHouse refuses as dead letters, in one Kafka transaction with the offset behind them.
 
 So a dead letter is there exactly when its batch counts as done, whatever dies in between. The transactional id belongs
 to the partition: starting its producer fences whoever had it before, and waits for a transaction that is being
@@ -16,19 +16,19 @@ import msgspec
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from runtime.compression import compression_type
-from runtime.kafka import connection
-from runtime.settings import Settings
+from runtime.adapters.zstd import compression_type
+from runtime.kafka.connection import connection
+from runtime.platform.settings import Settings
 from schemas import times, topics
 from schemas.events import DeadLetter, RawPosition, Violation
 from schemas.identity import uuid_text
 from schemas.reasons import Reason
-from sinks.writing import Refusal
+from sinks.bisection import Refusal
 
 STAGE = "sink"
 
 
-class DeadLetters:
+class DeadLetterPublisher:
     """The dead letters of one partition of the sink's input."""
 
     def __init__(self, settings: Settings, tp: TP) -> None:
@@ -36,7 +36,7 @@ class DeadLetters:
         self._tp = tp
         self._producer: aiokafka.AIOKafkaProducer | None = None
 
-    async def take_over(self) -> None:
+    async def fence_previous_owner(self) -> None:
         """From here on, no earlier owner of the partition can publish or commit in a transaction."""
         if self._producer is None:
             settings = self._settings
@@ -51,7 +51,7 @@ class DeadLetters:
             self._producer = producer
 
     async def publish(self, refusals: Sequence[Refusal], next_offset: int) -> None:
-        """Publish the refused records and commit `next_offset`, both or neither; `take_over` comes before."""
+        """Publish the refused records and commit `next_offset` atomically; call `fence_previous_owner` first."""
         assert self._producer is not None  # noqa: S101 - the docstring's condition, for the type checker
         async with self._producer.transaction():
             sent = [

@@ -8,12 +8,12 @@ from schemas import times
 from schemas.events import EVENT_MAX, PAYLOAD_BYTES_MAX, Conflict, DeadLetter, RawPosition
 from schemas.identity import uuid_text
 from schemas.reasons import Reason
-from streams.reading import Invalid
+from streams.decoding import InvalidRecord
 
 _CUT_BYTES = 2**20
 
 
-def dead_letter(invalid: Invalid, digest: bytes, topic: str, partition: int) -> DeadLetter:
+def dead_letter(invalid: InvalidRecord, digest: bytes, topic: str, partition: int) -> DeadLetter:
     """The dead letter; `digest` stands for the record's bytes, `topic` and `partition` are where it lies."""
     record, received_us, receipt_id, violations = invalid
     payload, encoding = _payload_text(record.value or b"")

@@ -16,8 +16,8 @@ from h3.api.basic_int import latlng_to_cell
 from schemas import times
 from schemas.event_types import kind_of
 from schemas.events import CleanEvent, RawPosition
-from streams.instants import rfc3339_texts
-from streams.reading import ValidEvents
+from streams.decoding import ValidEvents
+from streams.timestamp_columns import rfc3339_texts
 
 _MINUTE_US = 60_000_000
 _MINUTE, _CLOCK = len("2024-06-28T17:52"), len("2024-06-28T17:52:13.000000")

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import structlog
 
-from runtime.settings import Settings
-from runtime.topics_admin import admin, create
+from runtime.kafka.topic_admin import admin, create
+from runtime.platform.settings import Settings
 from schemas import topics
 
 log = structlog.get_logger()

@@ -1,4 +1,4 @@
-"""The deduplication window of one partition: which identities arrived within the horizon, and with which content.
+"""The deduplication window of one partition: which identities arrived within the retention, and with which content.
 
 A row stands for one identity: four 64-bit words (32 bytes).
 
@@ -9,9 +9,9 @@ A row stands for one identity: four 64-bit words (32 bytes).
 
 So IMEI and Device_Time are compared as they are, and the two names by 77 bits of BLAKE2b.
 
-Time is cut into spans of a quarter of the horizon, counted from arrival; each has a generation of its own, and a lookup
-asks all that are alive, so the edge between two spans is no edge for a duplicate. A generation is dropped whole when
-all of it is older than the horizon: an identity is remembered for at least the horizon and at most a quarter more.
+The window is cut by arrival time into segments of a quarter of its retention. A lookup asks every live segment, so a
+duplicate is found across the edge between two. A segment is dropped whole once all of it is older than the retention:
+an identity is remembered for at least the retention and at most a quarter longer.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,18 +21,18 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from streams.columns import Float64s, Int64s
+from streams.column_types import Float64s, Int64s
 
 Rows = npt.NDArray[np.uint64]  # shape (n, 4)
 Words = npt.NDArray[np.uint64]  # shape (n,)
-Verdicts = npt.NDArray[np.uint8]  # shape (n,), values of Verdict
+DedupResults = npt.NDArray[np.uint8]  # shape (n,), values of DedupResult
 
 WORDS = 4
 ROW_BYTES = WORDS * 8
-SPANS_PER_HORIZON = 4
+SEGMENTS_PER_RETENTION = 4
 
 
-class Verdict(IntEnum):
+class DedupResult(IntEnum):
     """What the window says of one row."""
 
     UNIQUE = 0
@@ -40,8 +40,8 @@ class Verdict(IntEnum):
     CONFLICT = 2
 
 
-class Generation(Protocol):
-    """The rows that arrived in one span."""
+class Segment(Protocol):
+    """The rows that arrived in one segment."""
 
     def find(self, rows: Rows) -> Words:
         """The content (word 3) stored for each row's identity; 0 where there is none. Shape (n,)."""
@@ -99,75 +99,75 @@ def payload_rows(digests: Sequence[bytes]) -> Rows:
     return rows
 
 
-class IdentityWindow:
-    """The generations of one partition, newest last."""
+class DeduplicationWindow:
+    """The segments of one partition, newest last."""
 
-    def __init__(self, horizon_us: int, make_generation: Callable[[int], Generation]) -> None:
-        self.span_us = max(1, horizon_us // SPANS_PER_HORIZON)
-        self._make = make_generation
-        self._generations: dict[int, Generation] = {}
+    def __init__(self, retention_us: int, make_segment: Callable[[int], Segment]) -> None:
+        self.segment_us = max(1, retention_us // SEGMENTS_PER_RETENTION)
+        self._make = make_segment
+        self._segments: dict[int, Segment] = {}
         self.stream_time_us = 0
         #: Up to which record of the changelog, itself included, the window was filled when it was opened; -1: unknown.
         self.changelog_offset = -1
 
     def __len__(self) -> int:
-        return sum(len(generation) for generation in self._generations.values())
+        return sum(len(segment) for segment in self._segments.values())
 
-    def judge(self, rows: Rows) -> Verdicts:
-        """One verdict a row, in order; changes nothing. A row's earlier twin may be in the window or in `rows`."""
+    def judge(self, rows: Rows) -> DedupResults:
+        """One result a row, in order; changes nothing. A row's earlier twin may be in the window or in `rows`."""
         known = np.zeros(len(rows), np.uint64)
-        for generation in self._generations.values():
-            known = np.where(known == 0, generation.find(rows), known)
+        for segment in self._segments.values():
+            known = np.where(known == 0, segment.find(rows), known)
         first = _first_of_each(rows)
         repeats = (known == 0) & (first != np.arange(len(rows)))
         known[repeats] = rows[first[repeats], 3]
-        verdicts = np.where(known == rows[:, 3], np.uint8(Verdict.DUPLICATE), np.uint8(Verdict.CONFLICT))
-        verdicts[known == 0] = Verdict.UNIQUE
-        return verdicts
+        results = np.where(known == rows[:, 3], np.uint8(DedupResult.DUPLICATE), np.uint8(DedupResult.CONFLICT))
+        results[known == 0] = DedupResult.UNIQUE
+        return results
 
     def add(self, rows: Rows, stream_time_us: int, changelog_offset: int = -1) -> None:
-        """Remember rows that were unique, as arrived at `stream_time_us`, and forget what is past the horizon.
+        """Remember rows that were unique, as arrived at `stream_time_us`, and forget what is past the retention.
 
         `changelog_offset` is that of the record that holds the rows; -1 where it is not known.
         """
         self.advance(stream_time_us)
-        span = stream_time_us // self.span_us
-        if len(rows) and span >= self.stream_time_us // self.span_us - SPANS_PER_HORIZON:
-            self._generation(span).add(rows, stream_time_us, changelog_offset)
+        segment_number = stream_time_us // self.segment_us
+        if len(rows) and segment_number >= self.stream_time_us // self.segment_us - SEGMENTS_PER_RETENTION:
+            self._segment(segment_number).add(rows, stream_time_us, changelog_offset)
 
     def advance(self, stream_time_us: int) -> None:
-        """Let time pass (it never goes back) and drop the generations that are older than the horizon as a whole."""
+        """Let time pass (it never goes back) and drop the segments that are older than the retention as a whole."""
         self.stream_time_us = max(self.stream_time_us, stream_time_us)
-        oldest = self.stream_time_us // self.span_us - SPANS_PER_HORIZON
-        for span in [span for span in self._generations if span < oldest]:
-            self._generations.pop(span).drop()
+        oldest = self.stream_time_us // self.segment_us - SEGMENTS_PER_RETENTION
+        for segment_number in [segment_number for segment_number in self._segments if segment_number < oldest]:
+            self._segments.pop(segment_number).drop()
 
-    def adopt(self, span: int, generation: Generation, stream_time_us: int, changelog_offset: int) -> None:
-        """Take over a generation that was kept, filled up to this time and offset; they come oldest first."""
-        self._generations[span] = generation
+    def adopt(self, segment_number: int, segment: Segment, stream_time_us: int, changelog_offset: int) -> None:
+        """Take over a segment that was kept, filled up to this time and offset; they come oldest first."""
+        self._segments[segment_number] = segment
         self.changelog_offset = changelog_offset
         self.advance(stream_time_us)
 
     def close(self) -> None:
         """Free all memory; what is on disk stays."""
-        for generation in self._generations.values():
-            generation.close()
-        self._generations.clear()
+        for segment in self._segments.values():
+            segment.close()
+        self._segments.clear()
 
     def drop(self) -> None:
         """Free everything, and begin again."""
-        for generation in self._generations.values():
-            generation.drop()
-        self._generations.clear()
+        for segment in self._segments.values():
+            segment.drop()
+        self._segments.clear()
         self.stream_time_us, self.changelog_offset = 0, -1
 
-    def _generation(self, span: int) -> Generation:
-        generation = self._generations.get(span)
-        if generation is None:
-            for older in self._generations.values():
+    def _segment(self, segment_number: int) -> Segment:
+        segment = self._segments.get(segment_number)
+        if segment is None:
+            for older in self._segments.values():
                 older.seal()
-            generation = self._generations[span] = self._make(span)
-        return generation
+            segment = self._segments[segment_number] = self._make(segment_number)
+        return segment
 
 
 def _first_of_each(rows: Rows) -> npt.NDArray[np.intp]:

@@ -24,7 +24,7 @@ from embedded.kafka.aot import ensure_cache
 from embedded.kafka.config import Broker
 from embedded.kafka.config import cluster as cluster_of
 from embedded.kafka.installation import install
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 
 ROOT = Path(__file__).parent.parent
 JARS_DIR = Path(os.environ.get("EVENTPUSH_JARS_DIR", ROOT / ".eventpush" / "jars"))
@@ -236,7 +236,7 @@ def free_kafka_port() -> int:
     """A free port whose next one, on which `eventpush up` has Kafka's controller, is free too."""
     while True:
         (port,) = preflight.free_ports(1)
-        with contextlib.suppress(Problem):
+        with contextlib.suppress(OperatorError):
             preflight.require_free_port("127.0.0.1", port + 1, "", "")
             return port
 

@@ -13,7 +13,7 @@ import click
 
 from embedded.clickhouse.door import Access
 from embedded.clickhouse.server import GRACE_S, serve
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 
 _CLOSE_S = 10
 _OPEN_FILES = 10_240
@@ -43,7 +43,7 @@ def main(
     try:
         access = Access(user, _password(password_from_env))
         asyncio.run(_serve_until_signal(data_dir, host, port, access, memory_bytes, grace_s))
-    except Problem as problem:
+    except OperatorError as problem:
         sys.exit(str(problem))
 
 
@@ -61,7 +61,7 @@ def _password(variable: str | None) -> str:
         return ""
     password = os.environ.get(variable, "")
     if not password:
-        raise Problem(f"{variable} holds no password for ClickHouse", "set it, or leave --password-from-env out")
+        raise OperatorError(f"{variable} holds no password for ClickHouse", "set it, or leave --password-from-env out")
     return password
 
 

@@ -15,7 +15,7 @@ from aiohttp import web
 from embedded.clickhouse.door import Access, Door
 from embedded.clickhouse.engine import Engine, Limits
 from embedded.clickhouse.errors import ClickHouseError
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 
 GRACE_S = 20
 _KEEP_ALIVE_S = 75
@@ -38,7 +38,7 @@ async def serve(
 
     `memory_bytes`: most memory of all statements together (default: half of the machine's).
 
-    After `stop`, running inserts have `grace_s` seconds to end; queries are stopped. Raises Problem when the port, the
+    After `stop`, running inserts have `grace_s` seconds to end; queries stop. Raises OperatorError if the port, the
     directory or the engine cannot be had.
     """
     with _locked(data_dir), _listening(host, port) as listener:
@@ -69,7 +69,7 @@ def _open(data_dir: Path, limits: Limits) -> Engine:
     try:
         return Engine(data_dir, limits)
     except ClickHouseError as problem:
-        raise Problem(
+        raise OperatorError(
             f"ClickHouse cannot open {data_dir} ({problem.text})",
             "mend what it names, or give another data directory",
         ) from None
@@ -99,7 +99,7 @@ def _take(lock: int, data_dir: Path) -> None:
         os.pwrite(lock, str(os.getpid()).encode(), 0)
     except BlockingIOError:
         holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
-        raise Problem(
+        raise OperatorError(
             f"{data_dir} is in use by another ClickHouse (process {holder})",
             "end that process, or give this one another data directory",
         ) from None
@@ -116,16 +116,16 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             listener.bind((host, port))
             listener.listen(_BACKLOG)
         except OSError as problem:
-            raise Problem(
+            raise OperatorError(
                 f"port {port} on {host} cannot be had for ClickHouse ({problem.strerror or problem})",
                 "end what listens there, or choose another port",
             ) from None
         yield listener
 
 
-def _unusable(data_dir: Path, problem: OSError) -> Problem:
+def _unusable(data_dir: Path, problem: OSError) -> OperatorError:
     remedy = "free some space there" if problem.errno == errno.ENOSPC else "give a directory that may be written to"
-    return Problem(f"{data_dir} cannot be used for ClickHouse's data ({problem.strerror or problem})", remedy)
+    return OperatorError(f"{data_dir} cannot be used for ClickHouse's data ({problem.strerror or problem})", remedy)
 
 
 def _shown(host: str) -> str:

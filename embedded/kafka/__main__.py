@@ -12,7 +12,7 @@ from embedded.kafka.aot import ensure_cache
 from embedded.kafka.config import Broker
 from embedded.kafka.installation import Installation, install
 from embedded.tether import tethered
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 
 _STOPPED_BY_SIGTERM = 128 + signal.SIGTERM  # Java's exit status, after it has stopped in good order
 
@@ -36,7 +36,7 @@ def main(
         ensure_cache(installation, click.echo)
         brokers.prepare(broker, installation)
         sys.exit(asyncio.run(_run(broker, installation)))
-    except Problem as problem:
+    except OperatorError as problem:
         sys.exit(str(problem))
 
 

@@ -19,7 +19,7 @@ from embedded.kafka import broker as brokers
 from embedded.kafka.config import Broker
 from embedded.kafka.installation import Installation, OnLine
 from embedded.tether import tethered
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 
 _READY_S = 60
 _WRITE_S = 120
@@ -33,7 +33,7 @@ def ensure_cache(installation: Installation, on_line: OnLine = lambda _: None) -
     try:
         with tempfile.TemporaryDirectory(prefix=".record-", dir=installation.jars_dir) as directory:
             _record(installation, Path(directory))
-    except (Problem, OSError, subprocess.SubprocessError) as error:
+    except (OperatorError, OSError, subprocess.SubprocessError) as error:
         on_line(f"that did not work, and is not needed ({error})")
 
 

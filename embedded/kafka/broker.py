@@ -12,8 +12,8 @@ from aiokafka.errors import KafkaError
 from embedded import preflight
 from embedded.kafka.config import Broker, log4j_properties, server_properties
 from embedded.kafka.installation import Installation
-from runtime import directories
-from runtime.errors import Problem
+from runtime.platform import directories
+from runtime.platform.errors import OperatorError
 
 _FORMAT_TIMEOUT_S = 120
 _POLL_S = 0.1
@@ -23,7 +23,7 @@ def prepare(broker: Broker, installation: Installation, *, check_ports: bool = T
     """
     Writes the configuration and formats the storage, once; what is there stays.
 
-    Raises `Problem` for a taken port, a directory that is not writable, a full disk, storage that Kafka refuses.
+    Raises `OperatorError` for a taken port, a directory that is not writable, a full disk, storage that Kafka refuses.
     """
     directories.require_writable(broker.home)
     preflight.require_space(broker.home)
@@ -63,13 +63,15 @@ def command(broker: Broker, installation: Installation, *, recorded_to: Path | N
 
 
 async def wait_ready(bootstrap: str, timeout_s: float = 60.0, *, brokers: int = 1) -> None:
-    """Waits until Kafka answers and at least `brokers` of it are up; raises `Problem` after `timeout_s`."""
+    """Waits until Kafka answers and at least `brokers` of it are up; raises `OperatorError` after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if await brokers_up(bootstrap) >= brokers:
             return
         await asyncio.sleep(_POLL_S)
-    raise Problem(f"Kafka at {bootstrap} was not ready within {timeout_s:g} s", "see the broker's log for the reason")
+    raise OperatorError(
+        f"Kafka at {bootstrap} was not ready within {timeout_s:g} s", "see the broker's log for the reason"
+    )
 
 
 async def brokers_up(bootstrap: str) -> int:
@@ -104,7 +106,7 @@ def _format(broker: Broker, installation: Installation) -> None:
     )
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
-        raise Problem(
+        raise OperatorError(
             f"Kafka cannot prepare {broker.data_dir} (status {done.returncode}: {said[-1].strip()})",
             f"mend that; or, if its data may go, remove {broker.home}",
         )

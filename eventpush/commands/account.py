@@ -13,7 +13,7 @@ from eventpush.account import BY, Line, summed
 from eventpush.accounting import Account
 from eventpush.options import as_json, command_with_examples, echo_json, settings_of_a_command
 from eventpush.tailing import printable
-from runtime import metrics
+from runtime.platform import metrics
 
 _COLUMNS = ("accepted", "stored", "duplicate", "dead-lettered")
 

@@ -9,7 +9,7 @@ import click
 from eventpush import devices
 from eventpush.devices import BadLine, Device
 from eventpush.options import as_json, command_with_examples, echo_json, settings_of_a_command
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 
 _SHOWN_MAX = 1_000  # bad lines; a file that has more is not what it seems
 
@@ -43,9 +43,11 @@ def _load(file: Path, *, skip_bad: bool, replace: bool, as_json: bool) -> None:
     settings = settings_of_a_command()
     good, bad = _judged(file)
     if bad and not skip_bad:
-        raise Problem(f"{file}: {len(bad)} bad lines, nothing loaded", "mend them, or give --skip-bad")
+        raise OperatorError(f"{file}: {len(bad)} bad lines, nothing loaded", "mend them, or give --skip-bad")
     if replace and not good:
-        raise Problem(f"{file} names no device: --replace would remove all", "give a file with at least one device")
+        raise OperatorError(
+            f"{file} names no device: --replace would remove all", "give a file with at least one device"
+        )
     progress = _progress(good)
     loaded, removed = asyncio.run(devices.load(settings, _good(file), replace=replace, on_progress=progress))
     if as_json:

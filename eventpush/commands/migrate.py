@@ -6,8 +6,8 @@ import click
 
 from eventpush.clickhouse import connected
 from eventpush.options import as_json, command_with_examples, echo_json, settings_of_a_command
-from runtime.settings import Settings
-from sinks.migrations import migrate
+from runtime.platform.settings import Settings
+from sinks.migrator import migrate
 
 
 @command_with_examples(

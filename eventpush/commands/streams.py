@@ -3,7 +3,7 @@
 import sys
 
 from eventpush.options import command_with_examples, settings_of_a_process
-from runtime.loop import run_loop
+from runtime.platform.event_loop import run_loop
 from streams.app import run
 
 

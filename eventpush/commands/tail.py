@@ -7,7 +7,7 @@ import click
 
 from eventpush import tailing
 from eventpush.options import command_with_examples, settings_of_a_command
-from runtime.settings import Settings
+from runtime.platform.settings import Settings
 from schemas import topics
 
 

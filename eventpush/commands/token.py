@@ -3,7 +3,7 @@
 import click
 
 from eventpush.options import as_json, command_with_examples, echo_json
-from ingress.tokens import new
+from ingress.access.tokens import new
 
 
 @click.group("token")

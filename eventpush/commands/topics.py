@@ -5,7 +5,7 @@ import asyncio
 import click
 
 from eventpush.options import as_json, command_with_examples, echo_json, settings_of_a_command
-from runtime.topics_admin import ensure_topics
+from runtime.kafka.topic_admin import ensure_topics
 
 
 @command_with_examples(

@@ -4,7 +4,7 @@ import sys
 
 from eventpush.options import command_with_examples
 from eventpush.stack import embedded_stack
-from runtime.settings import load
+from runtime.platform.settings import load
 
 
 @command_with_examples(

@@ -18,8 +18,8 @@ from eventpush.clickhouse import connected
 from eventpush.simulation import fleet, stored, verdict
 from eventpush.simulation.sender import Sender
 from eventpush.simulation.visibility import Visibility
-from runtime.errors import Problem
-from runtime.settings import Settings
+from runtime.platform.errors import OperatorError
+from runtime.platform.settings import Settings
 from schemas import account, times, topics
 
 _POLL_S = 0.5
@@ -82,7 +82,7 @@ _message = msgspec.json.Decoder(_Message).decode
 
 
 async def simulate(settings: Settings, plan: Plan, on_progress: Callable[[str], None]) -> Report:
-    """Runs the plan; `on_progress` gets a line each second. Raises `Problem` when one of the parties is not there."""
+    """Run the plan; `on_progress` gets a line each second. Raises `OperatorError` if a service is missing."""
     await _reachable(plan.url)
     events = list(islice(fleet.generate(plan.seed, plan.devices, plan.shares), round(plan.rate * plan.duration_s)))
     begins = {topic: _ends(await kafka.offsets(settings, topic)) for topic in (topics.EVENTS, topics.ACCOUNT)}
@@ -108,12 +108,12 @@ async def simulate(settings: Settings, plan: Plan, on_progress: Callable[[str], 
 async def _reachable(url: str) -> None:
     where = urlsplit(url)
     if where.scheme not in ("http", "https") or not where.hostname:
-        raise Problem(f"--url {url} is no address of an HTTP server", "write it as http://host:8080/api/events")
+        raise OperatorError(f"--url {url} is no address of an HTTP server", "write it as http://host:8080/api/events")
     try:
         port = where.port or (443 if where.scheme == "https" else 80)
         _, writer = await asyncio.open_connection(where.hostname, port)
     except OSError as error:
-        raise Problem(
+        raise OperatorError(
             f"nothing answers at --url {url} ({error.strerror or error})",
             "start `eventpush up`, or `eventpush ingress`",
         ) from None

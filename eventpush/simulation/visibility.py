@@ -7,8 +7,8 @@ from eventpush.clickhouse import connected
 from eventpush.simulation import stored
 from eventpush.simulation.fleet import Fate, Identity
 from eventpush.simulation.sender import Delivery, Sender
-from runtime.errors import Problem
-from runtime.settings import Settings
+from runtime.platform.errors import OperatorError
+from runtime.platform.settings import Settings
 
 _POLL_MIN_S = 0.02
 _AWAY_PAUSE_S = 1.0
@@ -40,7 +40,7 @@ class Visibility:
                         if waiting:
                             self._see(waiting, await stored.arrivals(client, [d.event.identity for d in waiting]))
                         await asyncio.sleep(max(_POLL_MIN_S, 2 * (time.monotonic() - asked)))
-            except Problem:
+            except OperatorError:
                 await asyncio.sleep(_AWAY_PAUSE_S)
 
     def _take_sample(self) -> None:

@@ -11,7 +11,7 @@ from schemas import clickhouse, clickhouse_ddl
 from schemas.clickhouse import DEAD_LETTERS, EVENTS, TABLES, Table
 from schemas.events import CleanEvent, DeadLetter
 from schemas.migrations import LATEST, MIGRATIONS, ground
-from sinks.rows import FIELD
+from sinks.row_encoder import FIELD
 
 STRUCTS = [(EVENTS, CleanEvent), (DEAD_LETTERS, DeadLetter)]
 

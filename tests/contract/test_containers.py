@@ -19,7 +19,7 @@ import yaml
 
 from embedded.kafka.config import Broker, server_properties
 from eventpush.cli import SUMMARIES
-from runtime import settings
+from runtime.platform import settings
 from tests import stack
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ import clickhouse_connect
 import yaml
 
 from eventpush.cli import SUMMARIES
-from runtime import metrics, settings
-from sinks.migrations import migrate
+from runtime.platform import metrics, settings
+from sinks.migrator import migrate
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ALERTS: list[dict[str, Any]] = [

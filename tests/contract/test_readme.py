@@ -13,16 +13,16 @@ import msgspec
 import pytest
 
 from eventpush.cli import SUMMARIES, cli
-from ingress.refusals import STATUS
-from ingress.replies import ACCEPTED_BODY
-from runtime import settings
+from ingress.errors import STATUS
+from ingress.http.responses import ACCEPTED_BODY
+from runtime.platform import settings
 from schemas import topics
 from schemas.clickhouse import INSERTED_AT, TABLES, Table
 from schemas.events import CleanEvent
 from schemas.identity import digest_of, uuid_text
 from schemas.reasons import DESCRIPTION
 from schemas.validation import validate
-from sinks.migrations import migrate
+from sinks.migrator import migrate
 from tests.unit.ingress_support import running
 
 ROOT = Path(__file__).parents[2]

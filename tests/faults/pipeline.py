@@ -15,7 +15,7 @@ from embedded.kafka import broker as brokers
 from embedded.kafka.aot import ensure_cache
 from embedded.kafka.config import Broker, cluster
 from embedded.kafka.installation import install
-from runtime.topics_admin import ensure_topics
+from runtime.kafka.topic_admin import ensure_topics
 from tests.faults.clock import Clock
 from tests.faults.processes import Process, free_port
 from tests.faults.reader import rows

@@ -34,18 +34,18 @@ class Point(NamedTuple):
 POINTS: dict[str, Point] = {
     "ingress before the broker has it": Point("aiokafka:AIOKafkaProducer.send_batch", "before"),
     "ingress after the broker's ack": Point("ingress.publisher:KafkaPublisher._written", "before"),
-    "streams before the transaction": Point("streams.transaction:Transactions.commit", "before"),
+    "streams before the transaction": Point("streams.transactions:Transactions.commit", "before"),
     "streams with a transaction open": Point("aiokafka:AIOKafkaProducer.begin_transaction", "after"),
     "streams between outputs and offsets": Point("aiokafka:AIOKafkaProducer.send_offsets_to_transaction", "before"),
     "streams between changelog and commit": Point("aiokafka:AIOKafkaProducer.commit_transaction", "before"),
     "streams right after commit": Point("aiokafka:AIOKafkaProducer.commit_transaction", "after"),
-    "streams while restoring": Point("streams.partition:restore", "before"),
-    "streams after restoring": Point("streams.partition:restore", "after"),
-    "sink before the plan": Point("sinks.partition:Partition.process", "before"),
-    "sink between plan and insert": Point("sinks.store:Store.insert", "before"),
-    "sink in the middle of an insert": Point("sinks.store:Store._insert", "before"),
-    "sink between insert and commit": Point("sinks.store:Store.insert", "after"),
-    "sink when an insert's answer comes": Point("sinks.store:Store._insert", "after"),
+    "streams while restoring": Point("streams.partition_processor:restore", "before"),
+    "streams after restoring": Point("streams.partition_processor:restore", "after"),
+    "sink before the intent": Point("sinks.partition_processor:PartitionProcessor.process", "before"),
+    "sink between intent and insert": Point("sinks.clickhouse_writer:ClickHouseWriter.insert", "before"),
+    "sink in the middle of an insert": Point("sinks.clickhouse_writer:ClickHouseWriter._insert", "before"),
+    "sink between insert and commit": Point("sinks.clickhouse_writer:ClickHouseWriter.insert", "after"),
+    "sink when an insert's answer comes": Point("sinks.clickhouse_writer:ClickHouseWriter._insert", "after"),
 }
 
 

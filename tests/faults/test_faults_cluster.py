@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from runtime.topics_admin import admin
+from runtime.kafka.topic_admin import admin
 from tests.faults.conftest import exactly_once
 from tests.faults.faults import struck
 from tests.faults.pipeline import Pipeline, running

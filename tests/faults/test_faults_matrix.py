@@ -8,7 +8,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from runtime.topics_admin import admin, configuration
+from runtime.kafka.topic_admin import admin, configuration
 from schemas import topics
 from tests.faults.conftest import exactly_once, pulse_of
 from tests.faults.faults import at, kill_everything
@@ -34,7 +34,7 @@ async def test_killed_at(pipeline: Pipeline, point: str):
 
 
 def _ended_by_watchdogs(pipeline: Pipeline) -> int:
-    return sum(process.log.read_text().count("Stalled(") for process in (*pipeline.streams, pipeline.sink))
+    return sum(process.log.read_text().count("StalledError(") for process in (*pipeline.streams, pipeline.sink))
 
 
 async def test_ten_rebalances_in_a_row(pipeline: Pipeline):

@@ -13,11 +13,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.types import TP
 
-from runtime.topics_admin import admin, create
+from runtime.kafka.topic_admin import admin, create
 from schemas import topics
-from sinks import plan as plans
-from streams.judging import Output
-from streams.transaction import Transactions
+from sinks import write_intent
+from streams.batch_processor import Output
+from streams.transactions import Transactions
 from tests.faults.conftest import exactly_once, without_faults
 from tests.faults.faults import struck
 from tests.faults.pipeline import Pipeline
@@ -124,15 +124,15 @@ _STORES = {topics.EVENTS: ("events_store", "event_id"), topics.DEAD_LETTER: ("de
 
 
 async def _parts_of_an_unfinished_insert(pipeline: Pipeline) -> list[Path]:
-    """The directories that hold the rows of a plan that was inserted and not committed, and nothing else."""
+    """The directories that hold the rows of an intent that was inserted and not committed, and nothing else."""
     async with admin(pipeline.settings) as client:
         committed = await client.list_consumer_group_offsets(pipeline.settings.sink_app_id)
     await pipeline.reader.read()
     for tp, at in committed.items():
-        plan = plans.found(TP(*tp), at.offset, at.metadata)
-        if plan is None:
+        intent = write_intent.found(TP(*tp), at.offset, at.metadata)
+        if intent is None:
             continue
-        planned = [s for s in pipeline.reader.seen if s[:2] == tp and plan.first <= s.offset < plan.end]
+        planned = [s for s in pipeline.reader.seen if s[:2] == tp and intent.first <= s.offset < intent.end]
         table, column = _STORES[tp.topic]
         ids = ", ".join(f"'{json.loads(record.value)[column]}'" for record in planned)
         found = await rows(

@@ -12,7 +12,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from schemas import topics
-from streams.restoring import encode
+from streams.state_restore import encode
 from tests.faults.load import Load
 from tests.faults.pipeline import Pipeline, running
 from tests.faults.processes import Process, until
@@ -53,12 +53,16 @@ async def test_a_window_of_five_million_identities(tmp_path_factory: pytest.Temp
 
 
 async def _fill(pipeline: Pipeline) -> None:
-    """Write a changelog that spans the whole horizon: every generation is alive."""
-    rng, now_us, horizon_us = np.random.default_rng(1), time.time_ns() // 1_000, pipeline.settings.window_s * 1_000_000
+    """Write a changelog that spans the whole retention: every segment is alive."""
+    rng, now_us, retention_us = (
+        np.random.default_rng(1),
+        time.time_ns() // 1_000,
+        pipeline.settings.window_s * 1_000_000,
+    )
     producer = AIOKafkaProducer(bootstrap_servers=pipeline.bootstrap, acks="all", max_batch_size=900_000)
     await producer.start()
     for done in range(0, _IDENTITIES, _BATCH_ROWS):
-        time_us = now_us - horizon_us + horizon_us * done // _IDENTITIES
+        time_us = now_us - retention_us + retention_us * done // _IDENTITIES
         value = encode(random_rows(rng, _BATCH_ROWS), time_us)
         partition = done // _BATCH_ROWS % pipeline.settings.topic_partitions
         await producer.send(topics.WINDOW, value, b"", partition, time_us // 1000)

@@ -38,7 +38,7 @@ async def deliver(load: Load, payloads: list[str]) -> None:
 
 
 async def test_a_repeat_is_recognised_until_the_windows_edge(pipeline: Pipeline):
-    """The same events again every few seconds, so also in each later span of the window, after a kill of all stream
+    """The same events again every few seconds, so also in each later segment of the window, after a kill of all stream
     workers and after a rebalance, up to 39 s after their arrival: each is stored once.
     """
     async with Load(pipeline.ingress_port, pipeline.sent, seed=81) as load:

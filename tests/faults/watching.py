@@ -10,8 +10,8 @@ import orjson
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from runtime.settings import Settings, load
-from runtime.topics_admin import admin
+from runtime.kafka.topic_admin import admin
+from runtime.platform.settings import Settings, load
 from schemas import topics
 from tests.faults.checker import check
 from tests.faults.history import History, Seen, Sent, save

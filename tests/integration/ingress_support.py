@@ -18,9 +18,9 @@ from pathlib import Path
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from embedded import preflight
-from runtime.errors import Problem
-from runtime.settings import Settings
-from runtime.topics_admin import ensure_topics
+from runtime.kafka.topic_admin import ensure_topics
+from runtime.platform.errors import OperatorError
+from runtime.platform.settings import Settings
 from schemas import topics
 from tests.stack import ROOT
 from tests.unit.ingress_support import read_answer, request
@@ -201,7 +201,7 @@ async def make_topics(bootstrap: str, **given: object) -> Settings:
     while True:
         try:
             await ensure_topics(settings)
-        except Problem:
+        except OperatorError:
             if time.monotonic() > deadline:
                 raise
             await asyncio.sleep(0.5)

@@ -12,21 +12,31 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from runtime import logging, settings
+from runtime.platform import logging, settings
 from sinks import app
-from sinks.dead_letters import DeadLetters
-from sinks.ledger import Ledger
-from sinks.store import Store
+from sinks.clickhouse_writer import ClickHouseWriter
+from sinks.dead_letters import DeadLetterPublisher
+from sinks.offset_committer import OffsetCommitter
 
 #: Point → the method, whether the kill comes before or after it, and which of its calls are meant.
 POINTS: dict[str, tuple[type, str, str, Callable[..., bool]]] = {
-    "before the plan": (Ledger, "commit", "before", lambda _self, _offset, metadata="": bool(metadata)),
-    "between plan and insert": (Ledger, "commit", "after", lambda _self, _offset, metadata="": bool(metadata)),
-    "between insert and commit": (Ledger, "commit", "before", lambda _self, _offset, metadata="": not metadata),
-    "right after the commit": (Ledger, "commit", "after", lambda _self, _offset, metadata="": not metadata),
-    "before the dead letters": (DeadLetters, "publish", "before", lambda *_: True),
-    "right after the dead letters": (DeadLetters, "publish", "after", lambda *_: True),
-    "during the insert": (Store, "_insert", "beside", lambda *_: True),
+    "before the intent": (OffsetCommitter, "commit", "before", lambda _self, _offset, metadata="": bool(metadata)),
+    "between intent and insert": (
+        OffsetCommitter,
+        "commit",
+        "after",
+        lambda _self, _offset, metadata="": bool(metadata),
+    ),
+    "between insert and commit": (
+        OffsetCommitter,
+        "commit",
+        "before",
+        lambda _self, _offset, metadata="": not metadata,
+    ),
+    "right after the commit": (OffsetCommitter, "commit", "after", lambda _self, _offset, metadata="": not metadata),
+    "before the dead letters": (DeadLetterPublisher, "publish", "before", lambda *_: True),
+    "right after the dead letters": (DeadLetterPublisher, "publish", "after", lambda *_: True),
+    "during the insert": (ClickHouseWriter, "_insert", "beside", lambda *_: True),
 }
 
 

@@ -18,8 +18,8 @@ import aiokafka
 import msgspec
 
 from embedded import preflight
-from runtime import settings as settings_module
-from runtime.settings import Settings
+from runtime.platform import settings as settings_module
+from runtime.platform.settings import Settings
 from schemas import topics
 from tests.stack import ROOT
 

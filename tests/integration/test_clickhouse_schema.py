@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.asyncclient import AsyncClient
 
-from runtime import settings as settings_module
-from runtime.errors import Problem
-from runtime.settings import Settings
+from runtime.platform import settings as settings_module
+from runtime.platform.errors import OperatorError
+from runtime.platform.settings import Settings
 from schemas.clickhouse import DATABASE, DEAD_LETTERS, EVENTS, INSERTED_AT, TABLES, Table
 from schemas.migrations import LATEST, TABLE
-from sinks.migrations import migrate
-from sinks.store import connect
+from sinks.clickhouse_writer import connect
+from sinks.migrator import migrate
 from tests import stack
 
 
@@ -81,7 +81,7 @@ async def test_a_newer_schema_is_refused(client: AsyncClient, settings: Settings
     """And nothing is changed in it."""
     await migrate(client, settings)
     await client.insert(TABLE, [[LATEST + 1, "of tomorrow", "…"]], column_names=["version", "name", "checksum"])
-    with pytest.raises(Problem, match=f"knows versions up to {LATEST}"):
+    with pytest.raises(OperatorError, match=f"knows versions up to {LATEST}"):
         await migrate(client, settings)
 
 

@@ -9,15 +9,15 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from runtime.topics_admin import ensure_topics
+from runtime.kafka.topic_admin import ensure_topics
 from schemas import times, topics
 from schemas.events import CleanEvent, Conflict
-from sinks.migrations import migrate
-from sinks.store import connect
+from sinks.clickhouse_writer import connect
+from sinks.migrator import migrate
 from tests import stack
 from tests.integration.sink_process import POINTS
 from tests.integration.sink_support import Bench, ask, tell, until
-from tests.unit.test_sink_rows import dead_letter, event
+from tests.unit.test_sink_row_encoder import dead_letter, event
 
 START_US = 1_719_597_133_000_001
 
@@ -139,7 +139,7 @@ async def test_a_token_without_its_rows(bench: Bench, imei: str) -> None:
     """
     ClickHouse knows an insert's token but has not its rows: the sink that finds the plan unfinished inserts them anew.
 
-    That is what a kill leaves behind between the token's record and the part's (see `sinks.presence`); a mutation
+    That is what a kill leaves behind between the token's record and the part's (see `sinks.missing_rows`); a mutation
     that removes the rows leaves the same.
     """
     sent = events(imei, 200)

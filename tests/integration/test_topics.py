@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from aiokafka.admin import NewTopic
 
-from runtime.settings import load
-from runtime.topics_admin import Finding, admin, ensure_topics
+from runtime.kafka.topic_admin import Finding, admin, ensure_topics
+from runtime.platform.settings import load
 from schemas.topics import EVENTS, all_topics, of_type
 from tests.integration.pipeline_support import eventpush
 from tests.stack import Kafka

@@ -7,9 +7,9 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
+from ingress.http.server import serve
 from ingress.memory import MemoryPublisher
-from ingress.server import serve
-from runtime.settings import Settings
+from runtime.platform.settings import Settings
 
 EVENT = {
     "Event": "overspeed",

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 from faust.types import TP
 
-from runtime.batches import Batch
-from sinks.ledger import Committed
-from sinks.rows import Rows
-from sinks.store import RowsRefused
-from sinks.writing import Refusal
+from runtime.consumer.batch import Batch
+from sinks.bisection import Refusal
+from sinks.clickhouse_writer import RowsRefusedError
+from sinks.offset_committer import Committed
+from sinks.row_encoder import RowEncoder
 
 EVENTS = TP("telematics.events.v1", 3)
 
@@ -61,11 +61,11 @@ class FakeStore:
     world: World
     step: Callable[[str], None] = never_dies
 
-    async def insert(self, rows: Rows, values: Sequence[bytes | None], token: str, *, repeated: bool) -> None:
+    async def insert(self, rows: RowEncoder, values: Sequence[bytes | None], token: str, *, repeated: bool) -> None:
         offsets = [int(value or b"0") for value in values]
         self.step("before insert")
         if self.world.poison & set(offsets):
-            raise RowsRefused("Code: 469. VIOLATED_CONSTRAINT")
+            raise RowsRefusedError("Code: 469. VIOLATED_CONSTRAINT")
         if token not in self.world.tokens:
             self.world.tokens.add(token)
             self.world.stored += offsets
@@ -103,7 +103,7 @@ class FakeDeadLetters:
     world: World
     step: Callable[[str], None] = never_dies
 
-    async def take_over(self) -> None: ...
+    async def fence_previous_owner(self) -> None: ...
 
     async def publish(self, refusals: Sequence[Refusal], next_offset: int) -> None:
         self.step("before transaction")

@@ -9,7 +9,7 @@ from eventpush import accounting
 from eventpush.account import Coverage, Line, Remainder
 from eventpush.accounting import Account
 from eventpush.cli import cli
-from runtime.settings import Settings
+from runtime.platform.settings import Settings
 from tests.unit.cli_support import logging_as_it_was  # noqa: F401 - a fixture
 
 MINUTE = "2026-11-24T00:10Z"

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from eventpush import cli as frame
 from eventpush.cli import EXAMPLES, SUMMARIES, cli
 from eventpush.options import Command
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 from tests.unit.cli_support import logging_as_it_was  # noqa: F401 - a fixture
 
 
@@ -84,7 +84,7 @@ def test_each_example_is_a_line_that_the_command_understands(line: str, tmp_path
 
 def test_a_problem_is_one_line_and_status_1(monkeypatch) -> None:
     """What a person can mend is one line on standard error, without a traceback."""
-    result = fails_with(Problem("the disk is full", "make room"), monkeypatch)
+    result = fails_with(OperatorError("the disk is full", "make room"), monkeypatch)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "eventpush: the disk is full: make room\n"
 

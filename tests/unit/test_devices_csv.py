@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from eventpush.cli import cli
 from eventpush.devices import BadLine, Device, Entry, read
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 from tests.unit.cli_support import logging_as_it_was  # noqa: F401 - a fixture
 
 HEADER = "imei,vehicle,fleet,driver\n"
@@ -67,7 +67,7 @@ def test_line_numbers_count_the_lines_of_quoted_fields() -> None:
 )
 def test_a_wrong_header_is_a_problem(text: str) -> None:
     """The header is required, complete, without unknown or repeated columns."""
-    with pytest.raises(Problem, match="imei,vehicle,fleet,driver"):
+    with pytest.raises(OperatorError, match="imei,vehicle,fleet,driver"):
         judged(text)
 
 

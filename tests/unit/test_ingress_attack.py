@@ -11,7 +11,7 @@ import pytest
 
 from tests.stack import ROOT
 from tests.unit.attackers import KINDS
-from tests.unit.door_process import door_process
+from tests.unit.ingress_process import door_process
 from tests.unit.ingress_support import Running, read_answer, request
 
 HELD_MAX_BYTES = 20_000_000  # of bodies that are still coming in

@@ -13,9 +13,9 @@ from hypothesis import settings as hypothesis_settings
 from openapi_spec_validator import validate
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from ingress.docs_page import page
+from ingress.errors import STATUS
 from ingress.openapi import document, examples
-from ingress.pages import page
-from ingress.refusals import STATUS
 from schemas.event_types import KINDS
 from schemas.events import ValidEvent
 from schemas.validation import validate as judge

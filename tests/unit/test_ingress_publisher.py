@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingress import publisher as module
+from ingress.errors import Reason, RequestError
 from ingress.publisher import KafkaPublisher, Record
-from ingress.refusals import Reason, Refused
 from tests.unit.ingress_support import settings
 
 PARTITIONS = 4
@@ -103,7 +103,7 @@ async def publish(publisher, records):
 
 
 async def refused(publishing):
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestError) as caught:
         await publishing
     assert caught.value.headers == {"Retry-After": "1"}
     return caught.value.reason

@@ -13,7 +13,7 @@ import requests
 
 from embedded.kafka import jars, java
 from embedded.kafka.config import Broker, cluster, log4j_properties, server_properties
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 
 CONTENT = b"a jar"
 JAR = jars.Jar("org.example:thing:1.0", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
@@ -86,7 +86,9 @@ def test_download_with_another_hash_is_refused(repository: SimpleNamespace, tmp_
     """Another content than the pinned one is named with both hashes, and nothing of it stays."""
     repository.answer = b"another jar"
     found = hashlib.sha256(b"another jar").hexdigest()
-    with pytest.raises(Problem, match=f"org.example:thing:1.0 has SHA-256 {found}, expected {JAR.sha256}: ") as caught:
+    with pytest.raises(
+        OperatorError, match=f"org.example:thing:1.0 has SHA-256 {found}, expected {JAR.sha256}: "
+    ) as caught:
         jars.fetch([JAR], tmp_path)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -95,7 +97,9 @@ def test_download_with_another_hash_is_refused(repository: SimpleNamespace, tmp_
 def test_changed_jar_in_the_cache_is_refused(repository: SimpleNamespace, tmp_path: Path) -> None:
     """A cached file is checked at each start, and the remedy is to delete it."""
     (tmp_path / JAR.filename).write_bytes(b"changed")
-    with pytest.raises(Problem, match=rf"thing-1\.0\.jar has SHA-256 \w+, but .* must have {JAR.sha256}: delete that"):
+    with pytest.raises(
+        OperatorError, match=rf"thing-1\.0\.jar has SHA-256 \w+, but .* must have {JAR.sha256}: delete that"
+    ):
         jars.fetch([JAR], tmp_path)
 
 
@@ -103,7 +107,9 @@ def test_changed_jar_in_the_cache_is_refused(repository: SimpleNamespace, tmp_pa
 def test_refused_download_is_one_line(repository: SimpleNamespace, tmp_path: Path, error: Exception) -> None:
     """No network, a refusal, a timeout: the jar and what to look at."""
     repository.answer = error
-    with pytest.raises(Problem, match=r"org\.example:thing:1\.0 could not be downloaded \(.*\): check the network"):
+    with pytest.raises(
+        OperatorError, match=r"org\.example:thing:1\.0 could not be downloaded \(.*\): check the network"
+    ):
         jars.fetch([JAR], tmp_path)
 
 
@@ -117,21 +123,23 @@ def test_the_systems_certificates_are_believed_too(
     jars.fetch([JAR], tmp_path / "one")
     assert "REQUESTS_CA_BUNDLE" not in os.environ
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "mine.pem")
-    with pytest.raises(Problem, match=r"\(SSLError\): check the network, HTTPS_PROXY and REQUESTS_CA_BUNDLE, or"):
+    with pytest.raises(OperatorError, match=r"\(SSLError\): check the network, HTTPS_PROXY and REQUESTS_CA_BUNDLE, or"):
         jars.fetch([JAR], tmp_path / "two")
 
 
 def test_full_disk_is_one_line(repository: SimpleNamespace, tmp_path: Path) -> None:
     """A full disk names the directory and what to free."""
     repository.answer = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(Problem, match=rf"{tmp_path} cannot hold Kafka's jars \(No space left on device\): free some"):
+    with pytest.raises(
+        OperatorError, match=rf"{tmp_path} cannot hold Kafka's jars \(No space left on device\): free some"
+    ):
         jars.fetch([JAR], tmp_path)
 
 
 def test_cache_that_cannot_be_made_is_one_line(repository: SimpleNamespace, tmp_path: Path) -> None:
     """Where no directory can be made, that is said."""
     (tmp_path / "file").touch()
-    with pytest.raises(Problem, match=r"file/cache cannot hold Kafka's jars \(Not a directory\)"):
+    with pytest.raises(OperatorError, match=r"file/cache cannot hold Kafka's jars \(Not a directory\)"):
         jars.fetch([JAR], tmp_path / "file" / "cache")
 
 
@@ -143,7 +151,9 @@ def test_no_java_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     for launcher in (old, broken):
         launcher.chmod(0o755)
     monkeypatch.setattr(java, "_candidates", lambda: [old, broken])
-    with pytest.raises(Problem, match=r"Java 17 or newer.*old is Java 11\.0\.2; .*broken does not run\): install"):
+    with pytest.raises(
+        OperatorError, match=r"Java 17 or newer.*old is Java 11\.0\.2; .*broken does not run\): install"
+    ):
         java.find()
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from eventpush import reference
 from eventpush.cli import SUMMARIES
-from runtime import metrics, settings
+from runtime.platform import metrics, settings
 from schemas.reasons import DESCRIPTION, Reason
 from schemas.topics import all_topics
 

@@ -6,11 +6,11 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sinks.bisection import Refusal
 from sinks.dead_letters import dead_letter
-from sinks.rows import DEAD_LETTER_ROWS
-from sinks.writing import Refusal
+from sinks.row_encoder import DEAD_LETTER_ROWS
 from tests.unit.sink_doubles import EVENTS, record
-from tests.unit.test_sink_rows import event
+from tests.unit.test_sink_row_encoder import event
 
 
 def test_what_is_known_of_the_event_is_kept() -> None:

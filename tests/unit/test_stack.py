@@ -11,8 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from embedded import leftovers, preflight, stack
-from runtime.errors import Problem
-from runtime.settings import Settings, load
+from runtime.platform.errors import OperatorError
+from runtime.platform.settings import Settings, load
 from tests.stack import free_kafka_port
 
 
@@ -40,7 +40,7 @@ def test_addresses_come_from_the_settings() -> None:
 )
 def test_settings_for_other_machines_are_refused(values: dict[str, str], message: str) -> None:
     """`up` starts its own Kafka and ClickHouse: settings that mean others are a problem, said in one line."""
-    with pytest.raises(Problem, match=re.escape(message)):
+    with pytest.raises(OperatorError, match=re.escape(message)):
         stack.addresses_of(Settings(**values))
 
 
@@ -54,27 +54,27 @@ def test_taken_port_names_itself_and_the_setting(tmp_path: Path) -> None:
         }
         settings = Settings(data_dir=tmp_path, ingress_port=port, **others)
         expected = rf"the ingress cannot listen on 127\.0\.0\.1:{port} \(the port is taken\): .*EVENTPUSH_INGRESS_PORT"
-        with pytest.raises(Problem, match=expected):
+        with pytest.raises(OperatorError, match=expected):
             stack.up(settings, lambda _: None)
 
 
 def test_directory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     """A data directory that cannot be made is named with the reason."""
     (tmp_path / "file").touch()
-    with pytest.raises(Problem, match=r"file/data cannot be written \(Not a directory\): .*EVENTPUSH_DATA_DIR"):
+    with pytest.raises(OperatorError, match=r"file/data cannot be written \(Not a directory\): .*EVENTPUSH_DATA_DIR"):
         stack.up(Settings(data_dir=tmp_path / "file" / "data"), lambda _: None)
 
 
 def test_full_disk_is_one_line(tmp_path: Path) -> None:
     """Too little room is said with both numbers."""
-    with pytest.raises(Problem, match=r"on a file system with \d+ MB free; \d+ MB are needed: free some space"):
+    with pytest.raises(OperatorError, match=r"on a file system with \d+ MB free; \d+ MB are needed: free some space"):
         preflight.require_space(tmp_path, 2**62)
 
 
 def test_full_disk_is_found_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where not even a process id can be written, the line is still the one about room."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
-    with pytest.raises(Problem, match="with 0 MB free"):
+    with pytest.raises(OperatorError, match="with 0 MB free"):
         stack.up(Settings(data_dir=tmp_path / "data"), lambda _: None)
     assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
 
@@ -82,7 +82,7 @@ def test_full_disk_is_found_before_anything_is_written(tmp_path: Path, monkeypat
 def test_lock_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     """A lock that is somebody else's (here: a directory, which root cannot open either) is named with the remedy."""
     (tmp_path / "run" / "up.lock").mkdir(parents=True)
-    with pytest.raises(Problem, match=r"up\.lock cannot be written \(Is a directory\): make it yours"):
+    with pytest.raises(OperatorError, match=r"up\.lock cannot be written \(Is a directory\): make it yours"):
         stack.up(Settings(data_dir=tmp_path), lambda _: None)
 
 
@@ -98,7 +98,7 @@ def test_reset_removes_what_up_made(tmp_path: Path) -> None:
 
 def test_reset_leaves_other_directories_alone(tmp_path: Path) -> None:
     """A directory that `up` has not made is refused, whatever the setting says."""
-    with pytest.raises(Problem, match="was not made by `eventpush up`"):
+    with pytest.raises(OperatorError, match="was not made by `eventpush up`"):
         stack.reset(tmp_path)
     assert tmp_path.exists()
 
@@ -106,7 +106,7 @@ def test_reset_leaves_other_directories_alone(tmp_path: Path) -> None:
 def test_reset_waits_for_nobody(tmp_path: Path) -> None:
     """While `up` runs there, nothing is removed."""
     (tmp_path / stack._ABOUT).touch()
-    with leftovers.only_one(tmp_path / "run", tmp_path), pytest.raises(Problem, match="already running"):
+    with leftovers.only_one(tmp_path / "run", tmp_path), pytest.raises(OperatorError, match="already running"):
         stack.reset(tmp_path)
     assert (tmp_path / stack._ABOUT).exists()
 

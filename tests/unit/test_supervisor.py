@@ -14,7 +14,7 @@ import pytest
 
 from embedded import leftovers, supervisor
 from embedded.supervisor import Child, Place, Supervisor
-from runtime.errors import Problem
+from runtime.platform.errors import OperatorError
 
 DEADLINE_S = 20.0
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
@@ -134,7 +134,9 @@ async def test_child_that_never_becomes_ready_ends_everything(place: Place, said
 
     broken = child("broken", "import sys; sys.exit('no room for me: make some')", ready=never)
     pids: dict[str, int] = {}
-    with pytest.raises(Problem, match=r"broken ended with status 1: no room for me: make some: see .*broken\.log"):
+    with pytest.raises(
+        OperatorError, match=r"broken ended with status 1: no room for me: make some: see .*broken\.log"
+    ):
         await boss.run([[child("fine", SLEEPER)], lambda: _note(pids, boss), [broken]])
     assert sum("broken ended" in line for line in said) == supervisor.ATTEMPTS - 1
     assert not alive(pids["fine"])
@@ -319,7 +321,10 @@ def test_only_one_supervisor_a_directory(tmp_path: Path) -> None:
     """A second one is told who is there and what to do; after the first has ended the directory is free again."""
     with leftovers.only_one(tmp_path, tmp_path):
         second = leftovers.only_one(tmp_path, tmp_path)
-        with pytest.raises(Problem, match=rf"already running on .* \(process {os.getpid()}\): stop it there"), second:
+        with (
+            pytest.raises(OperatorError, match=rf"already running on .* \(process {os.getpid()}\): stop it there"),
+            second,
+        ):
             pass
     with leftovers.only_one(tmp_path, tmp_path):
         pass

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runtime.settings import Settings
+from runtime.platform.settings import Settings
 from schemas import topics
 from streams import type_topics
 from streams.type_topics import TypeTopics

@@ -6,23 +6,24 @@ from types import SimpleNamespace
 import pytest
 from faust.types import TP
 
-from runtime import metrics, watchdog
-from runtime.watchdog import Progress, Stalled, Watchdog
+from runtime.consumer import watchdog
+from runtime.consumer.watchdog import StallDetector, StalledError, Watchdog
+from runtime.platform import metrics
 
 A, B = TP("raw", 0), TP("raw", 1)
 
 
 def test_a_partition_with_work_that_stands_still_is_stuck():
-    """The mark of a partition with work has been the same for longer than the timeout."""
-    progress = Progress(60)
+    """The progress of a partition with work has been the same for longer than the timeout."""
+    progress = StallDetector(60)
     assert progress.stuck({A: 5, B: 1}, 0) == []
     assert progress.stuck({A: 5, B: 2}, 60) == []
     assert progress.stuck({A: 5, B: 3}, 61) == [A]
 
 
 def test_progress_or_having_nothing_to_do_begins_anew():
-    """A mark that moves, or a time without work, starts the clock again."""
-    progress = Progress(60)
+    """A progress that moves, or a time without work, starts the clock again."""
+    progress = StallDetector(60)
     progress.stuck({A: 5}, 0)
     assert progress.stuck({A: 6}, 50) == []
     assert progress.stuck({A: 6}, 100) == []
@@ -37,28 +38,28 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(watchdog, "records_behind", lambda app, tp: app.lag)
     settings = SimpleNamespace(stall_timeout_s=0.05, session_timeout_s=0)
     app = SimpleNamespace(settings=settings, lag=3, rebalancing=False, consumer_generation_id=1)
-    app.consumer = SimpleNamespace(flow_active=True, turns=1)
-    return SimpleNamespace(app=app, lanes=SimpleNamespace(open={A: 7}, busy=set()))
+    app.consumer = SimpleNamespace(flow_active=True, polls=1)
+    return SimpleNamespace(app=app, tasks=SimpleNamespace(open={A: 7}, busy=set()))
 
 
 async def test_lag_without_progress_ends_the_worker(worker: SimpleNamespace):
     """The reason names the partition and the time."""
-    with pytest.raises(Stalled, match=r"no progress for 0.05 s: raw\[0\]"):
-        await asyncio.wait_for(Watchdog(worker.app, worker.lanes, metrics.STREAMS_LAG).run(), 5)
+    with pytest.raises(StalledError, match=r"no progress for 0.05 s: raw\[0\]"):
+        await asyncio.wait_for(Watchdog(worker.app, worker.tasks, metrics.STREAMS_LAG).run(), 5)
 
 
 async def test_a_batch_under_way_counts_as_work(worker: SimpleNamespace):
     """The last batch there is may be the one that hangs."""
-    worker.app.lag, worker.lanes.busy = 0, {A}
-    with pytest.raises(Stalled):
-        await asyncio.wait_for(Watchdog(worker.app, worker.lanes, metrics.STREAMS_LAG).run(), 5)
+    worker.app.lag, worker.tasks.busy = 0, {A}
+    with pytest.raises(StalledError):
+        await asyncio.wait_for(Watchdog(worker.app, worker.tasks, metrics.STREAMS_LAG).run(), 5)
 
 
 async def test_a_rebalance_that_does_not_end_ends_the_worker(worker: SimpleNamespace):
     """Everybody else is at work again, and this worker fetches nothing."""
     worker.app.lag, worker.app.rebalancing = 0, True
-    with pytest.raises(Stalled, match="a rebalance did not end"):
-        await asyncio.wait_for(Watchdog(worker.app, worker.lanes, metrics.STREAMS_LAG).run(), 5)
+    with pytest.raises(StalledError, match="a rebalance did not end"):
+        await asyncio.wait_for(Watchdog(worker.app, worker.tasks, metrics.STREAMS_LAG).run(), 5)
 
 
 async def test_a_loop_that_does_not_fetch_any_more_ends_the_worker(
@@ -67,8 +68,8 @@ async def test_a_loop_that_does_not_fetch_any_more_ends_the_worker(
     """Long before its partitions count as stuck: nothing that fetching waits for takes ten seconds."""
     monkeypatch.setattr(watchdog, "_FETCH_TIMEOUT_S", 0.1)
     worker.app.lag = 0
-    with pytest.raises(Stalled, match="fetching has stood still"):
-        await asyncio.wait_for(Watchdog(worker.app, worker.lanes, metrics.STREAMS_LAG).run(), 5)
+    with pytest.raises(StalledError, match="fetching has stood still"):
+        await asyncio.wait_for(Watchdog(worker.app, worker.tasks, metrics.STREAMS_LAG).run(), 5)
 
 
 async def test_no_lag_or_an_excuse_keeps_it_alive(worker: SimpleNamespace):
@@ -78,7 +79,7 @@ async def test_no_lag_or_an_excuse_keeps_it_alive(worker: SimpleNamespace):
         return "ClickHouse is away"
 
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(Watchdog(worker.app, worker.lanes, metrics.SINK_LAG, excuse=away).run(), 0.3)
+        await asyncio.wait_for(Watchdog(worker.app, worker.tasks, metrics.SINK_LAG, paused_by=away).run(), 0.3)
     worker.app.lag = 0
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(Watchdog(worker.app, worker.lanes, metrics.STREAMS_LAG).run(), 0.3)
+        await asyncio.wait_for(Watchdog(worker.app, worker.tasks, metrics.STREAMS_LAG).run(), 0.3)

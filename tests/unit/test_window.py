@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.disk_generation import DiskGeneration, forget_window, window_on_disk
-from streams.memory_generation import MemoryGeneration
-from streams.partition import advance
-from streams.restoring import decode, encode, together
-from streams.window import Generation, IdentityWindow, Rows, Verdict, identity_rows, payload_rows
+from streams.disk_segment import DiskSegment, forget_window, window_on_disk
+from streams.memory_segment import MemorySegment
+from streams.partition_processor import advance
+from streams.state_restore import decode, encode, merge_by_segment
+from streams.window import DeduplicationWindow, DedupResult, Rows, Segment, identity_rows, payload_rows
 from tests.identities import random_rows
 
 HOUR_US = 3_600_000_000
-U, D, C = Verdict.UNIQUE, Verdict.DUPLICATE, Verdict.CONFLICT
+U, D, C = DedupResult.UNIQUE, DedupResult.DUPLICATE, DedupResult.CONFLICT
 
 
 def rows(*identities: tuple[int, int]) -> Rows:
@@ -30,40 +30,40 @@ def rows(*identities: tuple[int, int]) -> Rows:
 
 
 @pytest.fixture(params=["memory", "disk"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[int], Generation]:
-    """Both kinds of generation."""
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[int], Segment]:
+    """Both kinds of segment."""
     if request.param == "memory":
-        return lambda _: MemoryGeneration()
-    return lambda span: DiskGeneration(tmp_path / str(span))
+        return lambda _: MemorySegment()
+    return lambda segment_number: DiskSegment(tmp_path / str(segment_number))
 
 
-def test_first_is_unique_then_duplicate_or_conflict(make: Callable[[int], Generation]) -> None:
+def test_first_is_unique_then_duplicate_or_conflict(make: Callable[[int], Segment]) -> None:
     """The same identity and content is a duplicate, other content a conflict, in one batch and across batches."""
-    window = IdentityWindow(4 * HOUR_US, make)
+    window = DeduplicationWindow(4 * HOUR_US, make)
     batch = rows((1, 5), (2, 5), (1, 5), (1, 6))
     assert window.judge(batch).tolist() == [U, U, D, C]
     window.add(batch[:2], 0)
     assert window.judge(rows((3, 5), (2, 5), (2, 7), (1, 5))).tolist() == [U, D, C, D]
 
 
-def test_judging_changes_nothing(make: Callable[[int], Generation]) -> None:
+def test_judging_changes_nothing(make: Callable[[int], Segment]) -> None:
     """A batch that is judged and not committed is judged the same again."""
-    window = IdentityWindow(4 * HOUR_US, make)
+    window = DeduplicationWindow(4 * HOUR_US, make)
     assert window.judge(rows((1, 5))).tolist() == window.judge(rows((1, 5))).tolist() == [U]
 
 
-def test_no_edge_between_spans(make: Callable[[int], Generation]) -> None:
-    """A duplicate is caught on both sides of every span's edge, up to the horizon."""
-    window = IdentityWindow(4 * HOUR_US, make)
+def test_no_edge_between_spans(make: Callable[[int], Segment]) -> None:
+    """A duplicate is caught on both sides of every segment's edge, up to the retention."""
+    window = DeduplicationWindow(4 * HOUR_US, make)
     window.add(rows((1, 5)), HOUR_US - 1)
     for later_us in (HOUR_US - 1, HOUR_US, 2 * HOUR_US, 5 * HOUR_US - 1):
         window.advance(later_us)
         assert window.judge(rows((1, 5))).tolist() == [D]
 
 
-def test_expiry_frees_memory_also_of_recovered_rows(make: Callable[[int], Generation]) -> None:
-    """Past the horizon and one span an identity is forgotten and its generation freed, however it got there."""
-    window = IdentityWindow(4 * HOUR_US, make)
+def test_expiry_frees_memory_also_of_recovered_rows(make: Callable[[int], Segment]) -> None:
+    """Past the retention and one segment an identity is forgotten and its segment freed, however it got there."""
+    window = DeduplicationWindow(4 * HOUR_US, make)
     changelog = encode(rows(*((n, 1) for n in range(1, 5001))), 0)
     window.add(*decode(changelog))
     assert len(window) == 5000
@@ -87,7 +87,7 @@ def test_a_window_on_disk_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_window_on_disk_lets_go(tmp_path: Path) -> None:
-    """What is past the horizon goes from the disk, and everything when the horizon is another one."""
+    """What is past the retention goes from the disk, and everything when the retention is another one."""
     window = window_on_disk(tmp_path, 4 * HOUR_US)
     window.add(rows((1, 5)), 0)
     window.add(rows((2, 5)), 5 * HOUR_US)
@@ -109,7 +109,7 @@ def test_a_window_in_use_is_not_opened(tmp_path: Path) -> None:
 
 
 def test_a_window_that_is_being_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed while it removes a window, or while it begins one of another horizon, a worker leaves none behind."""
+    """Killed while it removes a window, or while it begins one of another retention, a worker leaves none behind."""
     window = window_on_disk(tmp_path, 4 * HOUR_US)
     window.add(rows((1, 5)), 0, 17)
     window.close()
@@ -126,15 +126,15 @@ def test_a_window_that_is_being_removed_is_none(tmp_path: Path, monkeypatch: pyt
 
 
 def test_many_small_records_are_restored_together() -> None:
-    """Records of one span are one addition, spans stay apart, and nothing is remembered for longer than by itself."""
+    """Records of one segment are one addition, segments stay apart, and nothing is remembered longer than alone."""
     records = [(rows((n, 1)), n * HOUR_US // 10, 2 * n) for n in range(1, 21)]
-    additions = list(together(records, HOUR_US))
+    additions = list(merge_by_segment(records, HOUR_US))
     assert [(len(added), *position) for added, *position in additions] == [
         (9, 9 * HOUR_US // 10, 18),
         (10, 19 * HOUR_US // 10, 38),
         (1, 2 * HOUR_US, 40),
     ]
-    window = IdentityWindow(4 * HOUR_US, lambda _: MemoryGeneration())
+    window = DeduplicationWindow(4 * HOUR_US, lambda _: MemorySegment())
     for added, time_us, offset in additions:
         window.add(added, time_us, offset)
     assert len(window) == 20
@@ -143,7 +143,7 @@ def test_many_small_records_are_restored_together() -> None:
 
 def test_time_does_not_go_back() -> None:
     """A clock that steps back lets nothing expire and nothing be forgotten."""
-    window = IdentityWindow(4 * HOUR_US, lambda _: MemoryGeneration())
+    window = DeduplicationWindow(4 * HOUR_US, lambda _: MemorySegment())
     window.add(rows((1, 5)), 10 * HOUR_US)
     window.add(rows((2, 5)), 2 * HOUR_US)
     window.advance(0)
@@ -162,40 +162,40 @@ def test_a_clock_that_jumps_ahead_does_not_carry_stream_time_along() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 3)), max_size=200), st.integers(1, 20))
 def test_batches_do_not_matter(identities: list[tuple[int, int]], size: int) -> None:
-    """However arrivals are cut into batches, the verdicts are those of judging one by one against a dictionary."""
-    window = IdentityWindow(4 * HOUR_US, lambda _: MemoryGeneration(16))
+    """However arrivals are cut into batches, the results are those of judging one by one against a dictionary."""
+    window = DeduplicationWindow(4 * HOUR_US, lambda _: MemorySegment(16))
     known: dict[int, int] = {}
     for begin in range(0, len(identities), size):
         batch = rows(*identities[begin : begin + size])
-        verdicts = window.judge(batch)
+        results = window.judge(batch)
         expected = []
         for number, content in identities[begin : begin + size]:
             first = known.setdefault(number, -content)
             expected.append(U if first == -content and first < 0 else D if abs(first) == content else C)
             known[number] = abs(first)
-        assert verdicts.tolist() == expected
-        window.add(batch[verdicts == U], 0)
+        assert results.tolist() == expected
+        window.add(batch[results == U], 0)
 
 
 def test_growth_loses_nothing() -> None:
     """A table that has grown many times finds every row, and needs less than 120 bytes for each."""
-    generation = MemoryGeneration(16)
+    segment = MemorySegment(16)
     everything = random_rows(np.random.default_rng(7), 200_000)
     for begin in range(0, len(everything), 7_000):
-        generation.add(everything[begin : begin + 7_000])
-    assert (generation.find(everything) == everything[:, 3]).all()
-    assert generation.nbytes / len(everything) < 120
+        segment.add(everything[begin : begin + 7_000])
+    assert (segment.find(everything) == everything[:, 3]).all()
+    assert segment.nbytes / len(everything) < 120
 
 
 def test_identities_are_compared_exactly() -> None:
     """Rows that differ in IMEI or time alone are different identities even with the same digest."""
     digest = b"x" * 16
     batch = identity_rows([1, 2, 1], np.array([10, 10, 11]), [digest] * 3, np.ones(3, np.uint64))
-    assert IdentityWindow(HOUR_US, lambda _: MemoryGeneration()).judge(batch).tolist() == [U, U, U]
+    assert DeduplicationWindow(HOUR_US, lambda _: MemorySegment()).judge(batch).tolist() == [U, U, U]
 
 
 def test_payloads_do_not_meet_events() -> None:
     """Bytes that are no event never look like an identity."""
-    window = IdentityWindow(HOUR_US, lambda _: MemoryGeneration())
+    window = DeduplicationWindow(HOUR_US, lambda _: MemorySegment())
     window.add(rows((1, 1)), 0)
     assert window.judge(payload_rows([b"\0" * 24])).tolist() == [U]

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
-from streams.memory_generation import MemoryGeneration
-from streams.window import IdentityWindow
+from streams.memory_segment import MemorySegment
+from streams.window import DeduplicationWindow
 from tests.identities import random_rows
 
 HORIZON_US = 3_600_000_000
@@ -34,12 +34,12 @@ def test_memory_returns_when_identities_expire() -> None:
 
 
 def fill_and_expire() -> Taken:
-    """Windows as a worker has them: the tables of all partitions and spans grow beside each other, batch by batch, and
+    """Windows as a worker has them: the tables of all partitions and segments grow side by side, batch by batch, and
     in between something is allocated that stays.
     """
-    windows = [IdentityWindow(HORIZON_US, lambda _: MemoryGeneration()) for _ in range(PARTITIONS)]
+    windows = [DeduplicationWindow(HORIZON_US, lambda _: MemorySegment()) for _ in range(PARTITIONS)]
     rng = np.random.default_rng(1)
-    MemoryGeneration().add(random_rows(rng, BATCH_ROWS))  # whatever numpy takes for itself
+    MemorySegment().add(random_rows(rng, BATCH_ROWS))  # whatever numpy takes for itself
     before = psutil.Process().memory_info().rss
     staying = []
     for number in range(IDENTITIES // BATCH_ROWS):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from runtime import worker
+from runtime.consumer import worker
 
 
 class HangingApp:
@@ -35,8 +35,8 @@ async def test_a_broken_worker_does_not_wait_for_an_orderly_end(tmp_path: Path, 
     """
     monkeypatch.setattr(worker, "BROKEN_STOP_TIMEOUT_S", 0.01)
     monkeypatch.setattr(worker, "STOP_TIMEOUT_S", 3_600.0)
-    running, app, lanes = worker.Worker(), HangingApp(tmp_path), SimpleNamespace()
-    ending = asyncio.create_task(running.run(app, lanes))
+    running, app, tasks = worker.Worker(), HangingApp(tmp_path), SimpleNamespace()
+    ending = asyncio.create_task(running.run(app, tasks))
     await asyncio.sleep(0)
     running.fail(RuntimeError("fenced"))
     assert await asyncio.wait_for(ending, 10) == 1

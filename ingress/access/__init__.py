@@ -1,0 +1,1 @@
+"""Who may send: addresses, tokens, signatures, rate limits."""

@@ -1,0 +1,1 @@
+"""Everything that reaches into private parts of a library, one module per library."""

@@ -1,0 +1,1 @@
+"""The consumer engine: batches, partition tasks, the worker's life, lag, the watchdog."""

@@ -1,0 +1,98 @@
+"""Ends a worker that has work and does none: its supervisor starts another one, which goes on from the last commit."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from faust.types import TP
+
+from runtime.adapters.faust import BatchApp
+from runtime.consumer.lag import records_behind
+from runtime.consumer.partition_tasks import PartitionTasks
+from runtime.platform import metrics
+
+_INTERVAL_S = 2.0
+_REBALANCE_MARGIN_S = 10.0
+_FETCH_TIMEOUT_S = 10.0
+
+
+class StalledError(Exception):
+    """There is lag and no progress."""
+
+
+class StallDetector:
+    """Which partitions have had work and stood still for longer than `timeout_s`."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._since: dict[TP, tuple[Any, float]] = {}
+
+    def stuck(self, marks: Mapping[TP, Any], now_s: float) -> list[TP]:
+        """Return the partitions without progress for too long; `marks` maps each one that has work to its progress."""
+        since = self._since
+        self._since = {
+            tp: since[tp] if tp in since and since[tp][0] == mark else (mark, now_s) for tp, mark in marks.items()
+        }
+        return [tp for tp, (_, began_s) in self._since.items() if now_s - began_s > self._timeout_s]
+
+
+class Watchdog:
+    """
+    Check lag and progress every two seconds, and keep the lag metric up to date.
+
+    `progress` returns a value that changes while a partition's task makes progress (default: its position). While
+    `paused_by` returns a reason to wait, no partition counts as stuck.
+    """
+
+    def __init__(
+        self,
+        app: BatchApp,
+        tasks: PartitionTasks,
+        lag: metrics.Gauge,
+        *,
+        progress: Callable[[TP], Any] | None = None,
+        paused_by: Callable[[], Awaitable[str | None]] | None = None,
+    ) -> None:
+        self._app = app
+        self._tasks = tasks
+        self._lag = lag
+        self._progress_of = progress or self._position
+        self._paused_by = paused_by
+        self._partitions = StallDetector(app.settings.stall_timeout_s)
+        # Everybody has rejoined, or is out, after one session timeout; the rest is Faust's way back to fetching.
+        self._rebalance_timeout_s = 2 * app.settings.session_timeout_s + _REBALANCE_MARGIN_S
+        self._rebalances = StallDetector(self._rebalance_timeout_s)
+        self._fetching = StallDetector(_FETCH_TIMEOUT_S)
+
+    def _check_rebalance(self) -> None:
+        """Faust's recovery task may end unseen (a cancelled seek); then nothing is ever fetched again."""
+        app = self._app
+        under_way = {TP("", 0): app.consumer_generation_id} if app.rebalancing else {}
+        if self._rebalances.stuck(under_way, time.monotonic()):
+            raise StalledError(f"a rebalance did not end within {self._rebalance_timeout_s} s")
+
+    def _check_fetching(self) -> None:
+        """The loop that fetches polls every second or so; nothing that it waits for takes long."""
+        consumer = self._app.consumer
+        free = not self._app.rebalancing and consumer.flow_active and self._tasks.open
+        if self._fetching.stuck({TP("", 0): consumer.polls} if free else {}, time.monotonic()):
+            raise StalledError(f"fetching has stood still for {_FETCH_TIMEOUT_S:g} s")
+
+    def _position(self, tp: TP) -> int | None:
+        return self._tasks.open.get(tp)
+
+    async def run(self) -> None:
+        """Runs for ever; raises `StalledError`."""
+        while True:
+            await asyncio.sleep(_INTERVAL_S)
+            self._check_rebalance()
+            self._check_fetching()
+            lags = {tp: records_behind(self._app, tp) for tp in self._tasks.open}
+            for tp, records in lags.items():
+                self._lag.metric.labels(tp.topic, str(tp.partition)).set(records)
+            working = self._tasks.busy | {tp for tp, records in lags.items() if records}
+            stuck = self._partitions.stuck({tp: self._progress_of(tp) for tp in working}, time.monotonic())
+            if stuck and (self._paused_by is None or await self._paused_by() is None):
+                where = ", ".join(f"{tp.topic}[{tp.partition}]" for tp in stuck)
+                raise StalledError(f"no progress for {self._app.settings.stall_timeout_s} s: {where}")

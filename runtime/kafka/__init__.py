@@ -1,0 +1,1 @@
+"""How every process reaches Kafka and creates its topics."""

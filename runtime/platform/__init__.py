@@ -1,0 +1,1 @@
+"""Settings, logging, metrics, health: what every process needs."""

@@ -1,0 +1,48 @@
+"""A planned batch into ClickHouse: whole, or in halves until the rows that ClickHouse refuses stand alone."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from runtime.consumer.batch import Record
+from sinks.clickhouse_writer import RowsRefusedError
+from sinks.row_encoder import RowEncoder
+from sinks.write_intent import WriteIntent
+
+
+class Inserter(Protocol):
+    """What stores rows: `sinks.clickhouse_writer.ClickHouseWriter`."""
+
+    async def insert(self, rows: RowEncoder, values: Sequence[bytes | None], token: str, *, repeated: bool) -> None:
+        """Store all or none, once per token, also when it was tried before; raises `RowsRefusedError`."""
+
+
+class Refusal(NamedTuple):
+    """A record that cannot be a row, and why."""
+
+    record: Record
+    why: str
+
+
+async def write(
+    store: Inserter, rows: RowEncoder, intent: WriteIntent, records: Sequence[Record], *, repeated: bool
+) -> list[Refusal]:
+    """
+    Store the intent's records; return the refused ones, in order.
+
+    `repeated` says that another process may have begun with it: the halves and their tokens depend on the records
+    alone, so a repeat after a crash makes the same inserts.
+    """
+    refusals: list[Refusal] = []
+    parts: list[tuple[Sequence[Record], str]] = [(records, intent.token)]
+    while parts:
+        part, token = parts.pop()
+        try:
+            await store.insert(rows, [record.value for record in part], token, repeated=repeated)
+        except RowsRefusedError as refused:
+            if len(part) == 1:
+                refusals.append(Refusal(part[0], str(refused)))
+            else:
+                middle = len(part) // 2
+                first, second = part[:middle], part[middle:]
+                parts += [(second, intent.token_of(second)), (first, intent.token_of(first))]
+    return refusals

@@ -1,0 +1,171 @@
+"""ClickHouse, as the sink reaches it: one client, inserts that wait for as long as it takes."""
+
+import asyncio
+import random
+import time
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import clickhouse_connect
+import structlog
+from clickhouse_connect.driver.asyncclient import AsyncClient
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from runtime.platform import metrics
+from runtime.platform.errors import OperatorError
+from runtime.platform.settings import Settings
+from schemas.clickhouse import Table
+from sinks.insert_errors import refuses_rows
+from sinks.missing_rows import find_missing
+from sinks.row_encoder import UNMAPPABLE, RowEncoder
+
+log = structlog.get_logger()
+
+_INSERTS_AT_ONCE = 4
+_PAUSE_MIN_S, _PAUSE_MAX_S = 0.1, 10.0
+_LOOK_AGAIN_S = (0.2, 1.0)
+_CONNECT_TIMEOUT_S, _ANSWER_TIMEOUT_S = 5, 60
+
+#: What may be over in a moment, or when somebody has mended it.
+UNAVAILABLE = (ClickHouseError, aiohttp.ClientError, OSError, TimeoutError)
+
+_INSERT_SETTINGS = {
+    "insert_deduplicate": 1,
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+    # The answer means stored; a batch is one block, so that its token covers it whole.
+    "async_insert": 0,
+    "min_insert_block_size_rows": 1 << 20,
+    "min_insert_block_size_bytes": 0,
+    # Devices may deliver many months at once: that is slow, not wrong.
+    "max_partitions_per_insert_block": 0,
+}
+
+
+class RowsRefusedError(Exception):
+    """At least one row of the insert cannot be stored; the message says why."""
+
+
+class ClickHouseWriter:
+    """A client for one ClickHouse; it is connected when it is first needed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: AsyncClient | None = None
+        self._connecting = asyncio.Lock()
+        self._inserting = asyncio.Semaphore(_INSERTS_AT_ONCE)
+        # One thread: two at once only take the interpreter and the processor's cache from each other.
+        self._mapping = ThreadPoolExecutor(1, "mapping")
+        self.waiting_since: float | None = None
+
+    async def client(self) -> AsyncClient:
+        """The connected client; raises one of `UNAVAILABLE`."""
+        async with self._connecting:
+            if self._client is None:
+                self._client = await connect(self._settings)
+            return self._client
+
+    async def close(self) -> None:
+        """Close the connections."""
+        self._mapping.shutdown(wait=False)
+        if self._client is not None:
+            await self._client.close()
+
+    async def failure(self) -> str | None:
+        """None if ClickHouse answers, else what is wrong: a check for `/readyz`."""
+        try:
+            await (await self.client()).command("SELECT 1")
+        except UNAVAILABLE as error:
+            return _first_line(error)
+        return None
+
+    async def insert(self, rows: RowEncoder, values: Sequence[bytes | None], token: str, *, repeated: bool) -> None:
+        """
+        Store the records as rows, all or none, once per token; return when ClickHouse has acknowledged.
+
+        Waits while ClickHouse is away or unable, trying the same bytes with the same token. `repeated` says that the
+        insert may have been made before; then, and after a failure here, it is seen to that the rows are really there
+        (see `sinks.missing_rows`). Raises `RowsRefusedError`.
+        """
+        # Topics that were made anew begin at offset 0 again: the first record tells their lives apart.
+        token = f"{token}:{zlib.crc32(values[0] or b''):08x}"
+        pause_s = _PAUSE_MIN_S
+        body = await self._blocks(rows, values)
+        while True:
+            try:
+                async with self._inserting:
+                    await self._insert(rows.table, body, token)
+                if repeated and (lost := await self._find_missing(rows, values)):
+                    log.warning("ClickHouse kept the token and not the rows: inserting them anew",
+                                insert=token, rows=len(lost))  # fmt: skip
+                    token += "+"
+                    body = await self._blocks(rows, lost)
+                    continue
+            except UNAVAILABLE as error:
+                if refuses_rows(error):
+                    raise RowsRefusedError(_first_line(error)) from error
+                repeated = True
+                metrics.SINK_RETRIES.metric.labels(rows.table.name).inc()
+                self.waiting_since = self.waiting_since or time.monotonic()
+                log.warning(
+                    "ClickHouse is unable: trying again", insert=token, error=_first_line(error), pause_s=pause_s
+                )
+                await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
+                pause_s = min(_PAUSE_MAX_S, pause_s * 2)
+            else:
+                self.waiting_since = None
+                metrics.SINK_ROWS.metric.labels(rows.table.name).inc(len(values))
+                return
+
+    async def _blocks(self, rows: RowEncoder, values: Sequence[bytes | None]) -> bytes:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._mapping, rows.blocks, values)
+        except UNMAPPABLE as error:
+            raise RowsRefusedError(_first_line(error)) from error
+
+    async def _find_missing(self, rows: RowEncoder, values: Sequence[bytes | None]) -> list[bytes | None]:
+        """Looks again before it says so: an insert under way, or another replica, may be a moment behind."""
+        for pause_s in _LOOK_AGAIN_S:
+            if not await find_missing(await self.client(), rows, values):
+                return []
+            await asyncio.sleep(pause_s)
+        return await find_missing(await self.client(), rows, values)
+
+    async def _insert(self, table: Table, body: bytes, token: str) -> None:
+        client = await self.client()
+        with metrics.SINK_INSERT_S.metric.labels(table.name).time():
+            await client.raw_insert(
+                table.store,
+                column_names=[column.name for column in table.columns],
+                insert_block=body,
+                fmt="Native",
+                settings={**_INSERT_SETTINGS, "insert_deduplication_token": token},
+            )
+
+
+async def connect(settings: Settings) -> AsyncClient:
+    """Connect a client; raises `OperatorError` for an unusable address, one of `UNAVAILABLE` otherwise."""
+    where = urlsplit(settings.clickhouse_url)
+    if where.scheme not in ("http", "https") or not where.hostname:
+        raise OperatorError(
+            f"EVENTPUSH_CLICKHOUSE_URL={settings.clickhouse_url!r} is no address of an HTTP interface",
+            "write it as http://host:8123 or https://host:8443",
+        )
+    options: dict[str, Any] = {
+        "host": where.hostname,
+        "port": where.port or (8443 if where.scheme == "https" else 8123),
+        "secure": where.scheme == "https",
+        "username": settings.clickhouse_user,
+        "password": settings.clickhouse_password.get_secret_value(),
+        "connect_timeout": _CONNECT_TIMEOUT_S,
+        "send_receive_timeout": _ANSWER_TIMEOUT_S,
+        "compress": False,
+    }
+    return await clickhouse_connect.get_async_client(**options)
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:500]

@@ -1,0 +1,147 @@
+"""The stream stage for one partition of the raw topic: take over, then judge and commit batch by batch."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+from aiokafka import TopicPartition
+from faust.types import TP
+
+from runtime.consumer.batch import Batch
+from runtime.platform import metrics
+from runtime.platform.settings import Settings
+from schemas import account, times, topics
+from streams.batch_processor import BatchProcessor, BatchResult, Output
+from streams.device_registry import DeviceRegistry
+from streams.disk_segment import forget_window, window_on_disk
+from streams.memory_segment import MemorySegment
+from streams.state_restore import encode, next_offset, reader, restore
+from streams.transactions import Transactions
+from streams.type_topics import TypeTopics
+from streams.window import DeduplicationWindow
+from streams.window_table import WindowTable
+
+log = structlog.get_logger()
+
+_STEP_MAX_US = 60_000_000
+_OPENING_TRIES, _OPENING_PAUSE_S = 25, 0.2
+
+
+def advance(stream_time_us: int, latest_us: int, steady_now_us: int) -> int:
+    """The stream time after a batch whose latest arrival is `latest_us`; it never goes back.
+
+    Stream time lets identities expire, so a clock that jumps ahead must not carry it along: nothing arrives later than
+    now, by a clock that cannot jump.
+    """
+    return max(stream_time_us, min(latest_us, steady_now_us + _STEP_MAX_US))
+
+
+class PartitionProcessor:
+    """A `Processor` (see `runtime.consumer.partition_tasks`): owns the partition's transactions and its window."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tp: TP,
+        table: WindowTable,
+        registry: DeviceRegistry,
+        type_topics: TypeTopics,
+        steady_now_us: Callable[[], int],
+    ) -> None:
+        self._settings = settings
+        self._source = TopicPartition(tp.topic, tp.partition)
+        self._changelog = TopicPartition(topics.WINDOW, tp.partition)
+        self._accounts = TopicPartition(topics.ACCOUNT, tp.partition)
+        self._table = table
+        self._registry = registry
+        self._type_topics = type_topics
+        self._steady_now_us = steady_now_us
+        self._transactions: Transactions | None = None
+
+    async def open(self) -> int:
+        """Fence the former owner, then see where it stopped, then read what it remembered: in this order."""
+        self._transactions = Transactions(self._settings, self._source)
+        await self._transactions.start()
+        await self._registry.loaded.wait()
+        self._window = await self._empty_or_kept()
+        self._table.put(self._source.partition, self._window)
+        async with reader(self._settings, self._source, self._changelog, self._accounts) as consumer:
+            consumer.pause(self._source, self._changelog)
+            position = await next_offset(consumer, self._source, self._accounts)
+            consumer.pause(self._accounts)
+            consumer.resume(self._changelog)
+            await restore(consumer, self._changelog, self._window)
+        self._judge = BatchProcessor(
+            self._source.topic,
+            self._source.partition,
+            self._window,
+            self._registry.devices,
+            self._settings.future_skew_s * 1_000_000,
+        )
+        return position
+
+    async def process(self, batch: Batch) -> None:
+        """Process the batch and commit its outcome; only then does the window remember it."""
+        started_s = time.perf_counter()
+        result = self._judge.judge(batch.records)
+        stream_time_us = advance(self._window.stream_time_us, result.latest_us, self._steady_now_us())
+        await self._type_topics.ensure(result.types)
+        assert self._transactions is not None  # noqa: S101 - open() has been called
+        offsets = await self._transactions.commit(self._outputs(batch, result, stream_time_us), batch.next_offset)
+        self._window.add(result.rows, stream_time_us, offsets.get(topics.WINDOW, -1))
+        _measure(result, len(batch.records), time.perf_counter() - started_s)
+
+    async def close(self) -> None:
+        """Stop the producer and let go of the window."""
+        if self._transactions is not None:
+            await self._transactions.stop()
+        self._table.forget(self._source.partition)
+
+    async def _empty_or_kept(self) -> DeduplicationWindow:
+        """The window before its changelog is read.
+
+        What cannot be opened on disk is waited for, as its former owner may be about to close it, and then given up: it
+        is in the changelog too.
+        """
+        retention_us = self._settings.window_s * 1_000_000
+        if self._settings.window_store == "memory":
+            return DeduplicationWindow(retention_us, lambda _: MemorySegment())
+        directory = self._settings.data_dir / "window" / str(self._source.partition)
+        for _ in range(_OPENING_TRIES):
+            try:
+                return window_on_disk(directory, retention_us)
+            except Exception as error:
+                reason = str(error)
+                await asyncio.sleep(_OPENING_PAUSE_S)
+        log.warning("window on disk cannot be opened: reading it anew", directory=str(directory), reason=reason)
+        forget_window(directory)
+        return window_on_disk(directory, retention_us)
+
+    def _outputs(self, batch: Batch, result: BatchResult, stream_time_us: int) -> dict[str, list[Output]]:
+        """What the batch publishes, by topic."""
+        outputs: dict[str, list[Output]] = {}
+        if result.events:
+            outputs[topics.EVENTS] = result.events
+        of_type = {event: outputs.setdefault(self._type_topics.route(event), []) for event in set(result.types)}
+        for event, output in zip(result.types, result.events, strict=True):
+            of_type[event].append(output)
+        if result.dead_letters:
+            outputs[topics.DEAD_LETTER] = result.dead_letters
+        if len(result.rows):
+            outputs[topics.WINDOW] = [(b"", encode(result.rows, stream_time_us), stream_time_us // 1000)]
+        now_us = time.time_ns() // 1000
+        summary = account.BatchAccount(
+            self._source.partition, batch.from_offset, batch.next_offset, times.rfc3339(now_us), result.counts
+        )
+        outputs[topics.ACCOUNT] = [(b"", account.encode(summary), now_us // 1000)]
+        return outputs
+
+
+def _measure(result: BatchResult, records: int, seconds: float) -> None:
+    unique, dead = len(result.events), len(result.dead_letters)
+    metrics.STREAMS_EVENTS.metric.labels("unique").inc(unique)
+    metrics.STREAMS_EVENTS.metric.labels("dead_lettered").inc(dead)
+    metrics.STREAMS_EVENTS.metric.labels("duplicate").inc(records - unique - dead)
+    metrics.STREAMS_BATCH_S.metric.observe(seconds)
+    metrics.STREAMS_BATCH_EVENTS.metric.observe(records)

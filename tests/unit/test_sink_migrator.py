@@ -1,0 +1,29 @@
+"""Which databases this code may work with."""
+
+import pytest
+
+from runtime.platform.errors import OperatorError
+from schemas.migrations import LATEST, MIGRATIONS
+from sinks.migrator import check
+
+TAKEN = {step.version: step.checksum for step in MIGRATIONS}
+
+
+def test_an_empty_database_and_an_older_one_are_welcome() -> None:
+    """What is missing will be added."""
+    check({})
+    check(TAKEN)
+
+
+def test_a_newer_schema_is_refused() -> None:
+    """Nobody here knows what its rows would have to look like there."""
+    with pytest.raises(
+        OperatorError, match=f"is version {LATEST + 1}, and this eventpush knows versions up to {LATEST}"
+    ):
+        check(TAKEN | {LATEST + 1: "…"})
+
+
+def test_another_history_is_refused() -> None:
+    """A step of the same number but other statements means that somebody else made this schema."""
+    with pytest.raises(OperatorError, match=r"step 1 .* is not the one that this eventpush would take"):
+        check({1: "0" * 64})

@@ -1,0 +1,57 @@
+"""Topics, as far as they can be told without a broker."""
+
+import pytest
+
+from eventpush import tailing
+from runtime.kafka.topic_admin import configuration, refuse_other_partition_counts
+from runtime.platform.errors import OperatorError
+from runtime.platform.settings import load
+from schemas.topics import DEVICES_TOPIC, EVENTS_TOPIC, WINDOW_TOPIC, all_topics
+
+
+def test_the_registry_is_compacted_and_the_rest_expires() -> None:
+    """Devices stay for ever, by key; everything else leaves after its retention."""
+    settings = load({"EVENTPUSH_TOPIC_RETENTION_H": "5"})
+    for topic in all_topics():
+        config = configuration(topic, settings)
+        assert config["cleanup.policy"] == ("compact" if topic is DEVICES_TOPIC else "delete")
+        assert ("retention.ms" in config) is (topic is not DEVICES_TOPIC)
+    assert configuration(EVENTS_TOPIC, settings)["retention.ms"] == str(5 * 3_600_000)
+
+
+@pytest.mark.parametrize("window_s", [60, 86_400, 30 * 86_400])
+def test_the_windows_changelog_outlives_the_window(window_s: int) -> None:
+    """By half of the window and a day, in segments that close often enough to leave."""
+    settings = load({"EVENTPUSH_WINDOW_S": str(window_s), "EVENTPUSH_SENDER_RETRY_S": str(window_s)})
+    config = configuration(WINDOW_TOPIC, settings)
+    assert int(config["retention.ms"]) == window_s * 1_500 + 86_400_000
+    assert 600_000 <= int(config["segment.ms"]) <= max(600_000, window_s * 125)
+
+
+def test_no_time_of_a_record_is_refused() -> None:
+    """An outage or a wrong clock must not make the broker refuse what was accepted."""
+    config = configuration(EVENTS_TOPIC, load({}))
+    assert {config[f"message.timestamp.{side}.max.ms"] for side in ("before", "after")} == {str(2**63 - 1)}
+
+
+def test_another_partition_count_is_refused_with_the_reason() -> None:
+    """The counts, the variable, why, and what to do."""
+    settings = load({"EVENTPUSH_TOPIC_PARTITIONS": "8"})
+    refuse_other_partition_counts(settings, {"a": 8, "b": 8})
+    with pytest.raises(OperatorError, match=r"the topics have 4; .* would let duplicates in: set it back to 4"):
+        refuse_other_partition_counts(settings, {"a": 4, "b": 4})
+    with pytest.raises(OperatorError, match="b has 4"):
+        refuse_other_partition_counts(settings, {"a": 8, "b": 4})
+
+
+def test_a_line_of_tail_shows_no_control_characters() -> None:
+    """What a sender wrote cannot move the terminal's cursor; what is no event is shown as it is."""
+    event = (
+        b'{"event":"sos","changes":1,"imei":"350612075195931","device_time":"2024-06-28T17:52:13.000000Z","latitude":1,'
+        b'"longitude":2,"location":"a\\u001b[2Jb","geofence_name":null,"vehicle":null,"fleet":null,"driver":null}'
+    )
+    shown = tailing.line(event)
+    assert "\x1b" not in shown
+    assert "350612075195931" in shown
+    assert tailing.line(b"no event") == "no event"
+    assert "\x1b" not in tailing.line(b"\x1b[2J")
