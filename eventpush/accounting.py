@@ -15,9 +15,9 @@ from eventpush.clickhouse import connected
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 from schemas import account as summaries
-from schemas import clickhouse, topics
+from schemas import tables, topics
 from schemas.account import BatchAccount
-from schemas.events import RawPosition
+from schemas.event import RawPosition
 
 _IDS_AT_ONCE = 5_000
 
@@ -33,10 +33,10 @@ class _Target:
     what: str
 
 
-_EVENTS = _Target(topics.EVENTS, clickhouse.EVENTS.view, "event_id", False, "unique but not in telematics.events")
+_EVENTS = _Target(topics.EVENTS, tables.EVENTS.view, "event_id", False, "unique but not in telematics.events")
 _DEAD = _Target(
     topics.DEAD_LETTER,
-    clickhouse.DEAD_LETTERS.view,
+    tables.DEAD_LETTERS.view,
     "dead_letter_id",
     True,
     "dead-lettered but not in telematics.dead_letters",

@@ -14,7 +14,7 @@ from eventpush.clickhouse import connected
 from runtime.kafka.topic_admin import admin, ensure_topics
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import PREFIX, Settings
-from schemas.migrations import LATEST
+from schemas.migration_steps import LATEST
 from sinks import migrator
 
 _TIMEOUT_S = 10.0

@@ -6,16 +6,16 @@ from typing import Any
 from ingress.errors import Reason, RequestError
 from ingress.event_parser import Event
 from schemas import topics
-from schemas.events import ValidEvent, Violation
+from schemas.dead_letter import Violation
 from schemas.identity import digest_of, uuid_text
-from schemas.validation import validate
+from schemas.validation import ClockLimits, ValidEvent, validate
 
 Judged = ValidEvent | list[Violation]
 
 
-def judge(events: Sequence[Event], arrival_us: int, future_skew_us: int) -> Iterator[Judged]:
+def judge(events: Sequence[Event], arrival_us: int, clock: ClockLimits) -> Iterator[Judged]:
     """What each event is, or which rules it breaks; one at a time, for it may take long."""
-    return (validate(event.value, arrival_us, future_skew_us) for event in events)
+    return (validate(event.value, arrival_us, clock) for event in events)
 
 
 def destinations(judged: Sequence[Judged]) -> list[dict[str, Any]]:

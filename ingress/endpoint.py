@@ -38,6 +38,7 @@ from ingress.rejection_log import RejectionLog
 from ingress.time_slicing import TimeSlicing
 from runtime.platform.settings import Settings
 from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID, HEADER_TRACEPARENT
+from schemas.validation import ClockLimits
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +104,7 @@ class Endpoint:
         self._settings = settings
         self._publisher = publisher
         self._admission = admitted
-        self._future_skew_us = settings.future_skew_s * 1_000_000
+        self._clock = ClockLimits.of_seconds(settings.future_skew_s, settings.clock_lead_max_s)
         self.clock_ns = clock_ns
         self._limits = Limits(
             settings.ingress_request_max_events, settings.ingress_event_max_bytes, settings.ingress_nesting_max
@@ -212,7 +213,7 @@ class Endpoint:
         return Response(HTTPStatus.OK, orjson.dumps(said))
 
     async def _destinations(self, events: list[Event], arrival_us: int) -> list[dict[str, Any]]:
-        return destinations(await self._turns.take(judge(events, arrival_us, self._future_skew_us)))
+        return destinations(await self._turns.take(judge(events, arrival_us, self._clock)))
 
     def next_receipt_id(self) -> str:
         """No other process and no other request has it."""

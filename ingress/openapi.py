@@ -9,13 +9,10 @@ from importlib.metadata import version
 from itertools import groupby
 from typing import Any
 
-import msgspec
-
 from ingress.errors import STATUS, Reason
 from runtime.platform.settings import Settings
-from schemas import events
-from schemas.event_types import KINDS
-from schemas.validation import UTC_FORMAT
+from schemas.event_types import TYPES
+from schemas.sent_schema import event_schema, example
 
 #: Reasons that belong to no operation of the document: another path, another method.
 _WITHOUT_PATH = {Reason.NOT_FOUND, Reason.WRONG_METHOD}
@@ -139,31 +136,7 @@ def _request_body(*, strict: bool) -> dict[str, Any]:
 
 def examples() -> dict[str, Any]:
     """An example of every event type that the API names."""
-    return {
-        name: {"summary": name.replace("_", " "), "value": {**_EXAMPLE, "Event": name, **_DIFFERENT.get(name, {})}}
-        for name in KINDS
-    }
-
-
-_EXAMPLE = {
-    "Event": "overspeed",
-    "Changes": 50,
-    "Device_Time": "2024-06-28T17:52:13.000000+0000",
-    "IMEI": "350612075195931",
-    "Server_Time": "2024-06-28T18:49:45.000000+0000",
-    "Coordinates": "22.927968,75.533275",
-    "Location": "Indore - Depalpur - Ingoriya Road, Kharsora, Depalpur Tahsil, Indore District, Madhya Pradesh, India",
-    "Geofence_Name": None,
-}
-_DIFFERENT: dict[str, dict[str, object]] = {
-    "fuel_fill": {"Changes": 120},
-    "fuel_drain": {"Changes": -35},
-    "geofence_enter": {"Changes": 0, "Geofence_Name": "Indore depot"},
-    "geofence_exit": {"Changes": 0, "Geofence_Name": "Indore depot"},
-    "tampering": {"Changes": 1},
-    "power_cut": {"Changes": 1},
-    "sos": {"Changes": 1},
-}
+    return {name: {"summary": name.replace("_", " "), "value": example(name)} for name in TYPES}
 
 
 def _errors(left_out: set[Reason], settings: Settings) -> dict[str, Any]:
@@ -212,24 +185,12 @@ def _error_example(reason: Reason) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    event = msgspec.json.schema_components([events.SentEvent], ref_template="#/components/schemas/{name}")[1][
-        "SentEvent"
-    ]
-    fields = event["properties"]
-    fields["Event"] |= {"minLength": 1, "maxLength": events.EVENT_MAX, "pattern": r"\S"}
-    fields["IMEI"] |= {"pattern": r"^[0-9]{15}$"}
-    fields["Device_Time"] |= {"description": f"{UTC_FORMAT}; not after Server_Time", "pattern": _TIME}
-    fields["Server_Time"] |= {"description": UTC_FORMAT, "pattern": _TIME}
-    fields["Coordinates"] |= {"description": "latitude,longitude in degrees", "maxLength": events.COORDINATES_MAX}
-    fields["Location"] |= {"maxLength": events.LOCATION_MAX}
-    fields["Geofence_Name"]["anyOf"][0] |= {"maxLength": events.GEOFENCE_MAX}
-    event |= {"title": "Event", "additionalProperties": True, "description": "Unknown fields are kept."}
     text = {"type": "string"}
     message = {"status": {"const": "error"}, "message": text}
     broken = dict.fromkeys(("pointer", "reason", "found", "expected"), text)
     destination = {"event_id": {"type": "string", "format": "uuid"}, "topic": text}
     return {
-        "Event": event,
+        "Event": event_schema(),
         "Success": _object({"status": {"const": "success"}, "message": {"const": "Event received successfully."}}),
         "Error": _object(message),
         "BrokenRules": _object(message | {"errors": {"type": "array", "minItems": 1, "items": _object(broken)}}),

@@ -1,7 +1,7 @@
-"""What makes two deliveries the same event: IMEI, Device_Time (the instant), Event and Geofence_Name.
+"""What makes two deliveries the same event: IMEI, Device_Time (the instant), Event (normalised) and Geofence_Name.
 
-Content is Changes and Coordinates: the same identity with other content is a conflict. Server_Time and Location are the
-platform's and may differ between two deliveries of one event.
+Content is Changes and Coordinates, unless EVENTPUSH_CONTENT_FIELDS says otherwise: the same identity with other content
+is a conflict. Server_Time and Location are the platform's and may differ between two deliveries of one event.
 """
 
 from hashlib import blake2b
@@ -10,9 +10,9 @@ _begun_digest = blake2b(digest_size=16).copy  # a third less time than to make o
 
 
 def digest_of(imei: str, device_us: int, event: str, geofence_name: str | None) -> bytes:
-    """16 bytes that stand for the identity (BLAKE2b, RFC 7693); strings hold no NUL, so none run together.
+    """16 bytes that stand for the identity (BLAKE2b, RFC 7693); strings contain no NUL, so none run together.
 
-    `device_us` is Device_Time in µs since the epoch.
+    `device_us` is Device_Time in µs since the epoch, `event` is canonical.
     """
     geofence = "" if geofence_name is None else "\1" + geofence_name
     digest = _begun_digest()
@@ -21,7 +21,7 @@ def digest_of(imei: str, device_us: int, event: str, geofence_name: str | None) 
 
 
 def digest_of_payload(raw: bytes) -> bytes:
-    """24 bytes that stand for bytes that are no event: a dead letter repeated byte for byte is a duplicate."""
+    """24 bytes that stand for a payload that is no event: a dead letter repeated byte for byte is a duplicate."""
     return blake2b(raw, digest_size=24).digest()
 
 
@@ -29,3 +29,9 @@ def uuid_text(digest: bytes) -> str:
     """The first 16 bytes in the usual notation of a UUID."""
     text = digest[:16].hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def is_check_digit_right(imei: str) -> bool:
+    """Whether the last digit of an IMEI is its check digit (Luhn, 3GPP TS 23.003 annex B)."""
+    doubled = [int(digit) * (1 + position % 2) for position, digit in enumerate(imei)]
+    return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0

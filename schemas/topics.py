@@ -8,8 +8,9 @@ device's events holds on every topic.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
 
-from schemas.event_types import KINDS
+from schemas.event_types import TYPES
 
 RAW = "telematics.raw.v1"
 EVENTS = "telematics.events.v1"
@@ -26,7 +27,9 @@ HEADER_RECEIPT_ID = "receipt_id"
 HEADER_TRACEPARENT = "traceparent"  # W3C Trace Context, as it was sent
 
 _TYPE_LENGTH_MAX = 64
-_NOT_ALLOWED = re.compile(r"[^a-z0-9_-]")
+_DIGEST_BYTES = 16
+_PLAIN = re.compile(rf"[a-z0-9_]{{1,{_TYPE_LENGTH_MAX}}}")
+_NOT_PLAIN = re.compile(r"[^a-z0-9_]")
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,16 @@ WINDOW_TOPIC = Topic(
 
 
 def of_type(event: str) -> str:
-    """The topic of an event type: `Fuel Fill` → `telematics.event.fuel-fill.v1`, at most 64 characters of it."""
-    return f"{EVENT_PREFIX}{_NOT_ALLOWED.sub('-', event.lower())[:_TYPE_LENGTH_MAX]}.v1"
+    """The topic of a canonical event type; different types have different topics.
+
+    A type of at most 64 letters a-z, digits and underscores is its topic's name: `telematics.event.fuel_drain.v1`.
+    Any other is named by its readable part and its digest, behind a hyphen, which no canonical type has.
+    """
+    if _PLAIN.fullmatch(event):
+        return f"{EVENT_PREFIX}{event}.v1"
+    readable = _NOT_PLAIN.sub("", event)[: _TYPE_LENGTH_MAX - _DIGEST_BYTES * 2 - 1]
+    digest = blake2b(event.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+    return f"{EVENT_PREFIX}{readable}-{digest}.v1"
 
 
 def is_of_type(topic: str) -> bool:
@@ -86,6 +97,6 @@ FIXED: tuple[Topic, ...] = (
 )
 
 
-def all_topics(types: Iterable[str] = KINDS) -> tuple[Topic, ...]:
+def all_topics(types: Iterable[str] = TYPES) -> tuple[Topic, ...]:
     """Every topic that exists from the beginning: the fixed ones, `other`, and one for each known type."""
     return (*FIXED, type_topic(OTHER), *(type_topic(of_type(t)) for t in types))

@@ -1,200 +1,163 @@
-"""The rules of an event, and what an event is once it keeps them. Pure: bytes and time in, event or violations out.
+"""One payload against the rules: bytes and an arrival time in, a valid event or every broken rule out. Pure.
 
-The ingress judges with this in strict mode and for the dry run, and the stream stage judges every event with it that is
-not plainly valid (`streams.decoding`).
-
-Sources: the Events Push API ("Payload Field Definitions", "Timestamp Format", "Validation Rules"); bounds of strings
-and the future skew are ours.
+The ingress uses this in strict mode and for the dry run. The stream stage uses it for every payload that its checks by
+the column do not find plainly valid (`streams.decoding`).
 """
 
-import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
 from schemas import times
-from schemas.events import (
-    COORDINATES_MAX,
-    EVENT_MAX,
-    GEOFENCE_MAX,
-    INT64_MAX,
-    INT64_MIN,
-    LOCATION_MAX,
-    PAYLOAD_BYTES_MAX,
-    SENT_NAME,
-    ValidEvent,
-    Violation,
-)
-from schemas.reasons import Reason
-
-_anything = msgspec.json.Decoder()
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+from schemas.dead_letter import Violation
+from schemas.event import SENT_FIELDS
+from schemas.event_types import canonical
+from schemas.fields import SentField
+from schemas.json_text import Member, NotJsonError, compact, integer_of, members_of, string_of, text_of
+from schemas.rules import PAYLOAD_BYTES_MAX, TIME_RULES, EventTimes, Format, Reason
 
 _FOUND_MAX = 100
-#: What coordinates may be written with, and how long they may be.
-WELL_WRITTEN = re.compile(rf"[0-9., -]{{0,{COORDINATES_MAX}}}")
-
-UTC_FORMAT = "YYYY-MM-DDTHH:MM:SS.SSSSSS+0000"
+NO_EXTRA = b"{}"
 
 
-def validate(raw: bytes, received_us: int, future_skew_us: int) -> ValidEvent | list[Violation]:
-    """The event in these bytes, or every rule that it breaks (at least one).
+class ClockLimits(NamedTuple):
+    """How far a platform's clock may be ahead of ours, in µs: beyond `skew_us` with a warning, never beyond `lead_us`."""
 
-    `received_us` is its arrival in µs since the epoch; its times may lie at most `future_skew_us` after that.
-    Any bytes give an outcome; nothing is raised.
+    skew_us: int
+    lead_us: int
+
+    @classmethod
+    def of_seconds(cls, skew_s: int, lead_s: int) -> "ClockLimits":
+        """The same from seconds; what is normal is never too much."""
+        return cls(skew_s * 1_000_000, max(skew_s, lead_s) * 1_000_000)
+
+
+class ValidEvent(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """An event that keeps every rule, parsed. Times in µs since the epoch, UTC; coordinates in degrees, WGS 84."""
+
+    event: str  # canonical
+    event_as_sent: str | None  # where it differs
+    changes: int
+    imei: str
+    device_us: int
+    server_us: int
+    latitude: float
+    longitude: float
+    location: str | None
+    geofence_name: str | None  # None also for a blank one
+    extra: bytes  # the unknown fields: a JSON object on one line
+    time_cut: bool  # digits beyond microseconds were dropped
+    duplicate_keys: bool  # a name is there more than once; the last one counts
+
+
+def validate(raw: bytes, received_us: int, clock: ClockLimits) -> ValidEvent | list[Violation]:
+    """Return the event in these bytes, or every rule that it breaks (at least one).
+
+    `received_us` is its arrival in µs since the epoch. Any bytes give an outcome; nothing is raised.
     """
     if len(raw) > PAYLOAD_BYTES_MAX:
         return [Violation(Reason.TOO_LARGE, "", f"{len(raw)} bytes", f"at most {PAYLOAD_BYTES_MAX} bytes")]
     try:
-        value = _anything.decode(raw)
-    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-        detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        return [Violation(Reason.NOT_JSON, "", _shown(raw), f"JSON in UTF-8 ({detail})")]
-    if not isinstance(value, dict):
-        return [Violation(Reason.NOT_OBJECT, "", _shown(value), "a JSON object")]
-    violations = list(_violations(value, received_us + future_skew_us))
-    if violations:
-        return violations
-    latitude, longitude = position(value["Coordinates"])
-    device_us, server_us = times.parse(value["Device_Time"]), times.parse(value["Server_Time"])
+        members = members_of(text_of(raw))
+    except NotJsonError as error:
+        return [Violation(Reason.NOT_JSON, "", _shown(raw.decode("utf-8", "replace")), f"JSON in UTF-8 ({error})")]
+    if members is None:
+        return [Violation(Reason.NOT_OBJECT, "", _shown(raw.decode().strip()), "a JSON object")]
+    texts = {member.name: member.value_text for member in members}
+    violations: list[Violation] = []
+    values = {name: _value(sent, texts.get(name), violations) for name, sent in SENT_FIELDS.items()}
+    violations += _broken_time_rules(values, texts, received_us + clock.lead_us)
+    return violations or _valid_event(values, texts, members)
+
+
+def blank_as_none(name: str | None) -> str | None:
+    """A geofence's name; null, missing, empty and blank are one identity."""
+    return name if name and not name.isspace() else None
+
+
+def extra_of(members: Sequence[Member]) -> bytes:
+    """The members that the contract does not know, as a JSON object on one line; values as they were sent."""
+    unknown = {member.name: member for member in members if member.name not in SENT_FIELDS}
+    return ("{" + ",".join(f"{m.name_text}:{compact(m.value_text)}" for m in unknown.values()) + "}").encode()
+
+
+def _valid_event(values: Mapping[str, Any], texts: Mapping[str, str], members: Sequence[Member]) -> ValidEvent:
+    event, (latitude, longitude) = canonical(values["Event"]), values["Coordinates"]
     return ValidEvent(
-        value["Event"],
-        value["Changes"],
-        value["IMEI"],
-        device_us,
-        server_us,
-        times.rfc3339(device_us),
-        times.rfc3339(server_us),
-        latitude,
-        longitude,
-        value["Location"],
-        value.get("Geofence_Name"),
-        unknown_fields(raw),
+        event=event,
+        event_as_sent=None if event == values["Event"] else values["Event"],
+        changes=values["Changes"],
+        imei=values["IMEI"],
+        device_us=values["Device_Time"],
+        server_us=values["Server_Time"],
+        latitude=latitude,
+        longitude=longitude,
+        location=values["Location"],
+        geofence_name=blank_as_none(values["Geofence_Name"]),
+        extra=extra_of(members),
+        time_cut=any(times.is_cut(texts[name].strip('"')) for name in ("Device_Time", "Server_Time")),
+        duplicate_keys=len(texts) < len(members),
     )
 
 
-def position(coordinates: str) -> tuple[float, float]:
-    """Latitude and longitude of "lat,lon" in decimal degrees; ValueError if it is not that, or out of range."""
-    if not WELL_WRITTEN.fullmatch(coordinates):
-        raise ValueError(coordinates)
-    latitude_text, _, longitude_text = coordinates.partition(",")
-    latitude, longitude = float(latitude_text), float(longitude_text)
-    if not (-90.0 <= latitude <= 90.0 and -180.0 <= longitude <= 180.0):
-        raise OutOfRangeError(coordinates)
-    return latitude, longitude
+def _value(sent: SentField, text: str | None, violations: list[Violation]) -> Any:
+    """The value of a field, parsed; what it breaks is added to `violations`, and None returned for what is unusable."""
+    if text is None or (text == "null" and sent.nullable):
+        if not sent.nullable:
+            violations.append(Violation(Reason.MISSING, sent.name, "nothing", _expected(sent)))
+        return None
+    value = _typed(sent, text)
+    if value is None:
+        violations.append(Violation(Reason.WRONG_TYPE, sent.name, _shown(text), _expected(sent)))
+        return None
+    broken = [rule for rule in sent.rules if not rule.holds(value)]
+    violations += [
+        Violation(rule.code, sent.name, rule.found(value) if rule.found else _shown(text), rule.expected)
+        for rule in broken
+    ]
+    if broken:
+        return None
+    return value if sent.format is None else _parsed(sent.format, sent.name, value, text, violations)
 
 
-class OutOfRangeError(ValueError):
-    """Well written, but there is no such place."""
+def _typed(sent: SentField, text: str) -> Any:
+    """The value if it has the field's JSON type, else None. A number with an integral value is an integer."""
+    if sent.type is int:
+        return integer_of(text)
+    return string_of(text) if text[0] == '"' else None
 
 
-def unknown_fields(raw: bytes) -> dict[str, msgspec.Raw]:
-    """The fields that the contract does not know, their bytes as they came."""
-    known = SENT_NAME.values()
-    return {name: msgspec.Raw(value).copy() for name, value in _members.decode(raw).items() if name not in known}
-
-
-def _violations(value: Mapping[str, Any], latest_us: int) -> Iterator[Violation]:
-    yield from _text(value, "Event", EVENT_MAX, may_be_blank=False)
-    yield from _changes(value)
-    yield from _imei(value)
-    yield from _text(value, "Location", LOCATION_MAX)
-    if value.get("Geofence_Name") is not None:
-        yield from _text(value, "Geofence_Name", GEOFENCE_MAX)
-    yield from _coordinates(value)
-    yield from _times(value, latest_us)
-
-
-def _missing_or_not(value: Mapping[str, Any], field: str, wanted: type, expected: str) -> Violation | None:
-    """The violation if the field is not there or not of the wanted type."""
-    if field not in value:
-        return Violation(Reason.MISSING, field, "nothing", expected)
-    if type(value[field]) is not wanted:  # bool is an int in Python, but not in JSON
-        return Violation(Reason.WRONG_TYPE, field, _shown(value[field]), expected)
-    return None
-
-
-def _text(value: Mapping[str, Any], field: str, longest: int, *, may_be_blank: bool = True) -> Iterator[Violation]:
-    expected = f"a string of at most {longest} characters"
-    if wrong := _missing_or_not(value, field, str, expected):
-        yield wrong
-        return
-    text = value[field]
-    if not may_be_blank and (not text or text.isspace()):
-        yield Violation(Reason.EMPTY, field, _shown(text), "a string that is not empty")
-    if len(text) > longest:
-        yield Violation(Reason.TOO_LONG, field, f"{len(text)} characters", expected)
-    if "\0" in text:
-        yield Violation(Reason.BAD_CHARACTERS, field, _shown(text), "a string without NUL")
-
-
-def _changes(value: Mapping[str, Any]) -> Iterator[Violation]:
-    expected = "an integer of 64 bits"
-    if wrong := _missing_or_not(value, "Changes", int, expected):
-        yield wrong
-    elif not INT64_MIN <= value["Changes"] <= INT64_MAX:
-        yield Violation(Reason.OUT_OF_RANGE, "Changes", _shown(value["Changes"]), expected)
-
-
-def _imei(value: Mapping[str, Any]) -> Iterator[Violation]:
-    expected = "a string of 15 digits"
-    if wrong := _missing_or_not(value, "IMEI", str, expected):
-        yield wrong
-        return
-    imei = value["IMEI"]
-    if not (len(imei) == 15 and imei.isascii() and imei.isdigit()):
-        yield Violation(Reason.BAD_FORMAT, "IMEI", _shown(imei), expected)
-
-
-def _coordinates(value: Mapping[str, Any]) -> Iterator[Violation]:
-    expected = '"latitude,longitude" in decimal degrees'
-    if wrong := _missing_or_not(value, "Coordinates", str, expected):
-        yield wrong
-        return
+def _parsed(form: Format, name: str, value: str, text: str, violations: list[Violation]) -> Any:
     try:
-        position(value["Coordinates"])
-    except OutOfRangeError:
-        expected = "latitude from -90 to 90, longitude from -180 to 180"
-        yield Violation(Reason.OUT_OF_RANGE, "Coordinates", _shown(value["Coordinates"]), expected)
-    except ValueError:
-        yield Violation(Reason.BAD_FORMAT, "Coordinates", _shown(value["Coordinates"]), expected)
+        parsed = form.parse(value)
+    except ValueError as error:
+        no_such = form.missing is not None and isinstance(error, form.missing)
+        code, expected = (Reason.OUT_OF_RANGE, form.missing_expected) if no_such else (Reason.BAD_FORMAT, form.expected)
+        violations.append(Violation(code, name, _shown(text), expected))
+        return None
+    broken = [rule for rule in form.value_rules if not rule.holds(parsed)]
+    violations += [Violation(rule.code, name, _shown(text), rule.expected) for rule in broken]
+    return parsed
 
 
-def _times(value: Mapping[str, Any], latest_us: int) -> Iterator[Violation]:
-    parsed: dict[str, int] = {}
-    for field in ("Device_Time", "Server_Time"):
-        expected = f"a time in UTC, {UTC_FORMAT}"
-        if wrong := _missing_or_not(value, field, str, expected):
-            yield wrong
+def _broken_time_rules(values: Mapping[str, Any], texts: Mapping[str, str], latest_us: int) -> Iterator[Violation]:
+    """Rules on the times that could be read; a missing one breaks none of these."""
+    device_us, server_us = values["Device_Time"], values["Server_Time"]
+    for rule in TIME_RULES:
+        if None in [values[name] for name in rule.fields]:
             continue
-        try:
-            parsed[field] = times.parse(value[field])
-        except ValueError:
-            yield Violation(Reason.BAD_FORMAT, field, _shown(value[field]), expected)
-    for field, us in parsed.items():
-        if us < 0:
-            yield Violation(Reason.OUT_OF_RANGE, field, _shown(value[field]), "a time since 1970")
-        if us > latest_us:
-            yield Violation(
-                Reason.IN_FUTURE, field, _shown(value[field]), f"a time not after {times.rfc3339(max(0, latest_us))}"
-            )
-    if len(parsed) == 2 and parsed["Device_Time"] > parsed["Server_Time"]:
-        yield Violation(
-            Reason.DEVICE_AFTER_SERVER,
-            "Device_Time",
-            _shown(value["Device_Time"]),
-            f"a time not after Server_Time, {_shown(value['Server_Time'])}",
-        )
+        moments = EventTimes(device_us, server_us, latest_us)
+        if not rule.holds(moments):
+            yield Violation(rule.code, rule.fields[0], _shown(texts[rule.fields[0]]), rule.expected(moments))
 
 
-def _shown(value: object) -> str:
-    """A bounded picture of what was found, as JSON where that is possible."""
-    if isinstance(value, bytes):
-        return value[:_FOUND_MAX].decode("utf-8", "replace")
-    if isinstance(value, dict | list):
-        return "an object" if isinstance(value, dict) else "an array"
-    if isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
-        return f"an integer of {value.bit_length()} bits"
-    text = msgspec.json.encode(value).decode("utf-8", "replace")
-    return text if len(text) <= _FOUND_MAX else text[: _FOUND_MAX - 1] + "…"
+def _expected(sent: SentField) -> str:
+    """What the field should be: its format, or its first rule with a text that also names the type."""
+    return sent.format.expected if sent.format is not None else sent.rules[0].expected
+
+
+def _shown(text: str) -> str:
+    """What was sent, cut at 100 characters, without what cannot be encoded."""
+    shown = text if len(text) <= _FOUND_MAX else text[: _FOUND_MAX - 1] + "…"
+    return shown.encode("utf-8", "replace").decode()

@@ -18,7 +18,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from runtime.platform import metrics
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
-from schemas.clickhouse import Table
+from schemas.tables import Table
 from sinks.insert_errors import refuses_rows
 from sinks.missing_rows import find_missing
 from sinks.row_encoder import UNMAPPABLE, RowEncoder

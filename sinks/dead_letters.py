@@ -20,9 +20,10 @@ from runtime.adapters.zstd import compression_type
 from runtime.kafka.connection import connection
 from runtime.platform.settings import Settings
 from schemas import times, topics
-from schemas.events import DeadLetter, RawPosition, Violation
+from schemas.dead_letter import DeadLetter, Violation
+from schemas.event import RawPosition
 from schemas.identity import uuid_text
-from schemas.reasons import Reason
+from schemas.rules import Reason
 from sinks.bisection import Refusal
 
 STAGE = "sink"

@@ -9,7 +9,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
-from schemas.migrations import LATEST, MIGRATIONS, TABLE, Migration, ground
+from schemas.migration_steps import LATEST, MIGRATIONS, TABLE, Migration, bootstrap
 
 log = structlog.get_logger()
 
@@ -21,7 +21,7 @@ async def migrate(client: AsyncClient, settings: Settings) -> list[str]:
     Raises `OperatorError` for a schema newer than this code, and for one whose steps were not those of this code.
     """
     cluster = settings.clickhouse_cluster
-    for statement in ground(cluster):
+    for statement in bootstrap(cluster):
         await client.command(statement)
     taken = await applied(client)
     check(taken)

@@ -7,7 +7,7 @@ from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.driver.common import write_leb128
 from clickhouse_connect.driver.insert import InsertContext
 
-from schemas.clickhouse import Table
+from schemas.tables import Table
 
 #: A column's values, or its bytes in the Native format.
 Values = Sequence[object] | bytes
@@ -58,6 +58,14 @@ def uuids(texts: Sequence[str]) -> bytes:
     digits = bytes.fromhex("".join(texts).replace("-", ""))
     if len(digits) != 16 * len(texts):
         raise ValueError("not a UUID")
+    return np.frombuffer(digits, ">u8").astype("<u8").tobytes()
+
+
+def h3_cells(texts: Sequence[str]) -> bytes:
+    """H3 cells in their string form, 15 hexadecimal digits, as UInt64; ValueError for another text."""
+    digits = bytes.fromhex("0" + "0".join(texts)) if texts else b""
+    if len(digits) != 8 * len(texts):
+        raise ValueError("not an H3 cell")
     return np.frombuffer(digits, ">u8").astype("<u8").tobytes()
 
 

@@ -1,16 +1,16 @@
-"""What becomes of the raw records of one batch: pure, no clock, no Kafka.
+"""Decide what becomes of the raw records of one batch: pure, no clock, no Kafka.
 
-    records ─ read ─┬─ broken rules ──────────┐
-                    └─ identity ─ window ─┬─ unique ─ enrich ─> event
-                                          ├─ duplicate ─> counted, dropped
-                                          └─ conflict ─┴─ payload ─ window ─┬─ unique ─> dead letter
-                                                                            └─ duplicate ─> counted, dropped
+    records ─ decode ─┬─ broken rules ─────────────┐
+                      └─ identity ─ window ─┬─ unique ─ enrich ─> event
+                                            ├─ duplicate ─> counted, dropped
+                                            └─ conflict ─┴─ payload ─ window ─┬─ unique ─> dead letter
+                                                                              └─ duplicate ─> counted, dropped
 
-So a dead letter's repeat, byte for byte, is a duplicate too.
+So a dead letter that is sent again, byte for byte, is a duplicate too.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 
@@ -19,18 +19,21 @@ import numpy as np
 
 from runtime.consumer.batch import Record
 from schemas.account import Count, minute_of
-from schemas.events import CleanEvent, Violation
+from schemas.dead_letter import Violation
+from schemas.event import Event
+from schemas.event_types import canonical, type_of
 from schemas.identity import digest_of, digest_of_payload, uuid_text
-from schemas.reasons import Reason
+from schemas.rules import Reason
+from schemas.validation import ClockLimits
+from streams.content import Content
 from streams.dead_letters import dead_letter
-from streams.decoding import InvalidRecord, ValidEvents, read
-from streams.enrichment import Device, enrich
-from streams.window import DeduplicationWindow, DedupResult, DedupResults, Rows, contents, identity_rows, payload_rows
+from streams.decoding import InvalidRecord, ValidEvents, decode
+from streams.enrichment import Source, enrich
+from streams.window import DeduplicationWindow, DedupResult, DedupResults, Rows, identity_rows, payload_rows
 
 _encoder = msgspec.json.Encoder()
-_encode = _encoder.encode
 
-#: Records read, and events enriched, at a time: what they take stays in the processor's cache, a third of the time.
+#: Records decoded, and events enriched, at a time: they stay in the processor's cache, which saves a third of the time.
 _PIECE_RECORDS = 1_000
 
 _UUID_LENGTH = 36
@@ -41,7 +44,7 @@ _DEAD_LETTERED = 3
 
 #: Record count by (arrival minute since the epoch, event type, outcome); an outcome is a `DedupResult` of 0 or 1,
 #: or `_DEAD_LETTERED`.
-Tally = Counter[tuple[int, str, int]]
+OutcomeCounter = Counter[tuple[int, str, int]]
 
 #: A record to publish: key, value, timestamp in ms since the epoch.
 Output = tuple[bytes | None, bytes, int]
@@ -51,95 +54,93 @@ Output = tuple[bytes | None, bytes, int]
 class BatchResult:
     """The outcome of a batch."""
 
-    types: list[str] = field(default_factory=list)  # of the events, one each
+    types: list[str] = field(default_factory=list)  # canonical, of the events, one each
     events: list[Output] = field(default_factory=list)  # in order of arrival
     dead_letters: list[Output] = field(default_factory=list)
     rows: Rows = field(default_factory=lambda: payload_rows([]))  # what the window must remember once this is committed
     counts: list[Count] = field(default_factory=list)
     latest_us: int = 0  # the latest arrival
+    warnings: Counter[str] = field(default_factory=Counter)  # events by the code of a warning
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)  # dead letters by reason code and category
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some of a batch's valid events, with the digest of each one's identity."""
+
+    events: ValidEvents
+    digests: list[bytes]
 
 
 class BatchProcessor:
-    """Judges the batches of one partition of the raw topic."""
+    """Processes the batches of one partition of the raw topic."""
 
-    def __init__(
-        self,
-        topic: str,
-        partition: int,
-        window: DeduplicationWindow,
-        devices: Mapping[str, Device],
-        future_skew_us: int,
-    ) -> None:
-        self._topic = topic
-        self._partition = partition
+    def __init__(self, source: Source, window: DeduplicationWindow, clock: ClockLimits, content: Content) -> None:
+        self._source = source
         self._window = window
-        self._devices = devices
-        self._future_skew_us = future_skew_us
+        self._clock = clock
+        self._content = content
 
-    def judge(self, records: Sequence[Record]) -> BatchResult:
-        """The outcome of these records, in order; the window is asked, not changed. `records` is not empty."""
-        result, tally, broken = BatchResult(), Counter[tuple[int, str, int]](), list[InvalidRecord]()
-        pieces: list[tuple[ValidEvents, list[bytes]]] = []
+    def process(self, records: Sequence[Record]) -> BatchResult:
+        """Return the outcome of these records, in order; the window is asked, not changed. `records` is not empty."""
+        result, counter, broken = BatchResult(), OutcomeCounter(), list[InvalidRecord]()
+        pieces: list[Piece] = []
         for begin in range(0, len(records), _PIECE_RECORDS):
-            valid, invalid = read(records[begin : begin + _PIECE_RECORDS], self._future_skew_us)
-            pieces.append((valid, digests_of(valid)))
+            events, invalid = decode(records[begin : begin + _PIECE_RECORDS], self._clock)
+            pieces.append(Piece(events, digests_of(events)))
             broken += invalid
-        result.latest_us = _latest_us([valid for valid, _ in pieces], broken)
-        rows = np.concatenate([rows_of(valid, digests) for valid, digests in pieces])
-        results = self._window.judge(rows)
-        ends = np.cumsum([len(digests) for _, digests in pieces])
-        for (valid, digests), of_piece in zip(pieces, np.split(results, ends[:-1]), strict=True):
-            self._sort_valid(valid, digests, of_piece, broken, result, tally)
-        result.rows = np.concatenate([rows[results == DedupResult.UNIQUE], self._sort_invalid(broken, result, tally)])
-        result.counts = _counts(tally)
+        result.latest_us = _latest_us([piece.events for piece in pieces], broken)
+        rows = np.concatenate([self._rows(piece) for piece in pieces])
+        found = self._window.classify(rows)
+        ends = np.cumsum([len(piece.digests) for piece in pieces])
+        for piece, of_piece in zip(pieces, np.split(found, ends[:-1]), strict=True):
+            _count_valid(piece.events, of_piece, counter)
+            broken += _conflicts(piece, of_piece)
+            self._publish(piece, of_piece == DedupResult.UNIQUE, result)
+        result.rows = np.concatenate([rows[found == DedupResult.UNIQUE], self._dead_letter(broken, result, counter)])
+        result.counts = _counts(counter)
         return result
 
-    def _sort_valid(
-        self,
-        valid: ValidEvents,
-        digests: Sequence[bytes],
-        results: DedupResults,
-        broken: list[InvalidRecord],
-        result: BatchResult,
-        tally: Tally,
-    ) -> None:
-        """Sorts valid events by the window's result: unique ones become events, conflicts join the broken ones."""
-        _count_valid(valid, results, tally)
-        broken += [
-            _conflicting(valid, at, digests[at]) for at in np.flatnonzero(results == DedupResult.CONFLICT).tolist()
-        ]
-        fresh = results == DedupResult.UNIQUE
-        unique = valid.only(fresh)
-        event_ids = event_ids_of(list(compress(digests, fresh.tolist())))
-        clean = enrich(unique, event_ids, self._topic, self._partition, self._devices)
-        result.types += [event.event for event in unique.sent]
-        keys = [event.imei.encode() for event in unique.sent]
-        result.events += zip(keys, _encoded(clean), (unique.received_us // 1000).tolist(), strict=True)
+    def _rows(self, piece: Piece) -> Rows:
+        events = piece.events
+        return identity_rows(list(map(int, events.imei)), events.device_us, piece.digests, self._content(events))
 
-    def _sort_invalid(self, broken: list[InvalidRecord], result: BatchResult, tally: Tally) -> Rows:
-        """Makes dead letters of those whose bytes the window has not seen."""
+    def _publish(self, piece: Piece, unique: "np.ndarray[tuple[int], np.dtype[np.bool_]]", result: BatchResult) -> None:
+        """Enrich and encode the unique events."""
+        events = piece.events.only(unique)
+        event_ids = event_ids_of(list(compress(piece.digests, unique.tolist())))
+        enriched = enrich(events, event_ids, self._source)
+        result.types += events.event
+        keys = [imei.encode() for imei in events.imei]
+        result.events += zip(keys, _encoded(enriched), (events.received_us // 1000).tolist(), strict=True)
+        for event in enriched:
+            if event.warnings:
+                result.warnings.update(event.warnings)
+
+    def _dead_letter(self, broken: list[InvalidRecord], result: BatchResult, counter: OutcomeCounter) -> Rows:
+        """Make dead letters of the records whose bytes the window has not seen; return their rows."""
         if not broken:
             return payload_rows([])
         broken.sort(key=lambda invalid: invalid.record.offset)  # conflicts were found after the rest
         digests = [digest_of_payload(invalid.record.value or b"") for invalid in broken]
         rows = payload_rows(digests)
-        results = self._window.judge(rows)
-        for invalid, digest, known in zip(broken, digests, results.tolist(), strict=True):
-            letter = dead_letter(invalid, digest, self._topic, self._partition)
-            outcome = _DEAD_LETTERED if known == DedupResult.UNIQUE else int(DedupResult.DUPLICATE)
-            tally[invalid.received_us // _MINUTE_US, letter.event or "", outcome] += 1
-            if known == DedupResult.UNIQUE:
-                result.dead_letters.append((invalid.record.key, _encode(letter), invalid.received_us // 1000))
-        unique: Rows = rows[results == DedupResult.UNIQUE]
-        return unique
+        is_unique = self._window.classify(rows) == DedupResult.UNIQUE
+        for invalid, digest, unique in zip(broken, digests, is_unique.tolist(), strict=True):
+            letter = dead_letter(invalid, digest, self._source.topic, self._source.partition)
+            outcome = _DEAD_LETTERED if unique else int(DedupResult.DUPLICATE)
+            counter[invalid.received_us // _MINUTE_US, letter.event or "", outcome] += 1
+            if unique:
+                value = _encoder.encode(letter)
+                result.dead_letters.append((invalid.record.key, value, invalid.received_us // 1000))
+                category = type_of(canonical(letter.event or "")).category
+                result.reasons.update({(str(violation.code), category) for violation in letter.reasons})
+        new: Rows = rows[is_unique]
+        return new
 
 
-def digests_of(valid: ValidEvents) -> list[bytes]:
+def digests_of(events: ValidEvents) -> list[bytes]:
     """The digest of each event's identity."""
-    return [
-        digest_of(event.imei, device_us, event.event, event.geofence_name)
-        for event, device_us in zip(valid.sent, valid.device_us.tolist(), strict=True)
-    ]
+    return list(map(digest_of, events.imei, events.device_us.tolist(), events.event, events.geofence_name))
 
 
 def event_ids_of(digests: Sequence[bytes]) -> list[str]:
@@ -150,13 +151,6 @@ def event_ids_of(digests: Sequence[bytes]) -> list[str]:
     return [joined[at : at + _UUID_LENGTH] for at in range(0, len(joined), _UUID_LENGTH)]
 
 
-def rows_of(valid: ValidEvents, digests: Sequence[bytes]) -> Rows:
-    """The window's row of each event."""
-    imeis = [int(event.imei) for event in valid.sent]
-    changes = [event.changes for event in valid.sent]
-    return identity_rows(imeis, valid.device_us, digests, contents(changes, valid.latitudes, valid.longitudes))
-
-
 def _latest_us(valid: Sequence[ValidEvents], broken: Sequence[InvalidRecord]) -> int:
     """The latest arrival."""
     return max(
@@ -165,41 +159,45 @@ def _latest_us(valid: Sequence[ValidEvents], broken: Sequence[InvalidRecord]) ->
     )
 
 
-def _count_valid(valid: ValidEvents, results: DedupResults, tally: Tally) -> None:
-    """Counts all but conflicts, which are counted with the broken ones."""
-    minutes = (valid.received_us // _MINUTE_US).tolist()
-    tally.update(zip(minutes, [event.event for event in valid.sent], results.tolist(), strict=True))
-    for key in [key for key in tally if key[2] == DedupResult.CONFLICT]:
-        del tally[key]
+def _count_valid(events: ValidEvents, found: DedupResults, counter: OutcomeCounter) -> None:
+    """Count all but conflicts, which are counted with the broken records."""
+    minutes = (events.received_us // _MINUTE_US).tolist()
+    counter.update(zip(minutes, events.event, found.tolist(), strict=True))
+    for key in [key for key in counter if key[2] == DedupResult.CONFLICT]:
+        del counter[key]
 
 
-def _encoded(events: Sequence[CleanEvent]) -> list[bytes]:
-    """Each event as JSON: in one call, half the work, unless unknown fields may have line breaks among their tokens."""
-    if any(event.extra for event in events):
-        return list(map(_encode, events))
+def _encoded(events: Sequence[Event]) -> list[bytes]:
+    """Each event as JSON on one line; all in one call, which is half the work."""
     return _encoder.encode_lines(events).split(b"\n")[:-1]
 
 
-def _conflicting(valid: ValidEvents, at: int, digest: bytes) -> InvalidRecord:
+def _conflicts(piece: Piece, found: DedupResults) -> list[InvalidRecord]:
+    """The events whose identity was accepted before with other content."""
+    return [_conflict(piece, at) for at in np.flatnonzero(found == DedupResult.CONFLICT).tolist()]
+
+
+def _conflict(piece: Piece, at: int) -> InvalidRecord:
+    events, event_id = piece.events, uuid_text(piece.digests[at])
+    shown = f"Changes {events.changes[at]}, Coordinates {events.latitude[at]},{events.longitude[at]}"
     violation = Violation(
-        Reason.CONFLICT,
-        "",
-        uuid_text(digest),
-        "the Changes and Coordinates of the event that was accepted under this event_id",
+        Reason.CONFLICT, "", shown, f"the content of the accepted event {event_id}: see telematics.conflicts"
     )
-    return InvalidRecord(valid.records[at], int(valid.received_us[at]), valid.receipt_ids[at], [violation])
+    return InvalidRecord(
+        events.records[at], int(events.received_us[at]), events.receipt_ids[at], [violation], conflict=event_id
+    )
 
 
-def _counts(tally: Tally) -> list[Count]:
-    """The tally as rows, one a minute and event type."""
-    keys: Iterable[tuple[int, str]] = sorted({(minute, event) for minute, event, _ in tally})
+def _counts(counter: OutcomeCounter) -> list[Count]:
+    """The counter as rows, one for each minute and event type."""
+    keys: Iterable[tuple[int, str]] = sorted({(minute, event) for minute, event, _ in counter})
     return [
         Count(
             minute_of(minute * _MINUTE_US),
             event,
-            tally[minute, event, DedupResult.UNIQUE],
-            tally[minute, event, DedupResult.DUPLICATE],
-            tally[minute, event, _DEAD_LETTERED],
+            counter[minute, event, DedupResult.UNIQUE],
+            counter[minute, event, DedupResult.DUPLICATE],
+            counter[minute, event, _DEAD_LETTERED],
         )
         for minute, event in keys
     ]

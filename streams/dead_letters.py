@@ -1,56 +1,59 @@
-"""The dead letter of a record that cannot be an event: every reason, and the bytes as they came. Pure."""
+"""Build the dead letter of a record that cannot be an event: every reason, and the bytes as they came. Pure."""
 
 from base64 import b64encode
 
 import msgspec
 
 from schemas import times
-from schemas.events import EVENT_MAX, PAYLOAD_BYTES_MAX, Conflict, DeadLetter, RawPosition
+from schemas.dead_letter import Conflict, DeadLetter
+from schemas.event import EVENT, IMEI, RawPosition
 from schemas.identity import uuid_text
-from schemas.reasons import Reason
+from schemas.json_text import NotJsonError, members_of, string_of, text_of
+from schemas.rules import EVENT_MAX, PAYLOAD_BYTES_MAX
 from streams.decoding import InvalidRecord
 
 _CUT_BYTES = 2**20
 
 
 def dead_letter(invalid: InvalidRecord, digest: bytes, topic: str, partition: int) -> DeadLetter:
-    """The dead letter; `digest` stands for the record's bytes, `topic` and `partition` are where it lies."""
-    record, received_us, receipt_id, violations = invalid
-    payload, encoding = _payload_text(record.value or b"")
-    event, imei = _names(record.value or b"")
-    conflict = next((Conflict(found.found) for found in violations if found.code == Reason.CONFLICT), None)
+    """Build the dead letter; `digest` stands for the payload, `topic` and `partition` are those of the record."""
+    raw = invalid.record.value or b""
+    payload, encoding = _payload_text(raw)
+    event, imei = _event_and_imei(raw)
     return DeadLetter(
-        uuid_text(digest),
-        "streams",
-        violations,
-        event,
-        imei,
-        times.rfc3339(received_us),
-        receipt_id,
-        payload,
-        encoding,
-        conflict,
-        RawPosition(topic, partition, record.offset),
+        dead_letter_id=uuid_text(digest),
+        stage="streams",
+        reasons=invalid.violations,
+        event=event,
+        imei=imei,
+        received_at=times.rfc3339(invalid.received_us),
+        receipt_id=invalid.receipt_id,
+        payload=payload,
+        payload_encoding=encoding,
+        conflict_with=Conflict(invalid.conflict) if invalid.conflict else None,
+        raw=RawPosition(topic, partition, invalid.record.offset),
     )
 
 
-def _names(raw: bytes) -> tuple[str | None, str | None]:
+def _event_and_imei(raw: bytes) -> tuple[str | None, str | None]:
     """Event and IMEI of a payload that broke a rule, where they are strings."""
     try:
-        value = msgspec.json.decode(raw)
-    except (ValueError, RecursionError):
+        members = members_of(text_of(raw)) if len(raw) <= PAYLOAD_BYTES_MAX else None
+    except NotJsonError:
         return None, None
-    if not isinstance(value, dict):
-        return None, None
-    event, imei = value.get("Event"), value.get("IMEI")
-    return (
-        event[:EVENT_MAX].replace("\0", "") if isinstance(event, str) else None,
-        imei[:EVENT_MAX].replace("\0", "") if isinstance(imei, str) else None,
-    )
+    texts = {member.name: member.value_text for member in members or ()}
+    return _string(texts.get(EVENT.name, "")), _string(texts.get(IMEI.name, ""))
+
+
+def _string(text: str) -> str | None:
+    """A JSON string, cut, without what no column can hold; None for another value."""
+    if not text.startswith('"'):
+        return None
+    return string_of(text)[:EVENT_MAX].replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _payload_text(raw: bytes) -> tuple[str, str]:
-    """The bytes as text where they are UTF-8 of ordinary size, else in base64 (RFC 4648), cut at 1 MiB."""
+    """The bytes as text if they are UTF-8 of ordinary size, else in base64 (RFC 4648), cut at 1 MiB."""
     if len(raw) <= _CUT_BYTES:
         try:
             text = raw.decode()

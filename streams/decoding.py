@@ -1,59 +1,67 @@
-"""Reads the raw records of a batch: valid events as columns, the rest with every rule that they break. Pure.
+"""Decode and check the raw records of a batch: valid events as columns, the others with every rule they break. Pure.
 
-This module is clever, and this is why: the rules cost 10 µs an event when they are gone through one by one, and 2 µs
-when a column is checked at once. So what is plainly right (nearly everything) is seen to be so by the column; whatever
-is not goes through `schemas.validation`, which knows every rule and decides. Both agree: a test says so.
+Rules cost 10 µs an event one by one, and 2 µs when a column is checked at once. So whatever a column's check finds
+plainly valid (nearly everything) is decided here; the rest goes through `schemas.validation`, which decides. Both use
+the rules that `schemas.event` declares, and a property test compares them.
 """
 
-import re
-from collections.abc import Sequence
-from itertools import compress
+import json
+from collections.abc import Iterable, Sequence
+from itertools import compress, repeat
+from operator import attrgetter
+from types import NoneType
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from runtime.consumer.batch import Record
-from schemas.events import (
-    COORDINATES_MAX,
-    EVENT_MAX,
-    GEOFENCE_MAX,
-    LOCATION_MAX,
-    PAYLOAD_BYTES_MAX,
-    SentEvent,
-    StrictlySentEvent,
-    ValidEvent,
-    Violation,
-)
+from schemas.column_types import Bools, Float64s, Int64s
+from schemas.dead_letter import Violation
+from schemas.event import SENT_FIELDS, SentEvent, StrictSentEvent
+from schemas.event_types import canonical
+from schemas.json_text import compact
+from schemas.rules import PAYLOAD_BYTES_MAX, TIME_RULES, EventTimes
+from schemas.times import rfc3339
 from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID
-from schemas.validation import WELL_WRITTEN, unknown_fields, validate
-from streams import timestamp_columns
-from streams.column_types import Bools, Float64s, Int64s
+from schemas.validation import NO_EXTRA, ClockLimits, ValidEvent, blank_as_none, validate
 
-_decode_strictly = msgspec.json.Decoder(StrictlySentEvent).decode
+_decode_strictly = msgspec.json.Decoder(StrictSentEvent).decode
 _decode = msgspec.json.Decoder(SentEvent).decode
-_decode_anything = msgspec.json.Decoder().decode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
-_NO_EXTRA: dict[str, msgspec.Raw] = {}
-_UNREADABLE = SentEvent("", 0, "", "", "", "", "")
-_NOWHERE = float("nan")
-_PLAIN_CHARACTERS = re.compile("[0-9., -]*")  # those of WELL_WRITTEN
+_UNREADABLE = SentEvent("", 0, "", "", "", "")
+_NO_EXTRA = msgspec.Raw(NO_EXTRA)
+_TO_MICROSECONDS = len("2024-06-28T17:52:13.000000")
 _ARRIVAL_MAX_US = 253_402_300_799_999_999  # the year 9999 ends
 _ARRIVAL_DIGITS_MAX = 18  # of an integer that fits into 64 bits
 
+#: Quotes of a member whose name may be missing, by the type of its value; 22 are those of the other names and strings.
+_OPTIONAL_QUOTES = {str: 4, NoneType: 2, msgspec.UnsetType: 0}
+_REQUIRED_QUOTES = 22
+
 
 class ValidEvents(NamedTuple):
-    """Valid events in order of arrival: one column a field, all of the same length."""
+    """Valid events in order of arrival: one column a field, all of the same length; times in µs since the epoch."""
 
     records: list[Record]
-    received_us: Int64s  # arrival, µs since the epoch
+    received_us: Int64s
     receipt_ids: list[str | None]
-    sent: list[SentEvent]  # times in a spelling whose first 26 characters are the contract's; coordinates to be ignored
-    extras: list[dict[str, msgspec.Raw]]
+    event: list[str]
+    event_as_sent: list[str | None]
+    changes: list[int]
+    imei: list[str]
+    device_time: list[str]  # the first 26 characters are the contract's: to the microsecond, without the zone
+    server_time: list[str]
     device_us: Int64s
     server_us: Int64s
-    latitudes: Float64s  # degrees
-    longitudes: Float64s
+    latitude: Float64s  # degrees
+    longitude: Float64s
+    location: list[str | None]
+    geofence_name: list[str | None]
+    extra: list[msgspec.Raw]
+    time_cut: Bools
+    duplicate_keys: Bools
 
     def only(self, chosen: Bools) -> "ValidEvents":
         """Those of the events for which `chosen` is true."""
@@ -64,46 +72,94 @@ class ValidEvents(NamedTuple):
 
 
 class InvalidRecord(NamedTuple):
-    """A record that cannot be an event, and all the reasons."""
+    """A record that cannot be an event, with all the reasons; `conflict` is the event_id that a conflict is with."""
 
     record: Record
     received_us: int
     receipt_id: str | None
     violations: list[Violation]
+    conflict: str | None = None
 
 
-def read(records: Sequence[Record], future_skew_us: int) -> tuple[ValidEvents, list[InvalidRecord]]:
-    """The valid events among the records, and the others, both in order; any bytes are one or the other.
+class _Payloads(NamedTuple):
+    """Payloads as far as their JSON goes; `unread` could not be decoded into the known fields."""
 
-    An event's times may lie at most `future_skew_us` after its arrival.
-    """
+    sent: dict[str, list[Any]]  # known fields by attribute
+    extra: list[msgspec.Raw]
+    unread: list[int]
+    duplicate_keys: Bools
+
+
+def decode(records: Sequence[Record], clock: ClockLimits) -> tuple[ValidEvents, list[InvalidRecord]]:
+    """Split records into valid events and the others, both in order; any bytes are one or the other."""
     values = [record.value or b"" for record in records]
     received_us, receipt_ids = arrivals(records)
-    sent, extras = _decoded(values)
-    device_us, device_ok = timestamp_columns.parse([event.device_time for event in sent])
-    server_us, server_ok = timestamp_columns.parse([event.server_time for event in sent])
-    latitudes, longitudes, somewhere = _positions([event.coordinates for event in sent])
-    plain = device_ok & server_ok & somewhere & np.array(_plain_texts(sent), np.bool_)
-    plain &= (device_us >= 0) & (device_us <= server_us) & (server_us <= received_us + future_skew_us)
-
+    payloads = _decoded(values)
+    sent = payloads.sent
+    suspects = set(payloads.unread)
+    for field in SENT_FIELDS.values():
+        column = sent[field.attribute]
+        for rule in field.rules:
+            suspects.update(_suspects(rule.suspects, column) if field.nullable else rule.suspects(column))
+    parsed = {field.name: field.format.parse_column(sent[field.attribute]) for field in _FORMATTED}
+    for field in _FORMATTED:
+        column, unread = parsed[field.name]
+        suspects.update(unread)
+        for rule in field.format.value_rules:
+            suspects.update(rule.suspects(column))
+    device_us, server_us = parsed["Device_Time"][0], parsed["Server_Time"][0]
+    moments = EventTimes(device_us, server_us, received_us + clock.lead_us)
+    for time_rule in TIME_RULES:
+        suspects.update(np.flatnonzero(~time_rule.holds(moments)).tolist())
+    latitude, longitude = parsed["Coordinates"][0]
+    event = list(map(canonical, sent["event"]))
+    as_sent: list[str | None] = [None] * len(event)
+    if event != sent["event"]:
+        as_sent = list(map(_if_different, sent["event"], event))
     events = ValidEvents(
-        list(records), received_us, receipt_ids, sent, extras, device_us, server_us, latitudes, longitudes
+        records=list(records),
+        received_us=received_us,
+        receipt_ids=receipt_ids,
+        event=event,
+        event_as_sent=as_sent,
+        changes=sent["changes"],
+        imei=sent["imei"],
+        device_time=sent["device_time"],
+        server_time=sent["server_time"],
+        device_us=device_us,
+        server_us=server_us,
+        latitude=latitude,
+        longitude=longitude,
+        location=sent["location"],
+        geofence_name=_names(sent["geofence_name"]),
+        extra=payloads.extra,
+        time_cut=np.zeros(len(records), np.bool_),
+        duplicate_keys=payloads.duplicate_keys,
     )
+    return _decide(events, values, sorted(suspects), clock)
+
+
+def _decide(
+    events: ValidEvents, values: Sequence[bytes], suspects: Iterable[int], clock: ClockLimits
+) -> tuple[ValidEvents, list[InvalidRecord]]:
+    """Let the rules decide on the suspects, one by one."""
+    valid = np.ones(len(values), np.bool_)
     invalid: list[InvalidRecord] = []
-    for at in np.flatnonzero(~plain).tolist():
-        found = validate(values[at], int(received_us[at]), future_skew_us)
+    for at in suspects:
+        received_us = int(events.received_us[at])
+        found = validate(values[at], received_us, clock)
         if isinstance(found, ValidEvent):
             _put(events, at, found)
-            plain[at] = True
         else:
-            invalid.append(InvalidRecord(records[at], int(received_us[at]), receipt_ids[at], found))
-    return events.only(plain), invalid
+            valid[at] = False
+            invalid.append(InvalidRecord(events.records[at], received_us, events.receipt_ids[at], found))
+    return events.only(valid), invalid
 
 
 def arrivals(records: Sequence[Record]) -> tuple[Int64s, list[str | None]]:
     """When the ingress accepted each record (µs since the epoch), and its receipt.
 
-    A record that came past the ingress has no such headers, and its timestamp counts.
+    A record that did not come through the ingress has no such headers, and its timestamp counts.
     """
     received_us, receipt_ids = list[int](), list[str | None]()
     receipt: bytes | None
@@ -122,75 +178,107 @@ def arrivals(records: Sequence[Record]) -> tuple[Int64s, list[str | None]]:
     return np.minimum(np.array(received_us, np.int64), _ARRIVAL_MAX_US), receipt_ids
 
 
-def _decoded(values: Sequence[bytes]) -> tuple[list[SentEvent], list[dict[str, msgspec.Raw]]]:
-    """Each payload as an event's fields, `_UNREADABLE` where it has not their types; and its unknown fields."""
-    sent: list[SentEvent] = []
-    extras = [_NO_EXTRA] * len(values)
+_FORMATTED: list[Any] = [field for field in SENT_FIELDS.values() if field.format is not None]
+_READERS = {field.attribute: attrgetter(field.attribute) for field in SENT_FIELDS.values()}
+
+
+def _decoded(values: Sequence[bytes]) -> _Payloads:
+    """Decode each payload into its known fields; unknown fields are kept as they were sent."""
+    events: list[Any] = []
+    unread: list[int] = []
+    with_more: list[int] = []
+    extra = [_NO_EXTRA] * len(values)
     for at, value in enumerate(values):
         try:
-            sent.append(_decode_strictly(value) if len(value) <= PAYLOAD_BYTES_MAX else _UNREADABLE)
+            events.append(_decode_strictly(value) if len(value) <= PAYLOAD_BYTES_MAX else _unread(at, unread))
         except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
-            event, extras[at] = _decoded_with_more(value)
-            sent.append(event)
-    return sent, extras
+            try:
+                event, extra[at] = _decode_with_more(value)
+                events.append(event)
+                with_more.append(at)
+            except (ValueError, RecursionError):
+                events.append(_unread(at, unread))
+    sent = {name: list(map(read, events)) for name, read in _READERS.items()}
+    duplicate_keys = _duplicate_keys(values, sent, {*unread, *with_more})
+    for name in ("location", "geofence_name"):
+        if msgspec.UNSET in sent[name]:
+            sent[name] = [None if text is msgspec.UNSET else text for text in sent[name]]
+    return _Payloads(sent, extra, unread, duplicate_keys)
 
 
-def _decoded_with_more(value: bytes) -> tuple[SentEvent, dict[str, msgspec.Raw]]:
-    try:
-        _decode_anything(value)  # the typed decoder passes over unknown fields without a look at what is in them
-        return _decode(value), unknown_fields(value)
-    except (ValueError, RecursionError):
-        return _UNREADABLE, _NO_EXTRA
+def _unread(at: int, unread: list[int]) -> Any:
+    unread.append(at)
+    return _UNREADABLE
 
 
-def _positions(coordinates: Sequence[str]) -> tuple[Float64s, Float64s, Bools]:
-    """Latitudes and longitudes in degrees, and whether there is such a place (else they say nothing)."""
-    latitudes, longitudes = [], []
-    for text in coordinates:
-        latitude, _, longitude = text.partition(",")
-        try:
-            north, east = float(latitude), float(longitude)
-        except ValueError:
-            north = east = _NOWHERE
-        latitudes.append(north)
-        longitudes.append(east)
-    for at in _strange(coordinates):  # to `float`, these may be numbers
-        latitudes[at] = _NOWHERE
-    norths, easts = np.array(latitudes, np.float64), np.array(longitudes, np.float64)
-    return norths, easts, (abs(norths) <= 90) & (abs(easts) <= 180)
-
-
-def _strange(coordinates: Sequence[str]) -> list[int]:
-    """Which of the texts are not well written; all are looked at together, as nearly always none is."""
-    if _PLAIN_CHARACTERS.fullmatch("".join(coordinates)) and max(map(len, coordinates)) <= COORDINATES_MAX:
-        return []
-    return [at for at, text in enumerate(coordinates) if not WELL_WRITTEN.fullmatch(text)]
-
-
-def _plain_texts(sent: Sequence[SentEvent]) -> list[bool]:
-    """Whether IMEI and names are plainly what the rules ask."""
-    return [
-        len(e.imei) == 15
-        and e.imei.isascii()
-        and e.imei.isdigit()
-        and 0 < len(e.event) <= EVENT_MAX
-        and not e.event.isspace()
-        and "\0" not in e.event
-        and len(e.location) <= LOCATION_MAX
-        and "\0" not in e.location
-        and (e.geofence_name is None or (len(e.geofence_name) <= GEOFENCE_MAX and "\0" not in e.geofence_name))
-        for e in sent
+def _decode_with_more(value: bytes) -> tuple[Any, msgspec.Raw]:
+    """The known fields, and the others as one JSON object; raises ValueError for what only the slow way may read."""
+    value.decode()  # msgspec passes over unknown fields without checking that they are UTF-8
+    members = _members(value)
+    if _text_length(members) not in _lengths(value, len(members)):
+        raise ValueError("white space of another kind, or a duplicate name")
+    unknown = [
+        f"{msgspec.json.encode(name).decode()}:{compact(bytes(text).decode())}"
+        for name, text in members.items()
+        if name not in SENT_FIELDS
     ]
+    return _decode(value), msgspec.Raw(("{" + ",".join(unknown) + "}").encode())
+
+
+def _text_length(members: dict[str, msgspec.Raw]) -> int:
+    """Bytes of the object without white space between its members, if no name is escaped."""
+    return sum(len(name.encode()) + len(memoryview(text)) + 4 for name, text in members.items()) + 1
+
+
+def _lengths(value: bytes, members: int) -> tuple[int, int]:
+    """What `_text_length` is for an object without duplicate names, written without and with blanks after , and :."""
+    return len(value), len(value) - 2 * members + 1
+
+
+def _duplicate_keys(values: Sequence[bytes], sent: dict[str, list[Any]], other: set[int]) -> Bools:
+    """Which payloads have a name twice, by their number of quotes; `other` are left out.
+
+    Escaped quotes are counted too, so a payload with another number is looked at once more.
+    """
+    quotes = np.fromiter(map(bytes.count, values, repeat(b'"')), np.int64, len(values))
+    for name in ("location", "geofence_name"):
+        quotes -= np.fromiter((_OPTIONAL_QUOTES[type(text)] for text in sent[name]), np.int64, len(values))
+    duplicate = np.zeros(len(values), np.bool_)
+    for at in np.flatnonzero(quotes != _REQUIRED_QUOTES).tolist():
+        if at not in other:
+            names = json.loads(values[at], object_pairs_hook=lambda pairs: [name for name, _ in pairs])
+            duplicate[at] = len(set(names)) < len(names)
+    return duplicate
+
+
+def _suspects(suspects: Any, column: Sequence[str | None]) -> Sequence[int]:
+    """The suspects of a column in which None breaks no rule."""
+    found: Sequence[int] = suspects(["" if text is None else text for text in column])
+    return found
+
+
+def _names(column: list[str | None]) -> list[str | None]:
+    return list(map(blank_as_none, column))
+
+
+def _if_different(sent: str, event: str) -> str | None:
+    return None if event == sent else sent
 
 
 def _put(events: ValidEvents, at: int, found: ValidEvent) -> None:
-    events.sent[at] = SentEvent(
-        found.event, found.changes, found.device_time, found.imei, found.server_time, "", found.location,
-        found.geofence_name,
-    )  # fmt: skip
-    events.extras[at] = found.extra
-    events.device_us[at], events.server_us[at] = found.device_us, found.server_us
-    events.latitudes[at], events.longitudes[at] = found.latitude, found.longitude
+    """Write an event that the rules accepted into the columns, by name."""
+    for name in _SAME_NAMES:
+        getattr(events, name)[at] = getattr(found, name)
+    events.device_time[at], events.server_time[at] = rfc3339(found.device_us), rfc3339(found.server_us)
+    events.extra[at] = msgspec.Raw(found.extra)
+
+
+_SAME_NAMES = [name for name in ValidEvent.__struct_fields__ if name != "extra"]
+
+
+def to_microseconds(texts: Sequence[str]) -> list[str]:
+    """RFC 3339 in UTC of a column of times (`device_time`, `server_time`)."""
+    return [text[:_TO_MICROSECONDS] + "Z" for text in texts]
 
 
 def _only(column: Any, chosen: Bools, listed: list[bool]) -> Any:

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from runtime.kafka.connection import connection
 from runtime.platform.settings import Settings
 from schemas import topics
-from streams.enrichment import Device
+from schemas.device import Device
 
 log = structlog.get_logger()
 

@@ -1,89 +1,125 @@
-"""What is added to valid events: place, time zone, the IMEI's facts, delays, kind, and the device's registry entry.
+"""What is added to valid events: place, time zone, the IMEI's facts, delays, kind, warnings, and the device's record.
 
 By the column, so that each library is called in one sweep over the batch. Pure.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import repeat
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import msgspec
+import numpy as np
 import tzfpy
 from h3.api.basic_int import latlng_to_cell
 
 from schemas import times
-from schemas.event_types import kind_of
-from schemas.events import CleanEvent, RawPosition
-from streams.decoding import ValidEvents
-from streams.timestamp_columns import rfc3339_texts
+from schemas.column_types import Bools
+from schemas.device import UNKNOWN_DEVICE, Device
+from schemas.event import Event, RawPosition
+from schemas.event_types import type_of
+from schemas.event_warnings import WARNINGS, Facts
+from schemas.identity import is_check_digit_right
+from schemas.time_columns import rfc3339_texts
+from streams.decoding import ValidEvents, to_microseconds
 
 _MINUTE_US = 60_000_000
 _MINUTE, _CLOCK = len("2024-06-28T17:52"), len("2024-06-28T17:52:13.000000")
 
-
-class Device(msgspec.Struct, frozen=True, gc=False):
-    """A device's entry in the registry; what is not known is None."""
-
-    vehicle: str | None = None
-    fleet: str | None = None
-    driver: str | None = None
+Column = Sequence[Any]
 
 
-UNKNOWN_DEVICE = Device()
+class Source(NamedTuple):
+    """Where a batch's records are on the raw topic, and what is known besides them."""
+
+    topic: str
+    partition: int
+    devices: Mapping[str, Device]  # by IMEI
+    future_skew_us: int  # how far a clock may be ahead without a warning
 
 
-def enrich(
-    events: ValidEvents, event_ids: Sequence[str], topic: str, partition: int, devices: Mapping[str, Device]
-) -> list[CleanEvent]:
-    """The events as they stand on the topics; `topic` and `partition` are where their records lie."""
-    sent = events.sent
-    latitudes, longitudes = events.latitudes.tolist(), events.longitudes.tolist()
-    zones = [zone or "UTC" for zone in map(tzfpy.get_tz, longitudes, latitudes)]
-    kinds = [kind_of(event.event) for event in sent]
-    imeis = [_imei_facts(event.imei) for event in sent]
-    known = [devices.get(event.imei, UNKNOWN_DEVICE) for event in sent]
-    return list(
-        map(
-            CleanEvent,
-            event_ids,
-            [event.event for event in sent],
-            [event.changes for event in sent],
-            [event.imei for event in sent],
-            [event.device_time[:_CLOCK] + "Z" for event in sent],
-            [event.server_time[:_CLOCK] + "Z" for event in sent],
-            rfc3339_texts(events.received_us),
-            latitudes,
-            longitudes,
-            [event.location for event in sent],
-            [event.geofence_name for event in sent],
-            [kind.category for kind in kinds],
-            [kind.severity for kind in kinds],
-            map(latlng_to_cell, latitudes, longitudes, repeat(7)),
-            map(latlng_to_cell, latitudes, longitudes, repeat(9)),
-            zones,
-            _local_times(events, zones),
-            [valid for valid, _ in imeis],
-            [tac for _, tac in imeis],
-            ((events.server_us - events.device_us) // 1000).tolist(),
-            ((events.received_us - events.server_us) // 1000).tolist(),
-            [device.vehicle for device in known],
-            [device.fleet for device in known],
-            [device.driver for device in known],
-            events.extras,
-            events.receipt_ids,
-            [RawPosition(topic, partition, record.offset) for record in events.records],
-        )
+def enrich(events: ValidEvents, event_ids: Sequence[str], source: Source) -> list[Event]:
+    """Return the events as they stand on the topics."""
+    kinds = [type_of(event) for event in events.event]
+    imei_facts = [_imei_facts(imei) for imei in events.imei]
+    devices = [source.devices.get(imei, UNKNOWN_DEVICE) for imei in events.imei]
+    latitude, longitude = events.latitude.tolist(), events.longitude.tolist()
+    time_zone = [zone or "UTC" for zone in map(tzfpy.get_tz, longitude, latitude)]
+    columns: dict[str, Any] = {
+        "event_id": event_ids,
+        "event": events.event,
+        "changes": events.changes,
+        "imei": events.imei,
+        "device_time": to_microseconds(events.device_time),
+        "server_time": to_microseconds(events.server_time),
+        "received_at": rfc3339_texts(events.received_us),
+        "latitude": latitude,
+        "longitude": longitude,
+        "location": events.location,
+        "geofence_name": events.geofence_name,
+        "category": [kind.category for kind in kinds],
+        "severity": [kind.severity for kind in kinds],
+        "h3_r7": map(_H3_TEXT, map(latlng_to_cell, latitude, longitude, repeat(7))),
+        "h3_r9": map(_H3_TEXT, map(latlng_to_cell, latitude, longitude, repeat(9))),
+        "time_zone": time_zone,
+        "device_time_local": _local_times(events, time_zone),
+        "imei_valid": [valid for valid, _ in imei_facts],
+        "tac": [tac for _, tac in imei_facts],
+        "device_delay_ms": ((events.server_us - events.device_us) // 1000).tolist(),
+        "platform_delay_ms": ((events.received_us - events.server_us) // 1000).tolist(),
+        "vehicle": [device.vehicle for device in devices],
+        "fleet": [device.fleet for device in devices],
+        "driver": [device.driver for device in devices],
+        "event_as_sent": events.event_as_sent,
+        "warnings": _warnings(events, [not valid for valid, _ in imei_facts], source.future_skew_us),
+        "extra": events.extra,
+        "receipt_id": events.receipt_ids,
+        "raw": [RawPosition(source.topic, source.partition, record.offset) for record in events.records],
+    }
+    return list(map(Event, *(columns[name] for name in Event.__struct_fields__)))
+
+
+_H3_TEXT: Callable[[int], str] = "{:x}".format
+
+
+def _warnings(events: ValidEvents, wrong_check_digits: list[bool], future_skew_us: int) -> Column:
+    """The codes of each event's warnings; nearly always there are none."""
+    facts = Facts(
+        latitude=events.latitude,
+        longitude=events.longitude,
+        device_us=events.device_us,
+        server_us=events.server_us,
+        latest_plausible_us=events.received_us + future_skew_us,
+        imei_number=np.array(list(map(int, events.imei)), np.int64),
+        imei_check_digit_wrong=np.array(wrong_check_digits, np.bool_),
+        location_missing=_is_none(events.location),
+        type_normalised=~_is_none(events.event_as_sent),
+        time_cut=events.time_cut,
+        duplicate_keys=events.duplicate_keys,
     )
+    warnings: list[list[str]] = [_NO_WARNINGS] * len(events.event)
+    for warning in WARNINGS:
+        held = warning.holds(facts)
+        if held.any():
+            for at in np.flatnonzero(held).tolist():
+                warnings[at] = [*warnings[at], warning.code]
+    return warnings
+
+
+_NO_WARNINGS: list[str] = []
+
+
+def _is_none(column: Column) -> Bools:
+    return np.array([value is None for value in column], np.bool_)
 
 
 def _local_times(events: ValidEvents, zones: Sequence[str]) -> list[str]:
     """RFC 3339 with each zone's offset at that instant: an offset is whole minutes, so the seconds are those of UTC."""
     local = map(_local_minute, zones, (events.device_us // _MINUTE_US).tolist())
     return [
-        f"{minute}{event.device_time[_MINUTE:_CLOCK]}{offset}"
-        for (minute, offset), event in zip(local, events.sent, strict=True)
+        f"{minute}{device_time[_MINUTE:_CLOCK]}{offset}"
+        for (minute, offset), device_time in zip(local, events.device_time, strict=True)
     ]
 
 
@@ -102,6 +138,5 @@ def _local_minute(zone: str, minute: int) -> tuple[str, str]:
 
 @lru_cache(maxsize=262_144)
 def _imei_facts(imei: str) -> tuple[bool, str]:
-    """Whether the check digit is right, and the type allocation code (3GPP TS 23.003, 6.2.1 and annex B)."""
-    doubled = [int(digit) * (1 + position % 2) for position, digit in enumerate(imei)]
-    return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0, imei[:8]
+    """Whether the check digit is right, and the type allocation code (3GPP TS 23.003, 6.2.1)."""
+    return is_check_digit_right(imei), imei[:8]

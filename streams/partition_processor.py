@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 from aiokafka import TopicPartition
@@ -12,9 +12,13 @@ from runtime.consumer.batch import Batch
 from runtime.platform import metrics
 from runtime.platform.settings import Settings
 from schemas import account, times, topics
+from schemas.device import Device
+from schemas.validation import ClockLimits
 from streams.batch_processor import BatchProcessor, BatchResult, Output
+from streams.content import content_of
 from streams.device_registry import DeviceRegistry
 from streams.disk_segment import forget_window, window_on_disk
+from streams.enrichment import Source
 from streams.memory_segment import MemorySegment
 from streams.state_restore import encode, next_offset, reader, restore
 from streams.transactions import Transactions
@@ -72,19 +76,13 @@ class PartitionProcessor:
             consumer.pause(self._accounts)
             consumer.resume(self._changelog)
             await restore(consumer, self._changelog, self._window)
-        self._judge = BatchProcessor(
-            self._source.topic,
-            self._source.partition,
-            self._window,
-            self._registry.devices,
-            self._settings.future_skew_s * 1_000_000,
-        )
+        self._processor = _processor(self._settings, self._source, self._window, self._registry.devices)
         return position
 
     async def process(self, batch: Batch) -> None:
         """Process the batch and commit its outcome; only then does the window remember it."""
         started_s = time.perf_counter()
-        result = self._judge.judge(batch.records)
+        result = self._processor.process(batch.records)
         stream_time_us = advance(self._window.stream_time_us, result.latest_us, self._steady_now_us())
         await self._type_topics.ensure(result.types)
         assert self._transactions is not None  # noqa: S101 - open() has been called
@@ -138,8 +136,24 @@ class PartitionProcessor:
         return outputs
 
 
+def _processor(
+    settings: Settings, source: TopicPartition, window: DeduplicationWindow, devices: Mapping[str, Device]
+) -> BatchProcessor:
+    clock = ClockLimits.of_seconds(settings.future_skew_s, settings.clock_lead_max_s)
+    return BatchProcessor(
+        Source(source.topic, source.partition, devices, clock.skew_us),
+        window,
+        clock,
+        content_of(settings.content_fields.split(",")),
+    )
+
+
 def _measure(result: BatchResult, records: int, seconds: float) -> None:
     unique, dead = len(result.events), len(result.dead_letters)
+    for (reason, category), letters in result.reasons.items():
+        metrics.STREAMS_DEAD_LETTERS.metric.labels(reason, category).inc(letters)
+    for code, events in result.warnings.items():
+        metrics.STREAMS_WARNINGS.metric.labels(code).inc(events)
     metrics.STREAMS_EVENTS.metric.labels("unique").inc(unique)
     metrics.STREAMS_EVENTS.metric.labels("dead_lettered").inc(dead)
     metrics.STREAMS_EVENTS.metric.labels("duplicate").inc(records - unique - dead)

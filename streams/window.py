@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from streams.column_types import Float64s, Int64s
+from schemas.column_types import Int64s
 
 Rows = npt.NDArray[np.uint64]  # shape (n, 4)
 Words = npt.NDArray[np.uint64]  # shape (n,)
@@ -73,11 +73,11 @@ def identity_rows(imeis: Sequence[int], device_us: Int64s, digests: Sequence[byt
     return rows
 
 
-def contents(changes: Sequence[int], latitudes: Float64s, longitudes: Float64s) -> Words:
-    """64 bits that stand for each event's content: two that differ are the same by a chance of 2^-64."""
-    mixed = _mix(np.array(changes, np.int64).view(np.uint64))
-    for degrees in (latitudes, longitudes):
-        mixed = _mix(mixed ^ (degrees + 0.0).view(np.uint64))  # -0.0 is 0.0
+def content_words(columns: Sequence[Words]) -> Words:
+    """Mix 64-bit columns, one a content field, into 64 bits an event: different content collides by a chance of 2^-64."""
+    mixed = _mix(columns[0])
+    for column in columns[1:]:
+        mixed = _mix(mixed ^ column)
     return mixed
 
 
@@ -113,8 +113,8 @@ class DeduplicationWindow:
     def __len__(self) -> int:
         return sum(len(segment) for segment in self._segments.values())
 
-    def judge(self, rows: Rows) -> DedupResults:
-        """One result a row, in order; changes nothing. A row's earlier twin may be in the window or in `rows`."""
+    def classify(self, rows: Rows) -> DedupResults:
+        """Return one result a row, in order; changes nothing. An earlier equal row may be in the window or in `rows`."""
         known = np.zeros(len(rows), np.uint64)
         for segment in self._segments.values():
             known = np.where(known == 0, segment.find(rows), known)

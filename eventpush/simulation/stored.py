@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from clickhouse_connect.driver.asyncclient import AsyncClient
 
 from eventpush.simulation.fleet import Identity
-from schemas.clickhouse import DEAD_LETTERS, EVENTS
+from schemas.tables import DEAD_LETTERS, EVENTS
 
 _ROWS = f"""
 SELECT imei, toUnixTimestamp64Micro(device_time), toString(event), toString(geofence_name), count()

@@ -93,6 +93,12 @@ INGRESS_PRODUCERS = Counter("eventpush_ingress_kafka_connects", "Times that a co
 
 # --- streams ------------------------------------------------------------------------------------------------------
 STREAMS_EVENTS = Counter("eventpush_streams_events", "Raw events by what came of them.", ("outcome",))
+STREAMS_DEAD_LETTERS = Counter(
+    "eventpush_streams_dead_letters",
+    "Dead letters by reason code and category; one with several reasons counts in each.",
+    ("reason", "category"),
+)
+STREAMS_WARNINGS = Counter("eventpush_streams_warnings", "Published events by the code of a warning.", ("warning",))
 STREAMS_BATCH_S = Histogram("eventpush_streams_batch_seconds", "One batch, judged and committed.", (), _INSERT_S)
 STREAMS_BATCH_EVENTS = Histogram("eventpush_streams_batch_events", "Raw events in one transaction.", (), _EVENTS)
 STREAMS_WINDOW_IDENTITIES = Gauge("eventpush_streams_window_identities", "Identities that the window holds.")

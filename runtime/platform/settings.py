@@ -78,7 +78,17 @@ class Settings(BaseModel):
         86_400, description="How long the sender may retry, in seconds: the window must be at least this."
     )
     future_skew_s: Annotated[int, Field(ge=0)] = Field(
-        300, description="How far in the future an event's times may lie, in seconds."
+        300, description="How far an event's times may be ahead of its arrival without a warning, in seconds."
+    )
+    clock_lead_max_s: Annotated[int, Field(ge=0)] = Field(
+        86_400,
+        description="How far an event's times may be ahead of its arrival at most, in seconds; further ahead it is a "
+        "dead letter.",
+    )
+    content_fields: Annotated[str, Field(pattern=r"^[^,\s][^,]*(,[^,\s][^,]*)*$")] = Field(
+        "Changes,Coordinates",
+        description="Fields of the sender's API that make up an event's content, separated by commas: the same "
+        "identity with a different value is a conflict. May name `Server_Time`, `Location` and unknown fields too.",
     )
     window_store: Literal["memory", "rocksdb"] = Field(
         "memory",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from streams.column_types import Bools, Int64s
+from schemas.column_types import Int64s
 
 #: The contract's format ("Timestamp Format"), digits as zeros.
 _PATTERN = "0000-00-00T00:00:00.000000+0000"
@@ -30,15 +30,15 @@ def _weights() -> npt.NDArray[np.float64]:
 _WEIGHTS = _weights()
 
 
-def parse(texts: Sequence[str]) -> tuple[Int64s, Bools]:
-    """Each text in µs since the epoch, and whether it is a time in the contract's own format (else the µs say nothing).
+def parse(texts: Sequence[str]) -> tuple[Int64s, list[int]]:
+    """Parse each text into µs since the epoch; also return the positions of those that could not be read.
 
-    The same as `schemas.times.parse` for those; its other spellings are not accepted here.
+    Reads the contract's own format only: `schemas.times.parse` decides on the others.
     """
     if set(map(len, texts)) != {_LENGTH}:
         texts = [text if len(text) == _LENGTH else _NOT_A_TIME for text in texts]
     letters = np.frombuffer("".join(texts).encode("ascii", "replace"), np.uint8).reshape(-1, _LENGTH)
-    digits = letters[:, _DIGIT_COLUMNS] - np.uint8(ord("0"))  # what is no digit wraps around to more than nine
+    digits = letters[:, _DIGIT_COLUMNS] - np.uint8(ord("0"))  # other characters wrap around to more than nine
     written = (digits <= 9).all(axis=1) & (letters[:, _OTHER_COLUMNS] == _PATTERN_BYTES[_OTHER_COLUMNS]).all(axis=1)
     year, month, day, hour, minute, second, micro = (digits.astype(np.float64) @ _WEIGHTS).astype(np.int64).T
     months = (year - 1970) * 12 + month - 1
@@ -46,7 +46,7 @@ def parse(texts: Sequence[str]) -> tuple[Int64s, Bools]:
     exists = (month >= 1) & (month <= 12) & (day >= 1) & (day <= _days(months + 1) - first)
     exists &= (hour < 24) & (minute < 60) & (second < 60) & (year > 0)
     us = (((first + day - 1) * 24 + hour) * 60 + minute) * 60_000_000 + second * 1_000_000 + micro
-    return us, written & exists
+    return us, np.flatnonzero(~(written & exists)).tolist()
 
 
 def _days(months: Int64s) -> Int64s:

@@ -1,0 +1,49 @@
+"""The dead letter, declared once: what could not become an event, with every reason, and the bytes as they came."""
+
+from typing import Annotated
+
+import msgspec
+
+from schemas.event import RawPosition
+from schemas.fields import POSITION, TEXT_CODEC, TIME, TIME_CODEC, WORD, Field
+
+_VIOLATIONS = "Array(Tuple(code LowCardinality(String), field String, found String, expected String))"
+
+
+class Violation(msgspec.Struct, gc=False, frozen=True):
+    """One broken rule: reason code, the payload's field ("" for the whole), what was found, what is expected."""
+
+    code: str
+    field: str
+    found: str
+    expected: str
+
+
+class Conflict(msgspec.Struct, gc=False, frozen=True):
+    """The event that was accepted under the same identity: `event_id` is that of its row and message."""
+
+    event_id: str
+
+
+class DeadLetter(msgspec.Struct, gc=False, frozen=True):
+    """What could not become an event, with every reason at once and the bytes as they came."""
+
+    dead_letter_id: Annotated[str, Field(
+        "streams: UUID of the payload's bytes; sink: UUID of the refused record's position. The same after every replay",
+        "UUID", schema={"format": "uuid"})]  # fmt: skip
+    stage: Annotated[str, Field("which stage refused it: streams or sink", WORD, schema={"enum": ["streams", "sink"]})]
+    reasons: Annotated[list[Violation], Field(
+        "every broken rule: reason code, field, what was found, what is expected", _VIOLATIONS, TEXT_CODEC)]  # fmt: skip
+    event: Annotated[str | None, Field("event type as sent, where it is a string", "Nullable(String)", TEXT_CODEC)]
+    imei: Annotated[str | None, Field("IMEI as sent, where it is a string", "Nullable(String)", TEXT_CODEC)]
+    received_at: Annotated[str, Field("when the ingress accepted it", TIME, TIME_CODEC, schema={"format": "date-time"})]
+    receipt_id: Annotated[str | None, Field("the id in the response's X-Receipt-Id header", "Nullable(String)",
+                                            TEXT_CODEC)]  # fmt: skip
+    payload: Annotated[str, Field("the bytes as they came, see payload_encoding", "String", TEXT_CODEC)]
+    payload_encoding: Annotated[str, Field(
+        "utf-8: text; base64: all bytes; base64-cut: the first MiB", WORD,
+        schema={"enum": ["utf-8", "base64", "base64-cut"]})]  # fmt: skip
+    conflict_with: Annotated[Conflict | None, Field(
+        "the event that was accepted under the same identity", "Nullable(UUID)",
+        column="conflict_with_event_id")]  # fmt: skip
+    raw: Annotated[RawPosition, Field("source record: topic, partition, offset", POSITION, TEXT_CODEC)]

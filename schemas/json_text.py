@@ -1,0 +1,132 @@
+"""JSON as RFC 8259 defines it, kept as text: which members an object has, and how each value was written.
+
+The door and the stream stage share this grammar. It accepts numbers of any size, duplicate names and unpaired
+surrogates (`\\ud83d`), and refuses what the RFC refuses: NaN, comments, trailing commas, a byte order mark, control
+characters in strings, bytes that are not UTF-8, anything after the end.
+"""
+
+import json
+import re
+from typing import NamedTuple, NoReturn
+
+_WHITESPACE = re.compile(r"[ \t\r\n]*")
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
+_STRING_OR_WHITESPACE = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|[ \t\r\n]+')
+_NUMBER = re.compile(r"(-?)(\d+)(?:\.(\d*))?(?:[eE]([+-]?\d+))?", re.ASCII)
+
+#: More digits are never an integer of 64 bits, and may be too costly to work out.
+_DIGITS_MAX = 40
+
+
+class NotJsonError(ValueError):
+    """The text is not JSON; the message says why and where."""
+
+
+class Member(NamedTuple):
+    """One member of an object: its name, decoded, and its name and value as they were written."""
+
+    name: str
+    name_text: str
+    value_text: str
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise NotJsonError(f"{name} is not JSON")
+
+
+# The values do not matter here, and `len` is the cheapest way to make one: it also knows no bound on digits.
+_SCANNER = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=_refuse_constant)
+
+
+def text_of(raw: bytes) -> str:
+    """Decode UTF-8; raises `NotJsonError`."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise NotJsonError(f"not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def value_end(text: str, begin: int) -> int:
+    """Where the value that begins at `begin` ends; raises `NotJsonError`."""
+    try:
+        return _SCANNER.raw_decode(text, begin)[1]
+    except json.JSONDecodeError as error:
+        raise NotJsonError(f"{error.msg.removesuffix(' at')} at line {error.lineno} column {error.colno}") from None
+    except RecursionError:
+        raise NotJsonError("nested too deeply") from None
+
+
+def members_of(text: str) -> list[Member] | None:
+    """Return the members of the object in order, duplicates included; None for another kind of value.
+
+    Raises `NotJsonError`.
+    """
+    at = _skip(text, 0)
+    if text[at : at + 1] == "\ufeff":
+        raise NotJsonError("it begins with a byte order mark (U+FEFF): send it without one")
+    end = _skip(text, value_end(text, at))
+    if end < len(text):
+        raise NotJsonError(f"something follows the end, at {_position(text, end)}")
+    return _members(text, at + 1) if text[at] == "{" else None
+
+
+def compact(text: str) -> str:
+    """Remove insignificant white space; everything else stays as it was written."""
+    return _STRING_OR_WHITESPACE.sub(lambda match: match[1] or "", text)
+
+
+def string_of(text: str) -> str:
+    """The value of a JSON string, with the unpaired surrogates that RFC 8259 allows."""
+    return text[1:-1] if "\\" not in text else str(json.loads(text))
+
+
+def integer_of(number_text: str) -> int | None:
+    """The integer that a JSON number stands for (`50`, `50.0`, `5e1`); None if it has a fractional part.
+
+    Numbers beyond 64 bits come back as some integer beyond 64 bits.
+    """
+    match = _NUMBER.fullmatch(number_text)
+    if match is None:
+        return None
+    sign, whole, fraction, exponent_text = match[1], match[2], (match[3] or "").rstrip("0"), match[4] or "0"
+    digits = (whole + fraction).lstrip("0")
+    if not digits:
+        return 0
+    zeros = len(digits) - len(digits.rstrip("0"))
+    exponent_text = exponent_text if len(exponent_text) <= 8 else exponent_text[0] + "9" * 7
+    shift = int(exponent_text) - len(fraction) + zeros
+    if shift < 0:
+        return None
+    digits = digits.rstrip("0")
+    if len(digits) + shift > _DIGITS_MAX:
+        return -(1 << 128) if sign else 1 << 128
+    return int(f"{sign}{digits}{'0' * shift}")
+
+
+def _members(text: str, at: int) -> list[Member]:
+    """The members from `at` on, behind the opening brace of a valid object."""
+    members: list[Member] = []
+    at = _skip(text, at)
+    while text[at] != "}":
+        name_end = _end(_STRING, text, at)
+        name_text = text[at:name_end]
+        begin = _skip(text, _skip(text, name_end) + 1)  # behind the colon
+        end = value_end(text, begin)
+        members.append(Member(string_of(name_text), name_text, text[begin:end]))
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return members
+
+
+def _skip(text: str, at: int) -> int:
+    return _end(_WHITESPACE, text, at)
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    match = pattern.match(text, at)
+    return match.end() if match else at
+
+
+def _position(text: str, at: int) -> str:
+    return f"line {text.count(chr(10), 0, at) + 1} column {at - text.rfind(chr(10), 0, at)}"
