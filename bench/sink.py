@@ -5,7 +5,7 @@ from bench.results import Section
 from bench.sampling import Cost, follow, from_metrics
 from bench.stack import Stack, stack, wait_until
 from bench.streams import run_worker
-from eventpush.simulation.fleet import Fate
+from eventpush.simulation.fleet import ExpectedOutcome
 from schemas import topics
 
 _ROWS = "eventpush_sink_rows_total"
@@ -15,7 +15,7 @@ async def measure(*, quick: bool) -> Section:
     """A million events, result beforehand, on their way from Kafka into ClickHouse."""
     section = Section("sink")
     planned = list(workload.events(100_000 if quick else 1_000_000))
-    rows = sum(event.fate in {Fate.VALID, Fate.INVALID} for event in planned)
+    rows = sum(event.expected_outcome in {ExpectedOutcome.VALID, ExpectedOutcome.INVALID} for event in planned)
     async with stack() as made:
         await workload.fill(made.bootstrap, topics.RAW, workload.encode(iter(planned), partitions=4))
         await run_worker(made, len(planned))

@@ -1,7 +1,7 @@
-"""The reference in `docs/`, written from the registries: `python -m eventpush.reference` renews it.
+"""Generate the reference pages in `docs/` from the code: `python -m eventpush.reference`.
 
-Settings, topics, commands, reason codes and metrics are documented where they are declared, and nowhere else; a test
-fails when a page is not what `pages()` gives.
+Settings, topics, commands, reason codes and metrics are documented where they are declared, and nowhere else. A test
+fails if a page differs from `pages()`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ _SHOWN_WIDTH = 100
 
 
 def pages() -> dict[str, str]:
-    """Every page of the reference: file name and text."""
+    """Return every reference page, by file name."""
     return {
         "commands.md": _page("Commands", "`eventpush/commands/`", _commands()),
         "metrics.md": _page("Metrics", "`runtime/platform/metrics.py`", _metrics()),
@@ -33,7 +33,7 @@ def pages() -> dict[str, str]:
 
 
 def write(directory: Path = DOCS) -> None:
-    """Writes the pages into a directory."""
+    """Write the pages into a directory."""
     for name, text in pages().items():
         (directory / name).write_text(text, encoding="utf-8")
 

@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 
-from eventpush.simulation.fleet import Fate, Identity, PlannedEvent, Shares, generate, with_check_digit
+from eventpush.simulation.fleet import ExpectedOutcome, Identity, PlannedEvent, Shares, generate, with_check_digit
 from schemas.event_types import KINDS
 from schemas.events import ValidEvent
 from schemas.validation import validate
@@ -34,33 +34,33 @@ def test_another_seed_makes_other_events(other: int) -> None:
 def test_each_event_meets_its_fate() -> None:
     """By the rules of `schemas.validation`: valid and new, a repeat, a contradiction of an earlier one, or invalid."""
     content: dict[Identity, tuple[int, float, float]] = {}
-    fates: defaultdict[Fate, int] = defaultdict(int)
+    fates: defaultdict[ExpectedOutcome, int] = defaultdict(int)
     for event in fleet(3, 10_000):
-        fates[event.fate] += 1
+        fates[event.expected_outcome] += 1
         found = validate(event.body, PRESENT_US, 0)
-        if event.fate is Fate.INVALID:
+        if event.expected_outcome is ExpectedOutcome.INVALID:
             assert isinstance(found, list), event
             continue
         assert isinstance(found, ValidEvent), (event, found)
         assert event.identity == (found.imei, found.device_us, found.event, found.geofence_name)
         carried = (found.changes, found.latitude, found.longitude)
-        if event.fate is Fate.VALID:
+        if event.expected_outcome is ExpectedOutcome.VALID:
             assert event.identity not in content
             content[event.identity] = carried
         else:
-            assert (content[event.identity] == carried) is (event.fate is Fate.REPEAT)
-    assert min(fates[fate] for fate in Fate) > 300
+            assert (content[event.identity] == carried) is (event.expected_outcome is ExpectedOutcome.REPEAT)
+    assert min(fates[fate] for fate in ExpectedOutcome) > 300
 
 
 def test_no_two_invalid_events_are_the_same_bytes() -> None:
     """So each of them is one dead letter."""
-    bodies = [event.body for event in fleet(5, 5_000) if event.fate is Fate.INVALID]
+    bodies = [event.body for event in fleet(5, 5_000) if event.expected_outcome is ExpectedOutcome.INVALID]
     assert len(set(bodies)) == len(bodies)
 
 
 def test_the_fleet_is_varied() -> None:
     """All types of the contract and an unknown one, an SOS in the instant of an overspeed, devices out of order."""
-    events = [event for event in fleet(1, 10_000) if event.fate is Fate.VALID]
+    events = [event for event in fleet(1, 10_000) if event.expected_outcome is ExpectedOutcome.VALID]
     types = {event.identity[2] for event in events}
     assert set(KINDS) < types
     assert len(types) == len(KINDS) + 1

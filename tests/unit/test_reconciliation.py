@@ -1,12 +1,12 @@
-"""The account's arithmetic: what adds up, and what is named when it does not."""
+"""Reconciliation arithmetic: what adds up, and which discrepancies are named if it does not."""
 
 import itertools
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventpush import account
-from eventpush.account import Chunk, Remainder
+from eventpush.reconciliation import arithmetic
+from eventpush.reconciliation.arithmetic import Chunk, Discrepancy
 from schemas.account import BatchAccount, Count
 
 
@@ -17,45 +17,45 @@ def batch(first: int, next_: int, *, unique: int | None = None, duplicate: int =
     return BatchAccount(0, first, next_, "2026-11-24T00:10:30.000000Z", counts)
 
 
-def coverage(*batches: BatchAccount, begin: int = 0, end: int = 30, complete: bool = True) -> account.Coverage:
-    return account.coverage(0, batches, begin, end, complete=complete)
+def coverage(*batches: BatchAccount, begin: int = 0, end: int = 30, complete: bool = True) -> arithmetic.Coverage:
+    return arithmetic.coverage(0, batches, begin, end, complete=complete)
 
 
-def test_batches_end_to_end_leave_no_remainder() -> None:
-    """What lies behind the last batch is in flight, and that is no remainder."""
+def test_contiguous_batches_have_no_discrepancy() -> None:
+    """Offsets after the last batch are in flight, which is not a discrepancy."""
     found = coverage(batch(10, 20, duplicate=3), batch(0, 10, dead=1))
-    assert (found.remainders, found.in_flight, found.accepted) == ([], 10, 30)
+    assert (found.discrepancies, found.in_flight, found.accepted) == ([], 10, 30)
 
 
 def test_without_a_batch_all_is_in_flight() -> None:
-    """A stream stage that has never run has everything before it."""
+    """Everything is in flight before the stream stage has ever run."""
     found = coverage(begin=5)
-    assert (found.remainders, found.in_flight, found.accepted) == ([], 25, 25)
+    assert (found.discrepancies, found.in_flight, found.accepted) == ([], 25, 25)
 
 
 def test_a_gap_is_named() -> None:
     """Offsets between two batches that no batch covers are missing, also at the very beginning."""
-    assert coverage(batch(0, 10), batch(15, 30)).remainders == [Remainder(0, 10, 15, 5, "in no batch")]
-    assert coverage(batch(4, 30)).remainders == [Remainder(0, 0, 4, 4, "in no batch")]
+    assert coverage(batch(0, 10), batch(15, 30)).discrepancies == [Discrepancy(0, 10, 15, 5, "in no batch")]
+    assert coverage(batch(4, 30)).discrepancies == [Discrepancy(0, 0, 4, 4, "in no batch")]
 
 
 def test_expired_summaries_are_no_gap() -> None:
     """When summaries have expired, the account begins with the first that is left; so it does for raw records."""
-    assert coverage(batch(4, 30), complete=False).remainders == []
+    assert coverage(batch(4, 30), complete=False).discrepancies == []
     found = coverage(batch(0, 10), batch(10, 30), begin=12)
-    assert (found.remainders, found.first) == ([], 0)
+    assert (found.discrepancies, found.first) == ([], 0)
 
 
 def test_an_overlap_is_named() -> None:
-    """Offsets in two batches are too many: a negative remainder."""
-    assert coverage(batch(0, 20), batch(15, 30)).remainders == [Remainder(0, 15, 20, -5, "in two batches")]
-    assert coverage(batch(0, 30), batch(5, 9)).remainders == [Remainder(0, 5, 9, -4, "in two batches")]
+    """Offsets in two batches are too many: a negative discrepancy."""
+    assert coverage(batch(0, 20), batch(15, 30)).discrepancies == [Discrepancy(0, 15, 20, -5, "in two batches")]
+    assert coverage(batch(0, 30), batch(5, 9)).discrepancies == [Discrepancy(0, 5, 9, -4, "in two batches")]
 
 
 def test_a_miscounted_batch_is_named() -> None:
     """A batch whose outcomes are fewer or more than its records."""
-    (remainder,) = coverage(batch(0, 30, unique=28)).remainders
-    assert (remainder.first, remainder.next, remainder.events) == (0, 30, 2)
+    (discrepancy,) = coverage(batch(0, 30, unique=28)).discrepancies
+    assert (discrepancy.first, discrepancy.next, discrepancy.events) == (0, 30, 2)
 
 
 @settings(deadline=None)
@@ -68,10 +68,10 @@ def test_any_single_batch_that_is_left_out_is_found(sizes: list[int], data: st.D
     lost = batches[out]
     found = coverage(*batches[:out], *batches[out + 1 :], end=bounds[-1])
     if out == len(batches) - 1:
-        assert (found.remainders, found.in_flight) == ([], sizes[-1])
+        assert (found.discrepancies, found.in_flight) == ([], sizes[-1])
     else:
-        expected = Remainder(0, lost.first_offset, lost.next_offset, sizes[out], "in no batch")
-        assert found.remainders == [expected]
+        expected = Discrepancy(0, lost.first_offset, lost.next_offset, sizes[out], "in no batch")
+        assert found.discrepancies == [expected]
 
 
 @settings(deadline=None)
@@ -79,7 +79,7 @@ def test_any_single_batch_that_is_left_out_is_found(sizes: list[int], data: st.D
 def test_chunks_lose_nothing(sizes: list[int]) -> None:
     """However many batches there are, at most 200 chunks cover them, end to end, with the same sums."""
     bounds = [sum(sizes[:at]) for at in range(len(sizes) + 1)]
-    chunks = account.chunks(0, [batch(a, b, dead=1) for a, b in itertools.pairwise(bounds)])
+    chunks = arithmetic.chunks(0, [batch(a, b, dead=1) for a, b in itertools.pairwise(bounds)])
     assert len(chunks) <= 200
     assert [chunk.first for chunk in chunks[1:]] == [chunk.next for chunk in chunks[:-1]]
     assert sum(chunk.unique + chunk.dead_lettered for chunk in chunks) == sum(sizes)
@@ -89,23 +89,25 @@ def test_a_chunk_with_other_rows_than_expected_is_looked_at() -> None:
     """Fewer, more or no rows: each is a difference; as many is none."""
     chunks = [Chunk(0, 0, 10, 9, 1), Chunk(0, 10, 20, 10, 0), Chunk(0, 20, 30, 5, 5)]
     rows = {(0, 0): 9, (0, 10): 11}
-    assert [chunk.first for chunk in account.differing(chunks, rows, dead_letters=False)] == [10, 20]
-    assert [chunk.first for chunk in account.differing(chunks, {(0, 0): 1}, dead_letters=True)] == [20]
+    assert [chunk.first for chunk in arithmetic.mismatched(chunks, rows, dead_letters=False)] == [10, 20]
+    assert [chunk.first for chunk in arithmetic.mismatched(chunks, {(0, 0): 1}, dead_letters=True)] == [20]
 
 
 def test_lost_offsets_are_named_as_ranges() -> None:
     """Neighbours share a range, those far apart have their own; the number of events is exact."""
-    found = account.grouped(3, [500, 7, 9, 8, 60], "missing")
-    assert found == [Remainder(3, 7, 61, 4, "missing"), Remainder(3, 500, 501, 1, "missing")]
+    found = arithmetic.group_offsets(3, [500, 7, 9, 8, 60], "missing")
+    assert found == [Discrepancy(3, 7, 61, 4, "missing"), Discrepancy(3, 500, 501, 1, "missing")]
 
 
 def test_lines_add_up_by_minute_type_and_in_all() -> None:
     """ClickHouse's counts stand beside the summaries' for each minute and type, and sums are sums."""
     counts = [Count("00:10", "sos", 3, 1, 0), Count("00:11", "sos", 2, 0, 1), Count("00:11", "", 0, 0, 4)]
     batches = [BatchAccount(0, 0, 11, "", counts)]
-    lines = account.lines(batches, {("00:10", "sos"): 3, ("00:11", "sos"): 2}, {("00:11", "sos"): 1, ("00:11", ""): 4})
-    assert account.summed(lines, account.BY["type"])["sos"] == account.Line(7, 5, 1, 1, 5, 1)
-    assert account.summed(lines, account.BY["minute"])["00:11"].accepted == 7
-    assert account.summed(lines, account.BY["both"])["00:11 sos"].accepted == 3
-    total = account.summed(lines, account.BY["all"])["all"]
+    outcomes = arithmetic.count_outcomes(
+        batches, {("00:10", "sos"): 3, ("00:11", "sos"): 2}, {("00:11", "sos"): 1, ("00:11", ""): 4}
+    )
+    assert arithmetic.aggregate(outcomes, arithmetic.BY["type"])["sos"] == arithmetic.OutcomeCounts(7, 5, 1, 1, 5, 1)
+    assert arithmetic.aggregate(outcomes, arithmetic.BY["minute"])["00:11"].accepted == 7
+    assert arithmetic.aggregate(outcomes, arithmetic.BY["both"])["00:11 sos"].accepted == 3
+    total = arithmetic.aggregate(outcomes, arithmetic.BY["all"])["all"]
     assert total.accepted == total.stored + total.duplicate + total.stored_dead_letters == 11
