@@ -33,7 +33,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *options: str, complete: bool = False) 
 
 
 def test_a_discrepancy_is_named_and_is_the_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Partition, raw offsets, how many and why; status 1. Without one everything is accounted for, status 0."""
+    """Partition, raw offsets, count and reason with status 1; without a discrepancy, status 0."""
     result = run(monkeypatch)
     assert result.exit_code == 1
     assert "discrepancy: partition 2, raw offsets 120 to 132: 13 in no batch" in result.output
@@ -43,7 +43,7 @@ def test_a_discrepancy_is_named_and_is_the_exit_status(monkeypatch: pytest.Monke
 
 
 def test_each_minute_and_type_has_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For people with `--by both`, for programs in `lines`, whatever the groups are."""
+    """For people with `--by both`, for programs in `lines`, whatever the grouping."""
     assert f'{MINUTE} "sos"' in run(monkeypatch, "--by", "both").output
     report = json.loads(run(monkeypatch, "--json").output)
     assert report["discrepancies"] == [{"partition": 2, "first": 120, "next": 133, "events": 13, "why": "in no batch"}]

@@ -19,7 +19,7 @@ def read_all(text: str) -> list[DeviceRow | BadLine]:
 
 
 def test_a_good_line_is_a_device() -> None:
-    """Columns may stand in any order, quoted, with a byte order mark; an empty field means none."""
+    """Columns may be in any order, quoted, with a byte order mark; an empty field means none."""
     assert read_all(HEADER + '350612075195931,MP09-HG-1234,Indore,"Rao, A."\n') == [
         DeviceRow("350612075195931", RegistryEntry("MP09-HG-1234", "Indore", "Rao, A."))
     ]
@@ -29,7 +29,7 @@ def test_a_good_line_is_a_device() -> None:
 
 
 def test_a_deleted_device_has_no_entry() -> None:
-    """The column `delete` with yes removes the device."""
+    """`yes` in the column `delete` removes the device."""
     text = "imei,vehicle,fleet,driver,delete\n350612075195931,,,,yes\n350612075195932,X,,,\n"
     assert read_all(text) == [
         DeviceRow("350612075195931", None),
@@ -77,7 +77,7 @@ def test_a_bad_line_says_why(line: str, why: str) -> None:
 
 
 def test_line_numbers_count_the_lines_of_quoted_fields() -> None:
-    """A field over two lines moves the numbers after it, as an editor shows them."""
+    """A quoted field with a line break counts as two lines, as in an editor."""
     found = read_all(f'{HEADER}350612075195930,"X\nY",,\n1,,,\n')
     assert [bad.line for bad in found if isinstance(bad, BadLine)] == [3, 4]
 

@@ -23,7 +23,7 @@ def test_children_get_exactly_these_settings(tmp_path: Path) -> None:
 
 
 def test_addresses_come_from_the_settings() -> None:
-    """Kafka's controller is on the port after Kafka's; every address knows the variable that moves it."""
+    """Kafka's controller is on the port after Kafka's; every address names the variable that changes it."""
     found = stack.addresses_of(Settings(kafka_bootstrap="127.0.0.1:19092", ingress_port=18080))
     assert (found["kafka"].port, found["controller"].port, found["ingress"].port) == (19092, 19093, 18080)
     assert found["sink_metrics"].setting == "EVENTPUSH_SINK_METRICS_PORT"
@@ -44,7 +44,7 @@ def test_settings_for_other_machines_are_refused(values: dict[str, str], message
         stack.addresses_of(Settings(**values))
 
 
-def test_taken_port_names_itself_and_the_setting(tmp_path: Path) -> None:
+def test_port_in_use_is_named_with_its_setting(tmp_path: Path) -> None:
     """A port in use is found before anything starts; the message names it and the setting."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -59,7 +59,7 @@ def test_taken_port_names_itself_and_the_setting(tmp_path: Path) -> None:
 
 
 def test_directory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    """A data directory that cannot be made is named with the reason."""
+    """A data directory that cannot be created is named with the reason."""
     (tmp_path / "file").touch()
     with pytest.raises(OperatorError, match=r"file/data cannot be written \(Not a directory\): .*EVENTPUSH_DATA_DIR"):
         stack.up(Settings(data_dir=tmp_path / "file" / "data"), lambda _: None)
@@ -103,7 +103,7 @@ def test_reset_leaves_other_directories_alone(tmp_path: Path) -> None:
     assert tmp_path.exists()
 
 
-def test_reset_waits_for_nobody(tmp_path: Path) -> None:
+def test_reset_is_refused_while_up_runs(tmp_path: Path) -> None:
     """While `up` runs there, nothing is removed."""
     (tmp_path / stack._ABOUT).touch()
     with orphans.exclusive_lock(tmp_path / "run", tmp_path), pytest.raises(OperatorError, match="already running"):
@@ -127,6 +127,6 @@ async def test_readiness_is_status_200(answer: bytes, expected: bool) -> None:
         assert await stack.http_ok("127.0.0.1", server.sockets[0].getsockname()[1], "/readyz") is expected
 
 
-async def test_nobody_there_is_not_ready() -> None:
+async def test_a_refused_connection_is_not_ready() -> None:
     """A refused connection means not ready."""
     assert await stack.http_ok("127.0.0.1", preflight.free_ports(1)[0], "/readyz") is False

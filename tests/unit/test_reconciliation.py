@@ -11,7 +11,7 @@ from schemas.account import BatchAccount, Count
 
 
 def batch(first: int, next_: int, *, unique: int | None = None, duplicate: int = 0, dead: int = 0) -> BatchAccount:
-    """A summary in which all that is neither duplicate nor dead is unique."""
+    """Return a summary in which everything neither duplicate nor dead is unique."""
     unique = next_ - first - duplicate - dead if unique is None else unique
     counts = [Count("2026-11-24T00:10Z", "sos", unique, duplicate, dead)]
     return BatchAccount(0, first, next_, "2026-11-24T00:10:30.000000Z", counts)
@@ -34,13 +34,13 @@ def test_without_a_batch_all_is_in_flight() -> None:
 
 
 def test_a_gap_is_named() -> None:
-    """Offsets between two batches that no batch covers are missing, also at the very beginning."""
+    """Offsets that no batch covers are missing, also at the very beginning."""
     assert coverage(batch(0, 10), batch(15, 30)).discrepancies == [Discrepancy(0, 10, 15, 5, "in no batch")]
     assert coverage(batch(4, 30)).discrepancies == [Discrepancy(0, 0, 4, 4, "in no batch")]
 
 
 def test_expired_summaries_are_no_gap() -> None:
-    """When summaries have expired, the account begins with the first that is left; so it does for raw records."""
+    """After summaries or raw records have expired, reconciliation begins with the first one left."""
     assert coverage(batch(4, 30), complete=False).discrepancies == []
     found = coverage(batch(0, 10), batch(10, 30), begin=12)
     assert (found.discrepancies, found.first) == ([], 0)
@@ -53,7 +53,7 @@ def test_an_overlap_is_named() -> None:
 
 
 def test_a_miscounted_batch_is_named() -> None:
-    """A batch whose outcomes are fewer or more than its records."""
+    """A batch with fewer outcomes than records is named."""
     (discrepancy,) = coverage(batch(0, 30, unique=28)).discrepancies
     assert (discrepancy.first, discrepancy.next, discrepancy.events) == (0, 30, 2)
 
@@ -61,7 +61,7 @@ def test_a_miscounted_batch_is_named() -> None:
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.data())
 def test_any_single_batch_that_is_left_out_is_found(sizes: list[int], data: st.DataObject) -> None:
-    """Whichever summary is missing, exactly its range is named, or in flight when it is the last."""
+    """Whichever summary is missing, exactly its range is named, or is in flight if it is the last."""
     bounds = [sum(sizes[:at]) for at in range(len(sizes) + 1)]
     batches = [batch(first, next_) for first, next_ in itertools.pairwise(bounds)]
     out = data.draw(st.integers(0, len(batches) - 1))
@@ -77,7 +77,7 @@ def test_any_single_batch_that_is_left_out_is_found(sizes: list[int], data: st.D
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=1_000))
 def test_chunks_lose_nothing(sizes: list[int]) -> None:
-    """However many batches there are, at most 200 chunks cover them, end to end, with the same sums."""
+    """At most 200 contiguous chunks cover any number of batches, with the same sums."""
     bounds = [sum(sizes[:at]) for at in range(len(sizes) + 1)]
     chunks = arithmetic.chunks(0, [batch(a, b, dead=1) for a, b in itertools.pairwise(bounds)])
     assert len(chunks) <= 200
@@ -86,7 +86,7 @@ def test_chunks_lose_nothing(sizes: list[int]) -> None:
 
 
 def test_a_chunk_with_other_rows_than_expected_is_looked_at() -> None:
-    """Fewer, more or no rows: each is a difference; as many is none."""
+    """Fewer, more or no rows are a mismatch."""
     chunks = [Chunk(0, 0, 10, 9, 1), Chunk(0, 10, 20, 10, 0), Chunk(0, 20, 30, 5, 5)]
     rows = {(0, 0): 9, (0, 10): 11}
     assert [chunk.first for chunk in arithmetic.mismatched(chunks, rows, dead_letters=False)] == [10, 20]
@@ -94,13 +94,13 @@ def test_a_chunk_with_other_rows_than_expected_is_looked_at() -> None:
 
 
 def test_lost_offsets_are_named_as_ranges() -> None:
-    """Neighbours share a range, those far apart have their own; the number of events is exact."""
+    """Nearby offsets share a range, distant ones do not; the number of events is exact."""
     found = arithmetic.group_offsets(3, [500, 7, 9, 8, 60], "missing")
     assert found == [Discrepancy(3, 7, 61, 4, "missing"), Discrepancy(3, 500, 501, 1, "missing")]
 
 
 def test_lines_add_up_by_minute_type_and_in_all() -> None:
-    """ClickHouse's counts stand beside the summaries' for each minute and type, and sums are sums."""
+    """ClickHouse's counts join the summaries' by minute and type, and add up."""
     counts = [Count("00:10", "sos", 3, 1, 0), Count("00:11", "sos", 2, 0, 1), Count("00:11", "", 0, 0, 4)]
     batches = [BatchAccount(0, 0, 11, "", counts)]
     outcomes = arithmetic.count_outcomes(

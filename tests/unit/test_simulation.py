@@ -1,4 +1,4 @@
-"""The simulated sender and the comparison."""
+"""The simulated sender, and the comparison of what it sent with what was stored."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -17,7 +17,7 @@ from eventpush.simulation.sender import Delivery, Sender
 
 @asynccontextmanager
 async def receiver(answer: Callable[[int], int]) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A server that answers its n-th request with a status; its URL and the bodies that it answered with 200."""
+    """Run a server that answers the n-th request with `answer(n)`; yield its URL and the bodies answered with 200."""
     accepted: list[bytes] = []
     requests = 0
 
@@ -53,7 +53,7 @@ async def send(url: str, events: list[PlannedEvent], *, lost_answers: float = 0,
 
 
 async def test_anything_but_200_is_repeated() -> None:
-    """Every event is acknowledged in the end, whatever was answered before; each was accepted once."""
+    """Every event is eventually acknowledged, whatever the answers before; each is accepted once."""
     async with receiver(lambda n: 200 if n % 2 else (503, 500, 429, 404, 301, 204)[n // 2 % 6]) as (url, accepted):
         sender = await send(url, events := plan(60))
     assert sender.counters.acknowledged == 60
@@ -62,7 +62,7 @@ async def test_anything_but_200_is_repeated() -> None:
 
 
 async def test_lost_answers_are_repeated() -> None:
-    """A request whose answer was not seen comes again, so the receiver sees more than was planned, never less."""
+    """A request whose answer is lost is retried, so the receiver gets more requests than events, never fewer."""
     async with receiver(lambda _: 200) as (url, accepted):
         sender = await send(url, events := plan(60), lost_answers=0.3)
     assert sender.counters.lost_answers > 5
@@ -71,7 +71,7 @@ async def test_lost_answers_are_repeated() -> None:
 
 
 async def test_a_device_keeps_its_order() -> None:
-    """The first acceptances of one device's events come in the order of the plan, in spite of repeats."""
+    """One device's events are first accepted in the planned order, in spite of retries."""
     async with receiver(lambda n: 200 if n % 3 else 503) as (url, accepted):
         events = plan(120)
         await send(url, events, lost_answers=0.1)
@@ -84,7 +84,7 @@ async def test_a_device_keeps_its_order() -> None:
 
 
 async def test_the_sender_gives_up_in_the_end() -> None:
-    """What is never answered 200 is unacknowledged, and the rest of its device's queue is not sent."""
+    """An event never answered 200 is unacknowledged, and the rest of its device's queue is not sent."""
     async with receiver(lambda _: 503) as (url, accepted):
         async with asyncio.timeout(10):
             sender = await send(url, plan(20), give_up_after_s=0.5)
@@ -104,7 +104,7 @@ def expected(*events: PlannedEvent, acknowledged: bool = True) -> comparison.Exp
 
 
 def test_what_is_stored_once_is_neither_lost_nor_doubled() -> None:
-    """A valid event and its repeat are one row, a conflict and an invalid one are dead letters."""
+    """A valid event and its repeat are one row; a conflict and an invalid event are dead letters."""
     wanted = expected(VALID, REPEAT, OTHER, CONFLICT, INVALID)
     rows, letters = {VALID.identity: 1, OTHER.identity: 1}, {"conflict": 1, "invalid": 1}
     assert comparison.missing(wanted, rows, letters) == 0
@@ -120,7 +120,7 @@ def test_what_was_acknowledged_and_is_in_no_table_is_lost(gone: PlannedEvent) ->
 
 
 def test_what_was_not_acknowledged_may_be_there_once() -> None:
-    """Its outcome is unknown: neither missing nor present is wrong, but twice is."""
+    """Its outcome is unknown: it may be missing or present once, but not twice."""
     wanted = expected(VALID, acknowledged=False)
     assert comparison.missing(wanted, {}, {}) == 0
     assert comparison.doubled(wanted, {VALID.identity: 1}, {}) == 0
@@ -128,14 +128,14 @@ def test_what_was_not_acknowledged_may_be_there_once() -> None:
 
 
 def test_doubles_are_counted_in_each_place() -> None:
-    """Two rows, two dead letters, two messages; what others sent does not count."""
+    """Two rows, two dead letters, two messages; other senders' events do not count."""
     wanted = expected(VALID, INVALID)
     assert comparison.doubled(wanted, {VALID.identity: 3, OTHER.identity: 2}, {"invalid": 2, "elsewhere": 5}) == 2
     assert comparison.more_than_once(wanted, Counter({VALID.identity: 2, OTHER.identity: 2})) == 1
 
 
 def test_quantiles() -> None:
-    """The smallest value that the share of all does not exceed; none of nothing."""
+    """The smallest value that the share of all values does not exceed; None without values."""
     assert comparison.quantile([], 0.5) is None
     assert comparison.quantile([3.0], 0.99) == 3.0
     assert comparison.quantile(map(float, range(100)), 0.99) == 99.0
