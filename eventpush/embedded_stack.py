@@ -11,7 +11,7 @@ def load_embedded_stack() -> ModuleType:
         from embedded import stack  # noqa: PLC0415 - optional dependencies
     except ModuleNotFoundError as error:
         raise OperatorError(
-            f"{error.name}, which `eventpush up` needs, is not installed",
+            f"{error.name} is not installed, but `eventpush up` needs it",
             "install eventpush with its extra `embedded`",
         ) from None
     return stack

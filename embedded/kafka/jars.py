@@ -107,7 +107,7 @@ def context(repo_cache: Path, on_bytes: Callable[[int], None] = lambda _: None) 
         from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415
     except ImportError:
         raise OperatorError(
-            "jgo, which downloads Kafka's jars, is not installed",
+            "jgo is not installed, but it downloads Kafka's jars",
             "install eventpush with its extra `embedded`",
         ) from None
 
