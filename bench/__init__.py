@@ -1,1 +1,1 @@
-"""What a core can carry: figures of this pipeline and of its peers, in the same run, on the same data."""
+"""Benchmarks: throughput per core of this pipeline and its peers, in the same run, on the same data."""

@@ -15,11 +15,11 @@ PARTS = ("streams", "ingress", "sink", "end_to_end", "growth", "recovery")
 
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS))
-@click.option("--quick", is_flag=True, help="Less data: to see that it runs; the figures are rough.")
-@click.option("--report-only", is_flag=True, help="Measure nothing: write the report from the figures there are.")
+@click.option("--quick", is_flag=True, help="Use less data; the figures are rough.")
+@click.option("--report-only", is_flag=True, help="Measure nothing; write the report from the stored figures.")
 def main(parts: tuple[str, ...], *, quick: bool, report_only: bool) -> None:
-    """Measure the parts named, or all; each starts an embedded stack of its own and removes it."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was started is stopped
+    """Measure the given parts, or all; each starts its own embedded stack and removes it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that child processes are stopped
     try:
         for part in () if report_only else parts or PARTS:
             click.echo(f"measuring {part} …", err=True)

@@ -1,4 +1,4 @@
-"""From the POST to the subscriber and to the row: latencies with everything running, at several rates."""
+"""End-to-end latency from the POST to subscribers and to ClickHouse, with everything running, at several rates."""
 
 import asyncio
 import time
@@ -11,17 +11,17 @@ import msgspec
 from aiokafka import AIOKafkaConsumer
 
 from bench import http_load
+from bench.benchmark_stack import BenchmarkStack, benchmark_stack, wait_ready, wait_until
 from bench.results import Section
-from bench.stack import Stack, stack, wait_ready, wait_until
 from eventpush.simulation.fleet import Shares, generate
 from schemas import topics
-from schemas.event_types import KINDS
+from schemas.event_types import TYPES
 
 _RATES = (100, 1_000, 4_000)
 _DEVICES = 5_000
 _CONNECTIONS = 64
 _POLL_S = 0.05
-_PROBES_PER_S = 100  # so many events a second are looked for in ClickHouse
+_PROBES_PER_S = 100  # events per second that are looked up in ClickHouse
 _GRACE_S = 10.0
 _ALL_VALID = Shares(repeated=0, invalid=0, conflicting=0, unknown_type=0, same_instant=0, late=0, out_of_order=0)
 
@@ -35,7 +35,7 @@ class _Names(msgspec.Struct):
 
 @dataclass
 class _Trace:
-    """When each event was sent, and when it was first seen at either end (`time.perf_counter`)."""
+    """When each event was sent and first seen at either end (`time.perf_counter`)."""
 
     probes: set[str]
     sent: dict[Identity, float] = field(default_factory=dict)
@@ -52,20 +52,20 @@ class _Trace:
 
 
 async def measure(*, quick: bool) -> Section:
-    """One stack, one rate after the other."""
+    """Measure one rate after the other on one stack."""
     section = Section("end_to_end")
     duration_s = 5.0 if quick else 20.0
-    async with stack() as made:
-        await _start_all(made)
+    async with benchmark_stack() as stack:
+        await _start_all(stack)
         for number, rate in enumerate(_RATES):
-            trace = await _run(made, rate, duration_s, seed=10 + number)
+            trace = await _run(stack, rate, duration_s, seed=10 + number)
             _add(section, trace, rate)
     return section
 
 
-async def _start_all(made: Stack) -> None:
-    settings = made.settings
-    clickhouse = made.start_clickhouse()
+async def _start_all(stack: BenchmarkStack) -> None:
+    settings = stack.settings
+    clickhouse = stack.start_clickhouse()
     await wait_until(lambda: "ready on" in clickhouse.log_file.read_text(), clickhouse, "ClickHouse")
     ports = {
         "ingress": settings.ingress_port,
@@ -73,20 +73,20 @@ async def _start_all(made: Stack) -> None:
         "sink": settings.sink_metrics_port,
     }
     for command, port in ports.items():
-        await wait_ready(made.start_command(command), port)
+        await wait_ready(stack.start_command(command), port)
 
 
-async def _run(made: Stack, rate: int, duration_s: float, seed: int) -> _Trace:
+async def _run(stack: BenchmarkStack, rate: int, duration_s: float, seed: int) -> _Trace:
     events = list(_events(seed, int(rate * (duration_s + 3))))
     imeis = sorted({imei for (imei, _), _ in events})
     trace = _Trace(set(imeis[: max(1, len(imeis) * _PROBES_PER_S // rate)]))
     over = asyncio.Event()
-    watchers = [asyncio.create_task(_subscribe(made, trace, over)), asyncio.create_task(_query(made, trace, over))]
+    watchers = [asyncio.create_task(_subscribe(stack, trace, over)), asyncio.create_task(_query(stack, trace, over))]
     try:
         bodies = trace.bodies(iter(events))
-        await http_load.paced(made.settings.ingress_port, bodies, _CONNECTIONS, rate, 2.0)  # warm up
+        await http_load.paced(stack.settings.ingress_port, bodies, _CONNECTIONS, rate, 2.0)  # warm up
         trace.sent.clear()
-        await http_load.paced(made.settings.ingress_port, bodies, _CONNECTIONS, rate, duration_s)
+        await http_load.paced(stack.settings.ingress_port, bodies, _CONNECTIONS, rate, duration_s)
         await _all_seen(trace, watchers)
     finally:
         over.set()
@@ -109,11 +109,11 @@ async def _all_seen(trace: _Trace, watchers: Sequence["asyncio.Task[None]"]) -> 
         await asyncio.sleep(_POLL_S)
 
 
-async def _subscribe(made: Stack, trace: _Trace, over: asyncio.Event) -> None:
-    """Reads all types' topics as a team would: only what is committed."""
-    names = [topics.of_type(event) for event in KINDS]
+async def _subscribe(stack: BenchmarkStack, trace: _Trace, over: asyncio.Event) -> None:
+    """Read all types' topics as a subscriber does: only committed records."""
+    names = [topics.of_type(event) for event in TYPES]
     consumer = AIOKafkaConsumer(
-        *names, bootstrap_servers=made.bootstrap, isolation_level="read_committed", auto_offset_reset="latest"
+        *names, bootstrap_servers=stack.bootstrap, isolation_level="read_committed", auto_offset_reset="latest"
     )
     decode = msgspec.json.Decoder(_Names).decode
     await consumer.start()
@@ -129,14 +129,14 @@ async def _subscribe(made: Stack, trace: _Trace, over: asyncio.Event) -> None:
         await consumer.stop()
 
 
-async def _query(made: Stack, trace: _Trace, over: asyncio.Event) -> None:
-    """Asks ClickHouse again and again which of the probes' events can be selected."""
+async def _query(stack: BenchmarkStack, trace: _Trace, over: asyncio.Event) -> None:
+    """Poll ClickHouse for the events of the probes."""
     imeis = ",".join(f"'{imei}'" for imei in sorted(trace.probes))
     columns = "imei, formatDateTime(device_time, '%Y-%m-%dT%H:%i:%S.%fZ', 'UTC')"
-    query = f"SELECT {columns} FROM telematics.events WHERE imei IN ({imeis}) FORMAT TabSeparated"  # noqa: S608 - ours
+    query = f"SELECT {columns} FROM telematics.events WHERE imei IN ({imeis}) FORMAT TabSeparated"  # noqa: S608 - our own values
     async with aiohttp.ClientSession() as session:
         while not over.is_set():
-            async with session.post(made.settings.clickhouse_url, data=query) as reply:
+            async with session.post(stack.settings.clickhouse_url, data=query) as reply:
                 text = await reply.text()
                 reply.raise_for_status()
             now = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What size does to the cost of an event: identities in the window, partitions, event types, workers."""
+"""How size affects the cost of an event: identities in the window, partitions, event types, workers."""
 
 import os
 import time
@@ -6,24 +6,24 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from bench import workload
+from bench.benchmark_stack import benchmark_stack, wait_ready
 from bench.results import Section
 from bench.sampling import Cost, Sample, follow, from_metrics
 from bench.seeding import seed_window
-from bench.stack import stack, wait_ready
 from bench.streams import COUNTER, run_worker
 from bench.workload import EncodedBatch
 from schemas import topics
 
 _IDENTITIES = (0, 1_000_000, 5_000_000, 20_000_000)
 _IDENTITIES_QUICK = (0, 200_000)
-#: Of the events: up to there no worker has run out of work, as one does before the other at the end.
-_TO_SHARE = 0.8
-_WORKERS_PARTITIONS = 8  # so that each of two workers has several too
-_HELD_TO = 0.3  # of a core
+#: Share of the events until which every worker has work; at the end one finishes before the other.
+_BUSY_SHARE = 0.8
+_WORKERS_PARTITIONS = 8  # several for each of two workers
+_CPU_SHARE = 0.3  # of a core
 
 
 async def measure(*, quick: bool) -> Section:
-    """Each size on a fresh stack; 300,000 events (50,000 when quick)."""
+    """Measure each size on a fresh stack; 300,000 events (50,000 when quick)."""
     section = Section("growth")
     count = 50_000 if quick else 300_000
     batches = workload.encode(workload.events(count), partitions=4)
@@ -37,11 +37,11 @@ async def measure(*, quick: bool) -> Section:
 async def _identities(section: Section, batches: list[EncodedBatch], count: int, sizes: Sequence[int]) -> None:
     costs: dict[int, Cost] = {}
     for size in sizes:
-        async with stack() as made:
-            await seed_window(made, size)
-            await workload.fill(made.bootstrap, topics.RAW, batches)
+        async with benchmark_stack() as stack:
+            await seed_window(stack, size)
+            await workload.fill(stack.bootstrap, topics.RAW, batches)
             began = time.monotonic()
-            costs[size] = Cost.of(await run_worker(made, count))
+            costs[size] = Cost.of(await run_worker(stack, count))
             took_s = time.monotonic() - began
         label = f"{size / 1e6:g} million identities"
         section.add(label, costs[size].per_cpu_s, "events per CPU-second", note=f"{took_s:.0f} s with the restart")
@@ -55,31 +55,31 @@ async def _identities(section: Section, batches: list[EncodedBatch], count: int,
 async def _partitions(section: Section, count: int) -> None:
     for partitions in (4, 64):
         batches = workload.encode(workload.events(count), partitions)
-        async with stack(topic_partitions=partitions) as made:
-            await workload.fill(made.bootstrap, topics.RAW, batches)
-            _add(section, f"{partitions} partitions", Cost.of(await run_worker(made, count)))
+        async with benchmark_stack(topic_partitions=partitions) as stack:
+            await workload.fill(stack.bootstrap, topics.RAW, batches)
+            _add(section, f"{partitions} partitions", Cost.of(await run_worker(stack, count)))
 
 
 async def _event_types(section: Section, count: int) -> None:
     for event_types in (8, 150):
         batches = workload.encode(workload.events(count, event_types), partitions=4)
-        async with stack() as made:
-            await workload.fill(made.bootstrap, topics.RAW, batches)
-            _add(section, f"{event_types} event types", Cost.of(await run_worker(made, count)))
+        async with benchmark_stack() as stack:
+            await workload.fill(stack.bootstrap, topics.RAW, batches)
+            _add(section, f"{event_types} event types", Cost.of(await run_worker(stack, count)))
 
 
 async def _workers(section: Section, batches: list[EncodedBatch], count: int) -> None:
-    """One worker and two: with the machine's cores as they are, and each with so little of a core that cores last."""
+    """Compare one worker with two: unlimited, and each limited to a share of a core so that cores are not scarce."""
     free = [await _side_by_side(batches, count, workers, share=1.0) for workers in (1, 2)]
-    held = [await _side_by_side(batches, count, workers, share=_HELD_TO) for workers in (1, 2)]
+    limited = [await _side_by_side(batches, count, workers, share=_CPU_SHARE) for workers in (1, 2)]
     for workers, cost in enumerate(free, 1):
         _add(section, f"{workers} workers, {_WORKERS_PARTITIONS} partitions", cost)
-    for workers, cost in enumerate(held, 1):
-        label = f"{workers} workers, {_WORKERS_PARTITIONS} partitions, each {_HELD_TO:.0%} of the time"
+    for workers, cost in enumerate(limited, 1):
+        label = f"{workers} workers, {_WORKERS_PARTITIONS} partitions, each {_CPU_SHARE:.0%} of the time"
         section.add(f"{label}: wall rate", cost.per_s, "events/s")
-    note = f"each runs {_HELD_TO:.0%} of the time, so that there are cores for both and for the broker"
+    note = f"each runs {_CPU_SHARE:.0%} of the time, so that there are cores for both and for the broker"
     section.add(
-        "two workers ÷ one, wall rate while cores last", held[1].per_s / held[0].per_s, "×", target=1.8, note=note
+        "two workers ÷ one, wall rate while cores last", limited[1].per_s / limited[0].per_s, "×", target=1.8, note=note
     )
     note = "the broker and the benchmark share the cores with the workers"
     section.add(
@@ -89,22 +89,22 @@ async def _workers(section: Section, batches: list[EncodedBatch], count: int) ->
 
 
 async def _side_by_side(batches: list[EncodedBatch], count: int, workers: int, share: float) -> Cost:
-    async with stack(topic_partitions=_WORKERS_PARTITIONS) as made, AsyncExitStack() as holds:
-        ports = [made.free_port() for _ in range(workers)]
-        children = [made.start_command("streams", streams_metrics_port=port) for port in ports]
+    async with benchmark_stack(topic_partitions=_WORKERS_PARTITIONS) as stack, AsyncExitStack() as limits:
+        ports = [stack.free_port() for _ in range(workers)]
+        children = [stack.start_command("streams", streams_metrics_port=port) for port in ports]
         for child, port in zip(children, ports, strict=True):
             await wait_ready(child, port)
         takes = [from_metrics(port, COUNTER, child) for child, port in zip(children, ports, strict=True)]
 
-        def together() -> Sample:
+        def sample_all() -> Sample:
             samples = [take() or Sample(0, 0, 0, 0) for take in takes]
             return sum(samples[1:], samples[0])
 
-        await workload.fill(made.bootstrap, topics.RAW, batches)
+        await workload.fill(stack.bootstrap, topics.RAW, batches)
         if share < 1:
-            for number, child in enumerate(children):  # in turn, so that the broker has a core of its own
-                await holds.enter_async_context(child.held_to(share, number / workers))
-        return Cost.of(await follow(together, children, count * _TO_SHARE, 180))
+            for number, child in enumerate(children):  # out of phase, so that the broker has a core for itself
+                await limits.enter_async_context(child.limited_to(share, number / workers))
+        return Cost.of(await follow(sample_all, children, count * _BUSY_SHARE, 180))
 
 
 def _add(section: Section, label: str, cost: Cost) -> None:

@@ -1,8 +1,8 @@
-"""A sender of requests, as lean as Python allows: keep-alive connections, bodies made beforehand.
+"""A load generator, as lean as Python allows: keep-alive connections, prepared bodies.
 
-It runs in the benchmark's own process, whose CPU is nobody's figure. Closed: each connection sends its next request
-when the answer to the last one is there. Open: requests are due at fixed times, and a latency counts from when its
-request was due, so that a stall counts for every request that it held up.
+It runs in the benchmark's own process, whose CPU time is not measured. Closed loop: each connection sends its next
+request after the answer to the last one. Open loop: requests are due at fixed times, and latency counts from the due
+time, so that a stall counts for every request that it delays.
 """
 
 import asyncio
@@ -15,21 +15,21 @@ _HEAD_END = b"\r\n\r\n"
 
 
 @dataclass
-class Outcome:
-    """What came of the requests."""
+class LoadResult:
+    """The outcome of the requests."""
 
     latencies_s: list[float] = field(default_factory=list)
     refused: int = 0
     duration_s: float = 0.0
 
     def percentile_ms(self, percent: float) -> float:
-        """A percentile of the latencies, in milliseconds."""
+        """Return a percentile of the latencies, in milliseconds."""
         ordered = sorted(self.latencies_s)
         return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] * 1_000
 
 
 def request(body: bytes, content_type: str = "application/json") -> bytes:
-    """A request as it goes over the wire."""
+    """Return a request in wire format."""
     head = (
         f"POST /api/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
@@ -38,7 +38,7 @@ def request(body: bytes, content_type: str = "application/json") -> bytes:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: at most one request on its way."""
+    """A connection with at most one request in flight."""
 
     def __init__(self, load: "_Load") -> None:
         self._load = load
@@ -73,10 +73,10 @@ class _Connection(asyncio.Protocol):
 
 
 class _Load:
-    """Connections with what they have to send."""
+    """Connections and the requests due on them."""
 
     def __init__(self, bodies: Iterator[bytes]) -> None:
-        self.outcome = Outcome()
+        self.outcome = LoadResult()
         self.idle: deque[_Connection] = deque()
         self.due: deque[float] = deque()
         self.closed_loop = False
@@ -111,7 +111,7 @@ class _Load:
         if self._pending:
             self._failed = ConnectionError("the server closed a connection")
 
-    async def finish(self) -> Outcome:
+    async def finish(self) -> LoadResult:
         self.closed_loop = False
         self.due.clear()
         deadline = time.monotonic() + 10
@@ -125,8 +125,8 @@ class _Load:
         return self.outcome
 
 
-async def closed(port: int, bodies: Iterator[bytes], connections: int, duration_s: float) -> Outcome:
-    """As many requests as so many connections get answered."""
+async def closed(port: int, bodies: Iterator[bytes], connections: int, duration_s: float) -> LoadResult:
+    """Send as fast as `connections` connections get answers."""
     load = _Load(bodies)
     await load.connect(port, connections)
     began = time.perf_counter()
@@ -138,8 +138,8 @@ async def closed(port: int, bodies: Iterator[bytes], connections: int, duration_
     return await load.finish()
 
 
-async def paced(port: int, bodies: Iterator[bytes], connections: int, rate: float, duration_s: float) -> Outcome:
-    """`rate` requests a second, on so many connections."""
+async def paced(port: int, bodies: Iterator[bytes], connections: int, rate: float, duration_s: float) -> LoadResult:
+    """Send `rate` requests per second on `connections` connections."""
     load = _Load(bodies)
     await load.connect(port, connections)
     began = time.perf_counter()
@@ -157,6 +157,6 @@ async def paced(port: int, bodies: Iterator[bytes], connections: int, rate: floa
 
 
 def endless(bodies: Sequence[bytes]) -> Iterator[bytes]:
-    """The bodies, again and again."""
+    """Yield the bodies forever."""
     while True:
         yield from bodies

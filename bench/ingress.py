@@ -1,38 +1,38 @@
-"""The ingress against an aiohttp handler with `send_and_wait`: requests per CPU-second, latencies of the answer."""
+"""The ingress compared with an aiohttp handler with `send_and_wait`: requests per CPU-second, response latency."""
 
 import sys
 from dataclasses import dataclass, field
 
 from bench import http_load, workload
-from bench.http_load import Outcome, closed, endless, paced
-from bench.processes import Child
+from bench.benchmark_stack import BenchmarkStack, benchmark_stack, listening, wait_ready, wait_until
+from bench.http_load import LoadResult, closed, endless, paced
+from bench.measured_process import MeasuredProcess
 from bench.results import Section
-from bench.stack import Stack, listening, stack, wait_ready, wait_until
 
 _CONNECTIONS = (1, 64, 512)
 _SINGLE = "ingress, single events"
 _PEER = "aiohttp with send_and_wait, single events"
 _ARRAY = 100
-_TURNS = 3
+_RUNS = 3
 _SHARE = 0.7  # of the maximum rate
 
 
 async def measure(*, quick: bool) -> Section:
-    """Single events at each number of connections, ours and the peer in turn; arrays; NDJSON; two processes."""
+    """Measure single events by number of connections, alternating with the peer; arrays; NDJSON; two processes."""
     section = Section("ingress")
     duration_s = 3.0 if quick else 10.0
     bodies = [event.body for event in workload.events(20_000)]
     singles = [http_load.request(body) for body in bodies]
-    async with stack() as made:
-        ours = made.start_command("ingress")
-        port = made.settings.ingress_port
+    async with benchmark_stack() as stack:
+        ours = stack.start_command("ingress")
+        port = stack.settings.ingress_port
         await wait_ready(ours, port)
-        peer, peer_port = await _start_peer(made)
+        peer, peer_port = await _start_peer(stack)
         await _singles(section, [(_SINGLE, ours, port), (_PEER, peer, peer_port)], singles, duration_s)
         await _paced(section, port, singles, duration_s)
         await _several(section, ours, port, bodies, duration_s)
         await ours.stop()
-        two = made.start_command("ingress", ingress_processes=2)
+        two = stack.start_command("ingress", ingress_processes=2)
         await wait_ready(two, port)
         total = _Total()
         await total.measure(two, port, singles, 64, duration_s)
@@ -40,25 +40,25 @@ async def measure(*, quick: bool) -> Section:
     return section
 
 
-async def _start_peer(made: Stack) -> tuple[Child, int]:
-    port = made.free_port()
-    arguments = (made.bootstrap, str(port))
-    child = made.start("aiohttp", sys.executable, "-m", "bench.peers.aiohttp_handler", *arguments)
+async def _start_peer(stack: BenchmarkStack) -> tuple[MeasuredProcess, int]:
+    port = stack.free_port()
+    arguments = (stack.bootstrap, str(port))
+    child = stack.start("aiohttp", sys.executable, "-m", "bench.peers.aiohttp_handler", *arguments)
     await wait_until(lambda: listening(port), child, f"port {port}")
     return child, port
 
 
 async def _singles(
-    section: Section, servers: list[tuple[str, Child, int]], requests: list[bytes], duration_s: float
+    section: Section, servers: list[tuple[str, MeasuredProcess, int]], requests: list[bytes], duration_s: float
 ) -> None:
-    """The servers take turns, several times: what the machine does meanwhile meets all of them."""
+    """Alternate between the servers several times, so that disturbances affect all of them."""
     for connections in _CONNECTIONS:
         totals = {what: _Total() for what, _, _ in servers}
         for _, _, port in servers:
             await closed(port, endless(requests), connections, 1.0)  # warm up
-        for _ in range(_TURNS):
+        for _ in range(_RUNS):
             for what, child, port in servers:
-                await totals[what].measure(child, port, requests, connections, duration_s / _TURNS)
+                await totals[what].measure(child, port, requests, connections, duration_s / _RUNS)
         for what, total in totals.items():
             _add(section, f"{what}, {connections} connections", total)
         ratio = totals[_SINGLE].per_cpu_s / totals[_PEER].per_cpu_s
@@ -68,9 +68,9 @@ async def _singles(
 
 @dataclass
 class _Total:
-    """What came of all turns of a server, and what they cost it."""
+    """The results of all runs of a server, and their CPU time."""
 
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: LoadResult = field(default_factory=LoadResult)
     cpu_s: float = 0.0
 
     @property
@@ -79,9 +79,9 @@ class _Total:
         return len(self.outcome.latencies_s) / self.cpu_s
 
     async def measure(
-        self, child: Child, port: int, requests: list[bytes], connections: int, duration_s: float
+        self, child: MeasuredProcess, port: int, requests: list[bytes], connections: int, duration_s: float
     ) -> None:
-        """One turn more."""
+        """Add one run."""
         began_cpu_s = child.cpu_s()
         outcome = await closed(port, endless(requests), connections, duration_s)
         self.cpu_s += child.cpu_s() - began_cpu_s
@@ -108,7 +108,7 @@ async def _paced(section: Section, port: int, requests: list[bytes], duration_s:
     section.add(f"{label}: p99", outcome.percentile_ms(99), "ms", target=15, sense="at_most", note=_refused(outcome))
 
 
-async def _several(section: Section, child: Child, port: int, bodies: list[bytes], duration_s: float) -> None:
+async def _several(section: Section, child: MeasuredProcess, port: int, bodies: list[bytes], duration_s: float) -> None:
     groups = [bodies[at : at + _ARRAY] for at in range(0, len(bodies), _ARRAY)]
     forms = {
         f"arrays of {_ARRAY}": ([http_load.request(b"[" + b",".join(group) + b"]") for group in groups], 60_000.0),
@@ -128,5 +128,5 @@ async def _several(section: Section, child: Child, port: int, bodies: list[bytes
         section.add(f"{label}: p99", outcome.percentile_ms(99), "ms")
 
 
-def _refused(outcome: Outcome) -> str:
+def _refused(outcome: LoadResult) -> str:
     return f"{outcome.refused} refused" if outcome.refused else ""

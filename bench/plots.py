@@ -1,6 +1,6 @@
 """The plots of docs/benchmarks.md: `<peers' python> -m bench.plots RESULTS DIRECTORY`.
 
-It runs in the peers' environment, where matplotlib is, reads the file of figures, and imports nothing of the pipeline.
+It runs in the peers' environment, which has matplotlib, reads the file of figures, and imports nothing of the pipeline.
 """
 
 import json
@@ -18,13 +18,13 @@ _BLUE, _GREY = "#2864a0", "#a0a8b0"
 
 
 def streams(section: dict[str, Any]) -> Figure:
-    """Events per CPU-second: the worker and its peers."""
+    """Plot events per CPU-second: the worker and its peers."""
     bars = [f for f in section["figures"] if f["unit"] == "events per CPU-second"]
     return _bars([f["what"] for f in bars], [f["value"] for f in bars], "events per CPU-second")
 
 
 def ingress(section: dict[str, Any]) -> Figure:
-    """Percentiles of the acknowledgement, by server and number of connections."""
+    """Plot percentiles of the acknowledgement latency, by server and number of connections."""
     figure, axes = plt.subplots(figsize=(7, 3.2))
     for label, percentiles in section["series"].items():
         ours = label.startswith("ingress")
@@ -36,7 +36,7 @@ def ingress(section: dict[str, Any]) -> Figure:
 
 
 def end_to_end(section: dict[str, Any]) -> Figure:
-    """Latency by rate."""
+    """Plot latency by rate."""
     figure, axes = plt.subplots(figsize=(7, 3.2))
     for (where, points), colour in zip(section["series"].items(), (_BLUE, _GREY), strict=True):
         rates = [point[0] for point in points]
@@ -51,7 +51,7 @@ def end_to_end(section: dict[str, Any]) -> Figure:
 
 
 def growth(section: dict[str, Any]) -> Figure:
-    """Throughput and memory by identities in the window."""
+    """Plot throughput and memory by identities in the window."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.8))
     points = section["series"]["identities"]
     millions = [point[0] / 1e6 for point in points]
@@ -79,7 +79,7 @@ def _bars(labels: list[str], values: list[float], unit: str) -> Figure:
 
 
 def main(results: Path, directory: Path) -> None:
-    """Draws what the results have series for."""
+    """Draw every plot that the results have a series for."""
     document = json.loads(results.read_text())
     for name, draw in (("streams", streams), ("ingress", ingress), ("end_to_end", end_to_end), ("growth", growth)):
         if document.get(name, {}).get("series"):

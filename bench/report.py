@@ -1,4 +1,4 @@
-"""The figures as one table on the terminal and as docs/benchmarks.md."""
+"""Render the figures as a table on the terminal and as docs/benchmarks.md."""
 
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ TITLES = {
 
 
 def table(document: dict[str, Any], parts: Iterable[str]) -> str:
-    """Figures in columns, for a terminal."""
+    """Return the figures in columns, for a terminal."""
     rows = [_cells(figure) for part in parts for figure in figures(document, part)]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
     return "\n".join(
@@ -30,7 +30,7 @@ def table(document: dict[str, Any], parts: Iterable[str]) -> str:
 
 
 def write(document: dict[str, Any], parts: Sequence[str]) -> None:
-    """The report and its plots (drawn by matplotlib in the peers' environment, where there is one)."""
+    """Write the report and its plots (by matplotlib in the peers' environment, if it exists)."""
     lines = [_INTRODUCTION]
     lines += ["## Targets", "", *_markdown(f for part in parts for f in figures(document, part) if f.target), ""]
     for part in parts:
@@ -47,13 +47,13 @@ def write(document: dict[str, Any], parts: Sequence[str]) -> None:
 _INTRODUCTION = """\
 # Benchmarks
 
-Written by `make bench`; do not edit. A part can be measured anew by itself: `make bench ARGS=streams`.
+Written by `make bench`; do not edit. To measure one part again: `make bench ARGS=streams`.
 
-CPU-seconds are those of the process (user and system, with its children), from its first progress to its last, so
-without its start. Peers run in turn in the same run, on the same bytes, each on a fresh Kafka of the same kind on the
-same machine; the broker, the sender of requests and whoever else uses the cores are not counted, but they share the
-cores, so wall rates and latencies are what this machine gives to everything together. All settings are the defaults
-unless a row says otherwise.
+CPU-seconds are those of the process (user and system, including its children) between its first and last progress, so
+without its start. Peers run alternately in the same run, on the same bytes, each on a fresh Kafka of the same kind on
+the same machine. The CPU time of the broker, the load generator and other processes is not counted, but they share the
+cores, so wall rates and latencies are those of the whole machine. All settings are the defaults unless a row says
+otherwise.
 """
 
 

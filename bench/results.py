@@ -1,4 +1,4 @@
-"""What was measured: figures with their targets, kept as JSON so that a part can be measured anew by itself."""
+"""Measured figures with their targets, stored as JSON so that one part can be measured again."""
 
 import json
 import platform
@@ -17,7 +17,7 @@ _PACKAGES = ("faust-streaming", "aiokafka", "aiohttp", "msgspec", "numpy", "clic
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure; with a target it is met when the value is `at_least` or `at_most` that."""
+    """A figure; its target, if any, is met when the value is `at_least` or `at_most` the target."""
 
     what: str
     value: float
@@ -28,7 +28,7 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """None without a target."""
+        """Whether the target is met; None without a target."""
         if self.target is None:
             return None
         return self.value >= self.target if self.sense == "at_least" else self.value <= self.target
@@ -36,19 +36,19 @@ class Figure:
 
 @dataclass
 class Section:
-    """One part of the benchmark: its figures, and series for the plots."""
+    """A part of the benchmark: its figures, and series for the plots."""
 
     name: str
     figures: list[Figure] = field(default_factory=list)
     series: dict[str, Any] = field(default_factory=dict)
 
     def add(self, what: str, value: float, unit: str, **more: Any) -> None:
-        """One more figure."""
+        """Add a figure."""
         self.figures.append(Figure(what, value, unit, **more))
 
 
 def save(section: Section, *, quick: bool) -> None:
-    """Put the section into the file, in the place of an older one."""
+    """Store the section, replacing an older one."""
     document = load()
     document[section.name] = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -64,7 +64,7 @@ def save(section: Section, *, quick: bool) -> None:
 
 
 def load() -> dict[str, Any]:
-    """All sections that were ever measured, the latest of each."""
+    """Load the latest result of every section."""
     if not RESULTS_FILE.exists():
         return {}
     document: dict[str, Any] = json.loads(RESULTS_FILE.read_text())
@@ -72,18 +72,18 @@ def load() -> dict[str, Any]:
 
 
 def figures(document: dict[str, Any], name: str) -> Sequence[Figure]:
-    """A section's figures."""
+    """Return a section's figures."""
     return [Figure(**figure) for figure in document.get(name, {}).get("figures", [])]
 
 
 def machine() -> str:
-    """What it was measured on."""
+    """Describe the machine."""
     memory_gb = psutil.virtual_memory().total / 2**30
     return f"{psutil.cpu_count()} cores ({_processor()}), {memory_gb:.0f} GB, {platform.system()} {platform.machine()}"
 
 
 def versions() -> str:
-    """What it was measured with."""
+    """List the versions of Python, Kafka and the main packages."""
     packages = [f"{name} {version(name)}" for name in _PACKAGES]
     return f"Python {platform.python_version()}, Kafka {_kafka()}, " + ", ".join(packages)
 

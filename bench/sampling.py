@@ -1,6 +1,6 @@
-"""How far a process is and what it has cost by then; the marginal cost between two such moments.
+"""Samples of a process's progress and cost, and the marginal cost between two samples.
 
-Cost is counted from the first progress to the last: what a process spends to start is not in it.
+Cost is counted from the first progress to the last, so the start of the process is excluded.
 """
 
 import asyncio
@@ -10,21 +10,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.processes import Child
-from bench.stack import scrape
+from bench.benchmark_stack import scrape
+from bench.measured_process import MeasuredProcess
 
 _POLL_S = 0.2
 
 
 @dataclass(frozen=True)
 class Sample:
-    """So many events at a moment; CPU-seconds and resident memory of the process (or of several, added up)."""
+    """Events done so far, with CPU-seconds and resident memory of the process (or the sum over several)."""
 
     events: float
     cpu_s: float
     wall_s: float
     rss_bytes: float
-    batches: float = 0  # of a stream worker: its transactions
+    batches: float = 0  # transactions of a stream worker
     beside_cpu_s: float = 0  # CPU-seconds of a second process
 
     def __add__(self, other: "Sample") -> "Sample":
@@ -36,17 +36,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Cost:
-    """The marginal cost of events."""
+    """The marginal cost of an event."""
 
     events: float
     per_cpu_s: float
     per_s: float
     cpu_s_per_million: float
-    rss_mb: float  # the highest seen
+    rss_mb: float  # maximum
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> "Cost":
-        """From the first sample with progress to the last one."""
+        """Compute the cost between the first sample with progress and the last one."""
         begun = [sample for sample in samples if sample.events]
         first, last = begun[0], begun[-1]
         events, cpu_s, wall_s = last.events - first.events, last.cpu_s - first.cpu_s, last.wall_s - first.wall_s
@@ -57,9 +57,9 @@ class Cost:
 
 
 async def follow(
-    take: Callable[[], Sample | None], children: Sequence[Child], until_events: float, timeout_s: float
+    take: Callable[[], Sample | None], children: Sequence[MeasuredProcess], until_events: float, timeout_s: float
 ) -> list[Sample]:
-    """Samples until so many events are done or the time is over."""
+    """Take samples until `until_events` are done or the timeout expires."""
     samples: list[Sample] = []
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -74,8 +74,10 @@ async def follow(
     return samples
 
 
-def from_metrics(port: int, counter: str, child: Child, *, beside: Child | None = None) -> Callable[[], Sample | None]:
-    """Samples of one of our processes: a counter of its `/metrics`, and what another one (`beside`) costs."""
+def from_metrics(
+    port: int, counter: str, child: MeasuredProcess, *, beside: MeasuredProcess | None = None
+) -> Callable[[], Sample | None]:
+    """Sample one of our processes by a counter on its `/metrics`, with the CPU time of a second one (`beside`)."""
 
     def take() -> Sample | None:
         cpu_s = child.cpu_s()
@@ -90,7 +92,7 @@ def from_metrics(port: int, counter: str, child: Child, *, beside: Child | None 
 
 
 def from_log(log_file: Path) -> Callable[[], Sample | None]:
-    """Samples of a peer: the last line of JSON in its log (see `bench.peers.progress`)."""
+    """Sample a peer by the last JSON line of its log (see `bench.peers.progress`)."""
 
     def take() -> Sample | None:
         for line in reversed(log_file.read_text(errors="replace").splitlines()):
@@ -102,6 +104,6 @@ def from_log(log_file: Path) -> Callable[[], Sample | None]:
 
 
 def first_in_log(log_file: Path) -> Sample:
-    """The first sample that a peer reported."""
+    """Return the first sample that a peer reported."""
     line = next(line for line in log_file.read_text().splitlines() if line.startswith('{"events"'))
     return Sample(**json.loads(line))

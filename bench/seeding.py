@@ -1,4 +1,4 @@
-"""Fills the window's changelog as a day of events would have: random identities, spread over the retention."""
+"""Fill the window's changelog like a day of events: random identities, spread over the retention."""
 
 import time
 from collections.abc import Iterator
@@ -6,29 +6,31 @@ from collections.abc import Iterator
 import numpy as np
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from bench.stack import Stack
+from bench.benchmark_stack import BenchmarkStack
 from bench.workload import EncodedBatch, fill
 from schemas import topics
 from streams.state_restore import encode
 from streams.window import WORDS, Rows
 
-_ROWS = 2_000  # in a record: what a batch of this many unique events leaves behind
-_RECORDS = 12  # in a batch on the wire: 768 kB
+_ROWS = 2_000  # per record, as a batch with this many unique events writes
+_RECORDS = 12  # per batch on the wire: 768 kB
 _CHUNK = 1_000_000
 
 
-async def seed_window(made: Stack, identities: int) -> None:
-    """Writes so many identities, the oldest a retention ago, the newest now."""
+async def seed_window(stack: BenchmarkStack, identities: int) -> None:
+    """Write `identities` identities, the oldest one retention ago, the newest now."""
     random = np.random.default_rng(1)
-    retention_us, now_us = made.settings.window_s * 1_000_000, time.time_ns() // 1_000
+    retention_us, now_us = stack.settings.window_s * 1_000_000, time.time_ns() // 1_000
     for begin in range(0, identities, _CHUNK):
         rows = random_rows(random, min(_CHUNK, identities - begin))
         stream_time_us = now_us - retention_us + retention_us * begin // identities
-        await fill(made.bootstrap, topics.WINDOW, list(_batches(rows, stream_time_us, made.settings.topic_partitions)))
+        await fill(
+            stack.bootstrap, topics.WINDOW, list(_batches(rows, stream_time_us, stack.settings.topic_partitions))
+        )
 
 
 def random_rows(random: np.random.Generator, count: int) -> Rows:
-    """Rows of so many identities, each with a content."""
+    """Return rows of `count` random identities, each with a content."""
     rows = random.integers(1, 2**64 - 1, (count, WORDS), np.uint64)
     rows[:, 0] |= np.uint64(1 << 63)
     return rows

@@ -1,34 +1,34 @@
-"""The sink: rows per CPU-second of its process, and ClickHouse's own cost beside it."""
+"""The sink: rows per CPU-second of its process, and ClickHouse's own cost."""
 
 from bench import workload
+from bench.benchmark_stack import BenchmarkStack, benchmark_stack, wait_until
 from bench.results import Section
 from bench.sampling import Cost, follow, from_metrics
-from bench.stack import Stack, stack, wait_until
 from bench.streams import run_worker
-from eventpush.simulation.fleet import Fate
+from eventpush.simulation.fleet import ExpectedOutcome
 from schemas import topics
 
 _ROWS = "eventpush_sink_rows_total"
 
 
 async def measure(*, quick: bool) -> Section:
-    """A million events, result beforehand, on their way from Kafka into ClickHouse."""
+    """Measure storing a million enriched events from Kafka in ClickHouse."""
     section = Section("sink")
     planned = list(workload.events(100_000 if quick else 1_000_000))
-    rows = sum(event.fate in {Fate.VALID, Fate.INVALID} for event in planned)
-    async with stack() as made:
-        await workload.fill(made.bootstrap, topics.RAW, workload.encode(iter(planned), partitions=4))
-        await run_worker(made, len(planned))
-        await _store(section, made, rows)
+    rows = sum(event.expected_outcome in {ExpectedOutcome.VALID, ExpectedOutcome.INVALID} for event in planned)
+    async with benchmark_stack() as stack:
+        await workload.fill(stack.bootstrap, topics.RAW, workload.encode(iter(planned), partitions=4))
+        await run_worker(stack, len(planned))
+        await _store(section, stack, rows)
     return section
 
 
-async def _store(section: Section, made: Stack, rows: int) -> None:
-    clickhouse = made.start_clickhouse()
+async def _store(section: Section, stack: BenchmarkStack, rows: int) -> None:
+    clickhouse = stack.start_clickhouse()
     await wait_until(lambda: "ready on" in clickhouse.log_file.read_text(), clickhouse, "ClickHouse")
-    sink = made.start_command("sink")
+    sink = stack.start_command("sink")
     samples = await follow(
-        from_metrics(made.settings.sink_metrics_port, _ROWS, sink, beside=clickhouse), [sink, clickhouse], rows, 240
+        from_metrics(stack.settings.sink_metrics_port, _ROWS, sink, beside=clickhouse), [sink, clickhouse], rows, 240
     )
     cost = Cost.of(samples)
     section.add("sink process", cost.per_cpu_s, "rows per CPU-second", target=100_000, note=f"{cost.events:,.0f} rows")

@@ -1,8 +1,8 @@
-"""Where the stream worker's time goes: `python -m bench.stages` prints µs per event by stage, writes docs/profile.md.
+"""Profile the stream worker: `python -m bench.stages` prints µs per event by stage and writes docs/profile.md.
 
-Each stage runs alone on batches of the benchmark's own events, as the worker would get them, in CPU time of the process
-(so nothing else on the machine counts). The rest of the worker (Faust, fetching, the transaction's requests) is what
-`make bench` measures for the whole process, less the sum of these.
+Each stage runs alone on batches of the benchmark's events, as the worker would receive them, measured in CPU time of
+the process. The rest of the worker (Faust, fetching, the transaction's requests) is the difference to what `make bench`
+measures for the whole process.
 """
 
 import time
@@ -29,15 +29,15 @@ from streams.state_restore import encode as encode_rows
 from streams.window import DeduplicationWindow, Rows
 
 REPORT_FILE = Path("docs/profile.md")
-_BATCH = 1_000  # what the worker reads and enriches at a time
+_BATCH = 1_000  # events that the worker processes at once
 _ROUNDS = 20
 _SKEW_US = 300_000_000
-_WINDOW = 1_000_000  # identities that the window holds already
+_WINDOW = 1_000_000  # identities in the window
 _OUTPUT_BYTES, _ZSTD = 900_000, 4
 
 
 class Stage(NamedTuple):
-    """A stage and its cost; a part is contained in the stage named before it."""
+    """A stage and its cost; a `part` is contained in the stage before it."""
 
     name: str
     us_per_event: float
@@ -45,7 +45,7 @@ class Stage(NamedTuple):
 
 
 class _Stopwatch:
-    """Runs stages and keeps the least cost of several rounds: the least disturbed one."""
+    """Runs stages and keeps the minimum cost over several rounds, the least disturbed one."""
 
     def __init__(self) -> None:
         self.costs: dict[tuple[str, bool], float] = {}
@@ -62,7 +62,7 @@ class _Stopwatch:
 
 
 def measure() -> list[Stage]:
-    """All stages, on several batches of one partition."""
+    """Measure all stages on several batches of one partition."""
     watch = _Stopwatch()
     window = _full_window()
     calm_collector()
@@ -118,7 +118,7 @@ def _append(valid: decoding.ValidEvents, values: list[bytes]) -> list[BatchBuild
 
 
 def _wire_batches(rounds: int) -> list[list[bytes]]:
-    """For each round what a fetch returns for one partition."""
+    """Return, for each round, what a fetch returns for one partition."""
     encoded = workload.encode(workload.events(_BATCH * rounds), partitions=1)
     per_round = max(1, len(encoded) // rounds)
     return [[batch.value for batch in encoded[at * per_round : (at + 1) * per_round]] for at in range(rounds)]
@@ -145,7 +145,7 @@ def _full_window() -> DeduplicationWindow:
 
 
 def report(stages: list[Stage]) -> str:
-    """The profile in Markdown."""
+    """Render the profile in Markdown."""
     lines = [_INTRODUCTION.format(machine=results.machine(), versions=results.versions(), window=_WINDOW, batch=_BATCH)]
     lines += ["| stage | µs per event |", "| --- | ---: |"]
     lines += [f"| {'— of it: ' if s.part else ''}{s.name} | {s.us_per_event:.2f} |" for s in stages]

@@ -1,7 +1,7 @@
-"""The data that every measurement reads: a seeded fleet's events, encoded once into batches for the raw topic.
+"""The input of every measurement: a seeded fleet's events, encoded once into batches for the raw topic.
 
-Peers and pipeline read the same bytes. Batches are as large as one partition's share of a burst (200 kB), compressed as
-the ingress compresses.
+Peers and pipeline read the same bytes. Batches have the size of one partition's share of a burst (200 kB) and the
+ingress's compression.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ SHARES = Shares(repeated=0.10, invalid=0.01, conflicting=0.0, unknown_type=0.0)
 _BATCH_BYTES = 200_000
 _ZSTD = 4  # the record format's number (KIP-110)
 _REQUEST_BYTES = 4_000_000
-_TRIES, _PAUSE_S = 120, 0.5
+_ATTEMPTS_MAX, _RETRY_DELAY_S = 120, 0.5
 
 
 class EncodedBatch(NamedTuple):
@@ -38,13 +38,13 @@ class EncodedBatch(NamedTuple):
 
 
 def events(count: int, event_types: int = 0) -> Iterator[PlannedEvent]:
-    """The first `count` events of the fleet; with `event_types`, spread over so many types."""
+    """Return the first `count` events of the fleet, spread over `event_types` types if given."""
     planned = islice(generate(SEED, DEVICES, SHARES), count)
     return (_retyped(event, event_types) for event in planned) if event_types else planned
 
 
 def encode(planned: Iterator[PlannedEvent], partitions: int) -> list[EncodedBatch]:
-    """The events as the ingress would write them: by IMEI to a partition, with arrival and receipt in headers."""
+    """Encode events as the ingress does: partitioned by IMEI, with arrival and receipt in headers."""
     arrival_us = time.time_ns() // 1_000
     batches: list[EncodedBatch] = []
     builders: dict[int, BatchBuilder] = {}
@@ -66,7 +66,7 @@ def encode(planned: Iterator[PlannedEvent], partitions: int) -> list[EncodedBatc
 
 
 async def fill(bootstrap: str, topic: str, batches: Sequence[EncodedBatch]) -> None:
-    """Write the batches as they are: a million events take some seconds."""
+    """Write the batches unchanged; a million events take some seconds."""
     client = AIOKafkaClient(bootstrap_servers=bootstrap)
     await client.bootstrap()
     try:
@@ -82,7 +82,7 @@ def _closed(partition: int, builder: BatchBuilder) -> EncodedBatch:
 
 
 def _requests(batches: Sequence[EncodedBatch]) -> Iterator[dict[int, EncodedBatch]]:
-    """At most one batch of each partition in a request."""
+    """Group the batches into requests with at most one batch per partition."""
     waiting: dict[int, list[EncodedBatch]] = {}
     for batch in batches:
         waiting.setdefault(batch.partition, []).append(batch)
@@ -99,22 +99,22 @@ def _requests(batches: Sequence[EncodedBatch]) -> Iterator[dict[int, EncodedBatc
 
 
 async def _produce(client: AIOKafkaClient, topic: str, batches: dict[int, EncodedBatch]) -> None:
-    """The embedded stack has one broker, which leads all partitions, as soon as it knows of a new topic itself."""
+    """Send to the single broker, which leads all partitions; retry until it knows a new topic."""
     (broker,) = client.cluster.brokers()
-    left = {batch.partition: batch.value for batch in batches.values()}
-    for _ in range(_TRIES):
-        request = ProduceRequest(None, -1, 30_000, [(topic, list(left.items()))])
+    pending = {batch.partition: batch.value for batch in batches.values()}
+    for _ in range(_ATTEMPTS_MAX):
+        request = ProduceRequest(None, -1, 30_000, [(topic, list(pending.items()))])
         reply = await client.send(broker.nodeId, request)
         codes = {partition: code for _, partitions in reply.topics for partition, code, *_ in partitions}
-        left = {partition: left[partition] for partition, code in codes.items() if code}
-        if not left:
+        pending = {partition: pending[partition] for partition, code in codes.items() if code}
+        if not pending:
             return
-        await asyncio.sleep(_PAUSE_S)
+        await asyncio.sleep(_RETRY_DELAY_S)
     raise for_code(max(codes.values()))(topic)
 
 
 def _retyped(event: PlannedEvent, event_types: int) -> PlannedEvent:
-    """Another type name, a function of the identity: a repeat keeps the type of what it repeats."""
+    """Change the type, as a function of the identity, so that a repeat keeps the type of its original."""
     imei, device_us, name, _ = event.identity
     number = crc32(f"{imei}{device_us}{name}".encode()) % event_types
     return event._replace(body=event.body.replace(f'"Event":"{name}"'.encode(), b'"Event":"type_%03d"' % number))

@@ -1,1 +1,1 @@
-"""Real Kafka and the real ClickHouse engine on a machine without Docker."""
+"""Run real Kafka and the real ClickHouse engine on one machine, without Docker."""

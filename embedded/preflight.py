@@ -1,4 +1,4 @@
-"""What is checked before a process is started, so that a person reads one clear line and not a child's last words."""
+"""Checks before a process starts, so that the operator reads one clear message instead of a child's crash output."""
 
 import contextlib
 import errno
@@ -9,25 +9,25 @@ from pathlib import Path
 
 from runtime.platform.errors import OperatorError
 
-SPACE_MIN_BYTES = 512 * 1024 * 1024  # below this Kafka and ClickHouse soon stop at a full disk
+SPACE_MIN_BYTES = 512 * 1024 * 1024  # with less, Kafka and ClickHouse soon fill the disk and stop
 
 
 def require_free_port(host: str, port: int, use: str, remedy: str) -> None:
-    """Raise `OperatorError` if `host:port` is taken; `use` says what it is for, `remedy` what to set instead."""
+    """Raise `OperatorError` if `host:port` is in use; `use` names the service, `remedy` what to set instead."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # As servers do, so that connections of an earlier run that are still closing do not count.
+            # As servers do: connections of an earlier run in TIME_WAIT do not count.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
             probe.listen(1)
     except OSError as error:
-        reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
+        reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
         raise OperatorError(f"{use} cannot listen on {host}:{port} ({reason})", remedy) from None
 
 
 def require_space(directory: Path, minimum_bytes: int = SPACE_MIN_BYTES) -> None:
-    """Raises `OperatorError` when the file system of `directory` has too little room left."""
+    """Raise `OperatorError` if the file system of `directory` has less than `minimum_bytes` free."""
     free = shutil.disk_usage(directory).free
     if free < minimum_bytes:
         raise OperatorError(
@@ -37,7 +37,7 @@ def require_space(directory: Path, minimum_bytes: int = SPACE_MIN_BYTES) -> None
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Ports that nobody listens on right now, all different, below those that systems give to outgoing connections."""
+    """Return `count` distinct ports that are free now, below the range used for outgoing connections."""
     ports: list[int] = []
     while len(ports) < count:
         port = random.randrange(20_000, 32_000)

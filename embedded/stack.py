@@ -1,8 +1,8 @@
-"""The whole pipeline on one machine: which processes there are, where they listen, in which order they start and stop.
+"""The whole pipeline on one machine: its processes, their addresses, and the order in which they start and stop.
 
     kafka, clickhouse ──> topics ──> sink, streams, ingress        stopped from right to left
 
-`up` is `eventpush up`; `reset` removes what it left on disk.
+`up` is `eventpush up`; `reset` removes its data from disk.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from embedded import leftovers, preflight
-from embedded.console import Say, say
+from embedded import orphans, preflight
 from embedded.kafka import broker as brokers
 from embedded.kafka.aot import ensure_cache
 from embedded.kafka.config import Broker
 from embedded.kafka.installation import Installation, install
-from embedded.supervisor import Child, Place, Stage, Supervisor
+from embedded.supervisor import ChildSpec, Stage, Supervisor, SupervisorContext
+from embedded.terminal_output import LineWriter, print_line
 from runtime.kafka.topic_admin import ensure_topics
 from runtime.platform import directories
 from runtime.platform.errors import OperatorError
@@ -38,8 +38,8 @@ _HTTP_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)
-class Address:
-    """A host and a port, and the setting that they come from."""
+class ListenAddress:
+    """A host and port to listen on, and the setting that they come from."""
 
     use: str
     host: str
@@ -47,12 +47,11 @@ class Address:
     setting: str
 
 
-def up(settings: Settings, say: Say = say) -> int:
-    """
-    Runs everything in the foreground until SIGINT, SIGTERM or SIGHUP; gives the exit status.
+def up(settings: Settings, write_line: LineWriter = print_line) -> int:
+    """Run everything in the foreground until SIGINT, SIGTERM or SIGHUP; return the exit status.
 
-    Raises `OperatorError` if it cannot start: another one runs, a port is taken, the disk is full or not
-    writable, a download is refused, a jar has the wrong hash, there is no Java, a child never becomes ready.
+    Raises `OperatorError` if it cannot start: another instance runs, a port is in use, the disk is full or not
+    writable, a download fails, a jar has the wrong hash, there is no Java, or a child never becomes ready.
     """
     began = time.monotonic()
     home = settings.data_dir.absolute()
@@ -61,24 +60,25 @@ def up(settings: Settings, say: Say = say) -> int:
     for directory in (home, home / "run", home / "logs"):
         directories.require_writable(directory)
     preflight.require_space(home)
-    with leftovers.only_one(home / "run", home), _interruptible():
+    with orphans.exclusive_lock(home / "run", home), _interruptible():
         (home / _ABOUT).write_text(_ABOUT_TEXT)
-        for line in leftovers.stop_all(home / "run"):
-            say(line)
+        for line in orphans.stop_all(home / "run"):
+            write_line(line)
         for address in addresses.values():
-            remedy = f"stop what uses it, or choose another with {address.setting}"
+            remedy = f"stop the process that uses it, or choose another port with {address.setting}"
             preflight.require_free_port(address.host, address.port, address.use, remedy)
-        say(f"data in {home}, logs in {home / 'logs'}")
+        write_line(f"data in {home}, logs in {home / 'logs'}")
         broker = Broker(
             home / "kafka", addresses["kafka"].host, addresses["kafka"].port, addresses["controller"].port,
             retention_h=settings.topic_retention_h,
         )  # fmt: skip
-        installation = install(settings.jars_dir or home / "jars", say)
-        ensure_cache(installation, say)
+        installation = install(settings.jars_dir or home / "jars", write_line)
+        ensure_cache(installation, write_line)
         brokers.prepare(broker, installation, check_ports=False)
-        stages = _stages(settings, broker, installation, addresses, say)
-        asyncio.run(_run(stages, Place(home / "logs", home / "run", say), lambda: _announce(settings, say, began)))
-    say("stopped")
+        stages = _stages(settings, broker, installation, addresses, write_line)
+        context = SupervisorContext(home / "logs", home / "run", write_line)
+        asyncio.run(_run(stages, context, lambda: _announce(settings, write_line, began)))
+    write_line("stopped")
     return 0
 
 
@@ -88,26 +88,27 @@ def reset(data_dir: Path) -> None:
     if not home.exists():
         return
     if not (home / _ABOUT).exists():
-        raise OperatorError(f"{home} was not made by `eventpush up`", "remove it yourself if nothing in it is needed")
-    with leftovers.only_one(home / "run", home):
-        leftovers.stop_all(home / "run")
+        raise OperatorError(f"{home} was not made by `eventpush up`", "remove it yourself if its data is not needed")
+    with orphans.exclusive_lock(home / "run", home):
+        orphans.stop_all(home / "run")
         try:
             shutil.rmtree(home)
         except OSError as error:
             raise OperatorError(f"{home} cannot be removed ({error.strerror})", "remove it yourself") from None
 
 
-def addresses_of(settings: Settings) -> dict[str, Address]:
-    """Where everything will listen, by name; raises `OperatorError` for settings that name another machine's Kafka."""
+def addresses_of(settings: Settings) -> dict[str, ListenAddress]:
+    """Return all listen addresses, by name; raise `OperatorError` if the settings name another machine's Kafka."""
     kafka = _address("Kafka", f"kafka://{settings.kafka_bootstrap}", "kafka_bootstrap")
     if settings.kafka_security_protocol != "PLAINTEXT":
         raise OperatorError(
-            f"{variable('kafka_security_protocol')}={settings.kafka_security_protocol}, but the Kafka of `up` has none",
-            "unset it; for a Kafka elsewhere run `eventpush ingress`, `streams` and `sink`",
+            f"{variable('kafka_security_protocol')}={settings.kafka_security_protocol}, "
+            "but the Kafka of `up` supports only PLAINTEXT",
+            "unset it; for another Kafka run `eventpush ingress`, `streams` and `sink`",
         )
-    controller = Address("Kafka's controller", kafka.host, kafka.port + 1, f"{kafka.setting} (its port plus one)")
+    controller = ListenAddress("Kafka's controller", kafka.host, kafka.port + 1, f"{kafka.setting} (its port plus one)")
     metrics = {
-        name: Address(f"the {use}'s metrics", settings.metrics_host, getattr(settings, field), variable(field))
+        name: ListenAddress(f"the {use}'s metrics", settings.metrics_host, getattr(settings, field), variable(field))
         for name, use, field in (
             ("ingress_metrics", "ingress", "ingress_metrics_port"),
             ("streams_metrics", "stream worker", "streams_metrics_port"),
@@ -115,18 +116,18 @@ def addresses_of(settings: Settings) -> dict[str, Address]:
         )
     }
     clickhouse = _address("ClickHouse", settings.clickhouse_url, "clickhouse_url")
-    ingress = Address("the ingress", settings.ingress_host, settings.ingress_port, variable("ingress_port"))
+    ingress = ListenAddress("the ingress", settings.ingress_host, settings.ingress_port, variable("ingress_port"))
     return {"kafka": kafka, "controller": controller, "clickhouse": clickhouse, "ingress": ingress, **metrics}
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment variables that give a process exactly these settings."""
+    """Return the environment variables that give a process exactly these settings."""
     values = {name: getattr(settings, name) for name in Settings.model_fields}
     return {variable(name): _text(value) for name, value in values.items() if value is not None}
 
 
 async def http_ok(host: str, port: int, path: str) -> bool:
-    """Whether a GET is answered with status 200."""
+    """Return whether a GET is answered with status 200."""
     try:
         async with asyncio.timeout(_HTTP_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(_reachable(host), port)
@@ -140,7 +141,11 @@ async def http_ok(host: str, port: int, path: str) -> bool:
 
 
 def _stages(
-    settings: Settings, broker: Broker, installation: Installation, addresses: Mapping[str, Address], say: Say
+    settings: Settings,
+    broker: Broker,
+    installation: Installation,
+    addresses: Mapping[str, ListenAddress],
+    write_line: LineWriter,
 ) -> list[Stage]:
     env = environment(settings)
 
@@ -150,13 +155,13 @@ def _stages(
     async def topics() -> None:
         findings = await ensure_topics(settings)
         created = sum(finding.state == "created" for finding in findings)
-        say(f"{len(findings)} topics are there" + (f", {created} of them new" if created else ""))
+        write_line(f"{len(findings)} topics exist" + (f", {created} of them new" if created else ""))
 
     clickhouse = addresses["clickhouse"]
     return [
         [
-            Child("kafka", brokers.command(broker, installation), ready=kafka_ready, stop_timeout_s=20),
-            Child(
+            ChildSpec("kafka", brokers.command(broker, installation), ready=kafka_ready, stop_timeout_s=20),
+            ChildSpec(
                 "clickhouse",
                 _clickhouse_command(settings, clickhouse),
                 env,
@@ -169,12 +174,12 @@ def _stages(
     ]
 
 
-def _service(name: str, metrics: Address, env: Mapping[str, str]) -> Child:
+def _service(name: str, metrics: ListenAddress, env: Mapping[str, str]) -> ChildSpec:
     command = [sys.executable, "-m", "eventpush", name]
-    return Child(name, command, env, lambda: http_ok(metrics.host, metrics.port, "/readyz"), stop_timeout_s=20)
+    return ChildSpec(name, command, env, lambda: http_ok(metrics.host, metrics.port, "/readyz"), stop_timeout_s=20)
 
 
-def _clickhouse_command(settings: Settings, address: Address) -> list[str]:
+def _clickhouse_command(settings: Settings, address: ListenAddress) -> list[str]:
     command = [sys.executable, "-m", "embedded.clickhouse", "--host", address.host, "--port", str(address.port)]
     command += ["--data-dir", str(settings.data_dir.absolute() / "clickhouse"), "--user", settings.clickhouse_user]
     if settings.clickhouse_password.get_secret_value():
@@ -182,17 +187,17 @@ def _clickhouse_command(settings: Settings, address: Address) -> list[str]:
     return command
 
 
-async def _run(stages: list[Stage], place: Place, on_ready: Callable[[], None]) -> None:
-    supervisor = Supervisor(place)
+async def _run(stages: list[Stage], context: SupervisorContext, on_ready: Callable[[], None]) -> None:
+    supervisor = Supervisor(context)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
     await supervisor.run(stages, on_ready)
 
 
-def _announce(settings: Settings, say: Say, began: float) -> None:
+def _announce(settings: Settings, write_line: LineWriter, began: float) -> None:
     ingress = f"{'https' if settings.ingress_tls_cert_file else 'http'}://{_reachable(settings.ingress_host)}"
     metrics = (settings.ingress_metrics_port, settings.streams_metrics_port, settings.sink_metrics_port)
-    say(
+    write_line(
         f"\nready after {time.monotonic() - began:.1f} s\n"
         f"  events      POST {ingress}:{settings.ingress_port}/api/events\n"
         f"  Kafka       {settings.kafka_bootstrap}\n"
@@ -202,14 +207,14 @@ def _announce(settings: Settings, say: Say, began: float) -> None:
     )
 
 
-def _address(use: str, url: str, field: str) -> Address:
+def _address(use: str, url: str, field: str) -> ListenAddress:
     with suppress(ValueError):
         parts = urlsplit(url)
         if parts.hostname and parts.port and parts.scheme in {"kafka", "http"} and "," not in url:
-            return Address(use, parts.hostname, parts.port, variable(field))
+            return ListenAddress(use, parts.hostname, parts.port, variable(field))
     raise OperatorError(
         f"{variable(field)}={url.removeprefix('kafka://')} is not one address that `up` can listen on",
-        "set it to a host of this machine with a port, such as the default",
+        "set it to one host of this machine with a port, such as the default",
     )
 
 
@@ -221,7 +226,7 @@ def _require_engine() -> None:
 
 
 def _reachable(host: str) -> str:
-    """Where a server that listens on `host` is reached from this machine."""
+    """Return the host at which a server that listens on `host` is reached from this machine."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
 
 
@@ -231,7 +236,7 @@ def _text(value: object) -> str:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the preparations as Ctrl-C does, so that nothing half done stays."""
+    """Make SIGTERM and SIGHUP interrupt the preparations as Ctrl-C does, so that they clean up."""
 
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt

@@ -1,1 +1,1 @@
-"""The command line: imports everything, nobody imports it."""
+"""The command line: imports all other packages; none imports it."""

@@ -1,4 +1,4 @@
-"""What `eventpush check` looks at: each check gives one finding, whatever happens."""
+"""The checks of `eventpush check`: each returns one result, whatever happens."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from eventpush.clickhouse import connected
+from eventpush.clickhouse_client import connected
 from runtime.kafka.topic_admin import admin, ensure_topics
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import PREFIX, Settings
@@ -18,25 +18,25 @@ from schemas.migration_steps import LATEST
 from sinks import migrator
 
 _TIMEOUT_S = 10.0
-_SKEW_S = 1.0  # more than a round trip explains
+_SKEW_MAX_S = 1.0  # beyond what the round trip explains
 
-State = Literal["ok", "warning", "failed"]
+CheckState = Literal["ok", "warning", "failed"]
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """What a check found; only `failed` makes the command's exit status 1."""
+class CheckResult(msgspec.Struct, frozen=True):
+    """The result of a check; only `failed` makes the command's exit status 1."""
 
     check: str
-    state: State
+    state: CheckState
     detail: str
 
     def __str__(self) -> str:
         return f"{self.state:<8} {self.check:<12} {self.detail}"
 
 
-async def run(settings: Settings) -> list[Finding]:
-    """Runs all checks side by side, each bounded to 10 s."""
-    checks: Mapping[str, Callable[[Settings], Awaitable[tuple[State, str]]]] = {
+async def run(settings: Settings) -> list[CheckResult]:
+    """Run all checks concurrently, each with a timeout of 10 s."""
+    checks: Mapping[str, Callable[[Settings], Awaitable[tuple[CheckState, str]]]] = {
         "settings": _settings,
         "kafka": _kafka,
         "topics": _topics,
@@ -47,58 +47,60 @@ async def run(settings: Settings) -> list[Finding]:
         "streams": lambda s: _ready(f"http://{reachable_host(s.metrics_host)}:{s.streams_metrics_port}/readyz"),
         "sink": lambda s: _ready(f"http://{reachable_host(s.metrics_host)}:{s.sink_metrics_port}/readyz"),
     }
-    return _said_once(await asyncio.gather(*(_bounded(name, check(settings)) for name, check in checks.items())))
+    return _without_repeats(await asyncio.gather(*(_bounded(name, check(settings)) for name, check in checks.items())))
 
 
-def _said_once(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings; a detail that an earlier one has already given is not repeated."""
+def _without_repeats(findings: Sequence[CheckResult]) -> list[CheckResult]:
+    """Replace a detail that an earlier result already has by a reference to it."""
     first: dict[str, str] = {}
     for finding in findings:
         first.setdefault(finding.detail, finding.check)
-    return [f if first[f.detail] == f.check else Finding(f.check, f.state, f"see {first[f.detail]}") for f in findings]
+    return [
+        f if first[f.detail] == f.check else CheckResult(f.check, f.state, f"see {first[f.detail]}") for f in findings
+    ]
 
 
-async def _bounded(name: str, check: Awaitable[tuple[State, str]]) -> Finding:
+async def _bounded(name: str, check: Awaitable[tuple[CheckState, str]]) -> CheckResult:
     try:
         async with asyncio.timeout(_TIMEOUT_S):
-            return Finding(name, *await check)
+            return CheckResult(name, *await check)
     except OperatorError as problem:
-        return Finding(name, "failed", str(problem))
+        return CheckResult(name, "failed", str(problem))
     except TimeoutError:
-        return Finding(name, "failed", f"no answer within {_TIMEOUT_S:g} s")
+        return CheckResult(name, "failed", f"no answer within {_TIMEOUT_S:g} s")
 
 
-async def _settings(_settings: Settings) -> tuple[State, str]:
+async def _settings(_settings: Settings) -> tuple[CheckState, str]:
     given = sorted(name for name in os.environ if name.startswith(PREFIX))
     return "ok", f"{len(given)} set in the environment" + (f": {', '.join(given)}" if given else ", all at defaults")
 
 
-async def _kafka(settings: Settings) -> tuple[State, str]:
+async def _kafka(settings: Settings) -> tuple[CheckState, str]:
     async with admin(settings) as client:
         cluster = await client.describe_cluster()
     brokers = len(cluster["brokers"])
-    state: State = "ok" if brokers >= settings.topic_replication_factor else "warning"
+    state: CheckState = "ok" if brokers >= settings.topic_replication_factor else "warning"
     return state, f"{settings.kafka_bootstrap}: {brokers} broker{'s' * (brokers > 1)}, cluster {cluster['cluster_id']}"
 
 
-async def _topics(settings: Settings) -> tuple[State, str]:
+async def _topics(settings: Settings) -> tuple[CheckState, str]:
     findings = await ensure_topics(settings, check_only=True)
     differing = [str(finding) for finding in findings if finding.state == "differs"]
-    said = f"{len(findings)} topics of {settings.topic_partitions} partitions"
-    return ("warning", f"{said}; {'; '.join(differing)}") if differing else ("ok", said)
+    detail = f"{len(findings)} topics of {settings.topic_partitions} partitions"
+    return ("warning", f"{detail}; {'; '.join(differing)}") if differing else ("ok", detail)
 
 
-async def _clickhouse(settings: Settings) -> tuple[State, str]:
+async def _clickhouse(settings: Settings) -> tuple[CheckState, str]:
     async with connected(settings) as client:
         return "ok", f"{settings.clickhouse_url}: version {client.server_version}, user {settings.clickhouse_user}"
 
 
-async def _schema(settings: Settings) -> tuple[State, str]:
+async def _schema(settings: Settings) -> tuple[CheckState, str]:
     async with connected(settings) as client:
         try:
             taken = await migrator.applied(client)
-        except ClickHouseError:  # ClickHouse answered, but there is no such table
-            return "failed", "there are no tables yet: run `eventpush migrate`"
+        except ClickHouseError:  # ClickHouse answered: the table of migrations does not exist
+            return "failed", "no tables yet: run `eventpush migrate`"
         migrator.check(taken)
     version = max(taken, default=0)
     if version < LATEST:
@@ -106,16 +108,16 @@ async def _schema(settings: Settings) -> tuple[State, str]:
     return "ok", f"version {version}, up to date"
 
 
-async def _clock(settings: Settings) -> tuple[State, str]:
+async def _clock(settings: Settings) -> tuple[CheckState, str]:
     async with connected(settings) as client:
         asked = time.time()
         theirs = float(str(await client.command("SELECT toUnixTimestamp64Milli(now64(3))"))) / 1000
         answered = time.time()
     skew = max(asked - theirs, theirs - answered, 0.0)  # what the round trip does not explain
-    return "ok" if skew <= _SKEW_S else "warning", f"{skew:.1f} s apart from ClickHouse's"
+    return "ok" if skew <= _SKEW_MAX_S else "warning", f"{skew:.1f} s apart from ClickHouse's"
 
 
-async def _ready(url: str) -> tuple[State, str]:
+async def _ready(url: str) -> tuple[CheckState, str]:
     try:
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             body = (await answer.text()).strip().replace("\n", " ")[:500]
@@ -125,6 +127,6 @@ async def _ready(url: str) -> tuple[State, str]:
 
 
 def reachable_host(host: str) -> str:
-    """Where a process that listens on `host` can be reached from here."""
+    """Return the host at which a process that listens on `host` is reached from this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not listened on
     return f"[{host}]" if ":" in host else host

@@ -1,4 +1,4 @@
-"""What several commands share: help that teaches, options, settings, and how results are printed for programs."""
+"""Shared by the commands: help with examples, options, settings, and JSON output."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,32 +11,32 @@ from runtime.platform.settings import Settings, load
 
 
 class Command(click.Command):
-    """A command whose help ends with examples: lines of shell, shown as they are."""
+    """A command whose help ends with examples: shell lines, shown verbatim."""
 
     def __init__(self, *args: Any, examples: tuple[str, ...] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """The examples, each on its line, never wrapped."""
+        """Write the examples, one per line, never wrapped."""
         write_examples(formatter, self.examples)
 
 
 def write_examples(formatter: click.HelpFormatter, examples: tuple[str, ...]) -> None:
-    """Lines of shell under a heading, as they are."""
+    """Write shell lines verbatim under a heading."""
     formatter.write("\nExamples:\n" + "".join(f"  {line}\n" for line in examples))
 
 
 def command_with_examples(name: str, *examples: str) -> Callable[[Callable[..., None]], Command]:
-    """Makes a function a command with examples; its docstring is the help."""
+    """Turn a function into a command with examples; its docstring is the help."""
     return click.command(name, cls=Command, examples=examples)
 
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def settings_of_a_command() -> Settings:
-    """The settings, with logging set up for a command that a person runs: only errors are shown beside its output."""
+    """Load the settings and set up logging for a one-shot command: only errors appear beside its output."""
     settings = load()
     quiet = settings if settings.log_level == "debug" else settings.model_copy(update={"log_level": "error"})
     logging.setup(quiet, "eventpush")
@@ -44,12 +44,12 @@ def settings_of_a_command() -> Settings:
 
 
 def settings_of_a_process(name: str) -> Settings:
-    """The settings, with logging set up for a process that runs for long."""
+    """Load the settings and set up logging for a long-running process."""
     settings = load()
     logging.setup(settings, name)
     return settings
 
 
 def echo_json(value: object) -> None:
-    """Prints a value as one line of JSON."""
+    """Print a value as one line of JSON."""
     click.echo(msgspec.json.encode(value).decode())

@@ -1,7 +1,7 @@
-"""The reference in `docs/`, written from the registries: `python -m eventpush.reference` renews it.
+"""Generate the reference pages in `docs/` from the code: `python -m eventpush.reference`.
 
-Settings, topics, commands, reason codes and metrics are documented where they are declared, and nowhere else; a test
-fails when a page is not what `pages()` gives.
+Settings, topics, commands, reason codes and metrics are documented where they are declared, and nowhere else. A test
+fails if a page differs from `pages()`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ import click
 from eventpush.cli import SECTIONS, cli
 from runtime.kafka.topic_admin import configuration
 from runtime.platform import metrics, settings
-from schemas.reasons import DESCRIPTION
+from schemas.rules import DESCRIPTION
 from schemas.topics import EVENT_PREFIX, FIXED, OTHER, all_topics, type_topic
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -22,18 +22,18 @@ _SHOWN_WIDTH = 100
 
 
 def pages() -> dict[str, str]:
-    """Every page of the reference: file name and text."""
+    """Return every reference page, by file name."""
     return {
         "commands.md": _page("Commands", "`eventpush/commands/`", _commands()),
         "metrics.md": _page("Metrics", "`runtime/platform/metrics.py`", _metrics()),
-        "reasons.md": _page("Reason codes", "`schemas/reasons.py`", _reasons()),
+        "reasons.md": _page("Reason codes", "`schemas/rules.py`", _reasons()),
         "settings.md": _page("Settings", "`runtime/platform/settings.py`", _settings()),
         "topics.md": _page("Topics", "`schemas/topics.py` and `runtime/kafka/topic_admin.py`", _topics()),
     }
 
 
 def write(directory: Path = DOCS) -> None:
-    """Writes the pages into a directory."""
+    """Write the pages into a directory."""
     for name, text in pages().items():
         (directory / name).write_text(text, encoding="utf-8")
 

@@ -1,16 +1,17 @@
-"""Following a topic: committed records as they come, and an event as a line for people."""
+"""Follow a topic: committed records as they arrive, and each as a readable line."""
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import msgspec
 
-from eventpush.kafka import consumer_of
+from eventpush.text import printable
+from eventpush.topic_reader import consumer_of
 from runtime.platform.settings import Settings
 
 
 async def values(settings: Settings, topic: str, *, from_beginning: bool) -> AsyncGenerator[bytes, None]:
-    """The values of the topic's committed records, without end; raises `OperatorError` when there is no such topic."""
+    """Yield the values of the topic's committed records forever; raise `OperatorError` if there is no such topic."""
     async with consumer_of(settings, topic) as (consumer, partitions):
         await (consumer.seek_to_beginning if from_beginning else consumer.seek_to_end)(*partitions)
         async for record in consumer:
@@ -19,7 +20,7 @@ async def values(settings: Settings, topic: str, *, from_beginning: bool) -> Asy
 
 
 def line(value: bytes) -> str:
-    """An event, or a dead letter, in one readable line; anything else as it is."""
+    """Return an event or a dead letter as one readable line; anything else unchanged but for control characters."""
     try:
         fields = msgspec.json.decode(value, type=dict[str, Any])
         return _dead_letter(fields) if "dead_letter_id" in fields else _event(fields)
@@ -28,16 +29,16 @@ def line(value: bytes) -> str:
 
 
 def _event(event: Mapping[str, Any]) -> str:
-    whose = " ".join(filter(None, (event["vehicle"], event["fleet"], event["driver"]))) or "-"
-    where = f"{event['latitude']:.5f},{event['longitude']:.5f}"
+    owner = " ".join(filter(None, (event["vehicle"], event["fleet"], event["driver"]))) or "-"
+    position = f"{event['latitude']:.5f},{event['longitude']:.5f}"
     place = " · ".join(filter(None, (event["geofence_name"], event["location"])))
     parts = (
         event["device_time"],
         f"{event['event']:<14}",
         f"{event['changes']:>6}",
         event["imei"],
-        whose,
-        where,
+        owner,
+        position,
         place,
     )
     return printable("  ".join(parts))
@@ -47,8 +48,3 @@ def _dead_letter(letter: Mapping[str, Any]) -> str:
     reasons = ", ".join(f"{reason['field']} {reason['code']}".strip() for reason in letter["reasons"])
     parts = (letter["received_at"], letter["event"] or "-", letter["imei"] or "-", reasons, letter["payload"])
     return printable("  ".join(parts))
-
-
-def printable(text: str) -> str:
-    """What came from outside must not move the terminal's cursor."""
-    return "".join(c if c.isprintable() else "�" for c in text)

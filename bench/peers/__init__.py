@@ -1,1 +1,1 @@
-"""What the pipeline is compared with: the same work, written the ordinary way."""
+"""Peers for comparison: the same work, implemented in the ordinary way."""

@@ -1,7 +1,7 @@
 """An ordinary aiohttp handler that awaits `send_and_wait`: `python -m bench.peers.aiohttp_handler BOOTSTRAP PORT`.
 
-It has our ingress's promise (acks=all, idempotent, compressed, 200 only after the acknowledgement) and the fast event
-loop, and none of its other duties: no limits, no refusals, no metrics.
+It gives the ingress's guarantee (acks=all, idempotent, compressed, 200 only after the acknowledgement) on the same fast
+event loop, but has no limits, validation or metrics.
 """
 
 import sys
@@ -20,7 +20,7 @@ _ACCEPTED = {"status": "success", "message": "Event received successfully."}
 
 
 async def receive(request: web.Request) -> web.Response:
-    """POST /api/events: one event."""
+    """Handle POST /api/events with one event."""
     body = await request.read()
     key = orjson.loads(body)["IMEI"].encode()
     headers = [(HEADER_ARRIVAL_US, b"%d" % (time.time_ns() // 1_000))]
@@ -29,7 +29,7 @@ async def receive(request: web.Request) -> web.Response:
 
 
 def create_app(bootstrap: str) -> web.Application:
-    """The application with its producer."""
+    """Create the application with its producer."""
 
     async def producer(app: web.Application) -> AsyncIterator[None]:
         app[PRODUCER] = AIOKafkaProducer(

@@ -1,7 +1,7 @@
 """An ordinary Faust agent, event by event, with a table: `python -m bench.peers.faust_agent same|lean BOOTSTRAP DIR`.
 
-`same` does what the stream stage does (validate, deduplicate, enrich, one topic for all and one for each type, dead
-letters); `lean` only parses, looks into its table and sends once. Neither has transactions: a crash repeats events.
+`same` does what the stream stage does (validate, deduplicate, enrich, write one topic for all events and one per type,
+dead letters); `lean` only parses, looks up its table and sends once. Without transactions, a crash duplicates events.
 """
 
 import sys
@@ -9,7 +9,7 @@ import sys
 import faust
 import orjson
 
-from bench.peers.judging import clean, dead_letter, identify
+from bench.peers.event_logic import clean, dead_letter, identify
 from bench.peers.progress import Progress
 from schemas.topics import RAW
 
@@ -17,7 +17,7 @@ OUT, DEAD, TYPE_PREFIX = "peer.faust.events", "peer.faust.dead", "peer.faust.eve
 
 
 def create_app(variant: str, bootstrap: str, directory: str) -> faust.App:
-    """The app with its one agent."""
+    """Create the app with its one agent."""
     app = faust.App(
         f"peer-faust-{variant}",
         broker=f"kafka://{bootstrap}",

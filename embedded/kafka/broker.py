@@ -1,4 +1,4 @@
-"""A broker as a child process: prepare (jars, configuration, storage), the command to start, wait until it is ready."""
+"""A broker as a child process: prepare configuration and storage, build its command line, wait until it is ready."""
 
 import asyncio
 import logging
@@ -20,17 +20,19 @@ _POLL_S = 0.1
 
 
 def prepare(broker: Broker, installation: Installation, *, check_ports: bool = True) -> None:
-    """
-    Writes the configuration and formats the storage, once; what is there stays.
+    """Write the configuration and format new storage; existing data is kept.
 
-    Raises `OperatorError` for a taken port, a directory that is not writable, a full disk, storage that Kafka refuses.
+    Raises `OperatorError` for a port in use, a directory that is not writable, a full disk, or if formatting fails.
     """
     directories.require_writable(broker.home)
     preflight.require_space(broker.home)
     if check_ports:
         for port, use in ((broker.port, "Kafka"), (broker.controller_port, "Kafka's controller")):
             preflight.require_free_port(
-                broker.host, port, use, "stop what uses it, or choose another port with EVENTPUSH_KAFKA_BOOTSTRAP"
+                broker.host,
+                port,
+                use,
+                "stop what uses it, or choose another port with EVENTPUSH_KAFKA_BOOTSTRAP",
             )
     broker.logs_dir.mkdir(exist_ok=True)
     broker.properties_file.write_text(server_properties(broker))
@@ -40,16 +42,15 @@ def prepare(broker: Broker, installation: Installation, *, check_ports: bool = T
 
 
 def command(broker: Broker, installation: Installation, *, recorded_to: Path | None = None) -> list[str]:
-    """
-    The broker's command line: Java itself, no shell around it. SIGTERM stops it in good order (status 143).
+    """Return the broker's command line: Java itself, without a shell. SIGTERM stops it cleanly (status 143).
 
-    With `recorded_to` it writes a cache of its loaded classes there when it stops.
+    With `recorded_to`, Java writes a cache of its loaded classes there when it stops.
     """
     return [
         str(installation.java.launcher),
         f"-Xmx{broker.heap_mb}m",
         f"-Xms{min(broker.heap_mb, 256)}m",
-        "-XX:+UseSerialGC",  # least memory and start-up; with a heap this small its pauses are milliseconds
+        "-XX:+UseSerialGC",  # least memory and fastest start; pauses are milliseconds with a heap this small
         "-XX:+ExitOnOutOfMemoryError",
         *([f"-XX:AOTCacheOutput={recorded_to}"] if recorded_to else installation.aot_options),
         *installation.java.quiet_options,
@@ -63,7 +64,7 @@ def command(broker: Broker, installation: Installation, *, recorded_to: Path | N
 
 
 async def wait_ready(bootstrap: str, timeout_s: float = 60.0, *, brokers: int = 1) -> None:
-    """Waits until Kafka answers and at least `brokers` of it are up; raises `OperatorError` after `timeout_s`."""
+    """Wait until at least `brokers` brokers are up; raise `OperatorError` after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if await brokers_up(bootstrap) >= brokers:
@@ -75,9 +76,9 @@ async def wait_ready(bootstrap: str, timeout_s: float = 60.0, *, brokers: int = 
 
 
 async def brokers_up(bootstrap: str) -> int:
-    """How many brokers Kafka says it has; 0 when it does not answer."""
+    """Return how many brokers the cluster reports; 0 if it does not answer."""
     host, port = bootstrap.split(",", maxsplit=1)[0].rsplit(":", 1)
-    try:  # a plain connection first: aiokafka logs each attempt that fails as an error
+    try:  # a plain connection first: aiokafka logs every failed attempt as an error
         _reader, writer = await asyncio.open_connection(host, int(port))
         writer.close()
     except OSError:
@@ -105,8 +106,8 @@ def _format(broker: Broker, installation: Installation) -> None:
         arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_FORMAT_TIMEOUT_S, check=False
     )
     if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
+        output = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
         raise OperatorError(
-            f"Kafka cannot prepare {broker.data_dir} (status {done.returncode}: {said[-1].strip()})",
-            f"mend that; or, if its data may go, remove {broker.home}",
+            f"Kafka cannot format {broker.data_dir} (status {done.returncode}: {output[-1].strip()})",
+            f"fix the cause, or remove {broker.home} if its data is not needed",
         )

@@ -1,4 +1,4 @@
-"""What a broker is told: `server.properties` and log4j's configuration, made from a `Broker`."""
+"""A broker's configuration: `server.properties` and log4j's, rendered from a `Broker`."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,11 +7,10 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class Broker:
-    """
-    One node, broker and controller at once. `home` holds its data, configuration and logs.
+    """One node, broker and controller combined. `home` holds its data, configuration and logs.
 
-    `controllers` are all nodes of the cluster as (node id, host, controller port); empty means this one alone.
-    `replication_factor` and `min_insync_replicas` are those of Kafka's own topics, and the default of others.
+    `controllers` lists all nodes of the cluster as (node id, host, controller port); empty means a single node.
+    `replication_factor` and `min_insync_replicas` apply to Kafka's internal topics and are the default for others.
     """
 
     home: Path
@@ -30,34 +29,37 @@ class Broker:
 
     @property
     def bootstrap(self) -> str:
-        """Where clients begin: `host:port`."""
+        """Bootstrap address for clients: `host:port`."""
         return f"{self.host}:{self.port}"
 
     @property
     def data_dir(self) -> Path:
-        """Where the topics are."""
+        """Directory of the topics."""
         return self.home / "data"
 
     @property
     def logs_dir(self) -> Path:
-        """Where the broker writes what it has to say."""
+        """Directory of the broker's log files."""
         return self.home / "logs"
 
     @property
     def properties_file(self) -> Path:
-        """The broker's configuration, written anew by each `prepare`."""
+        """The broker's configuration file, rewritten by each `prepare`."""
         return self.home / "server.properties"
 
     @property
     def log4j_file(self) -> Path:
-        """The configuration of the broker's logging, written anew by each `prepare`."""
+        """Log4j's configuration file, rewritten by each `prepare`."""
         return self.home / "log4j2.properties"
 
 
 def cluster(
     home: Path, ports: Sequence[tuple[int, int]], *, host: str = "127.0.0.1", heap_mb: int = 256
 ) -> list[Broker]:
-    """Brokers that form one cluster, one for each (port, controller port); all replicate, all but one must have it."""
+    """Return brokers that form one cluster, one per (port, controller port).
+
+    Topics are replicated to every node; writes need all but one of them in sync.
+    """
     controllers = tuple((number, host, controller) for number, (_, controller) in enumerate(ports, 1))
     return [
         Broker(
@@ -76,7 +78,7 @@ def cluster(
 
 
 def server_properties(broker: Broker) -> str:
-    """The text of `server.properties`."""
+    """Return the text of `server.properties`."""
     voters = broker.controllers or ((broker.node_id, broker.host, broker.controller_port),)
     replicas, in_sync = str(broker.replication_factor), str(broker.min_insync_replicas)
     properties = {
@@ -87,11 +89,11 @@ def server_properties(broker: Broker) -> str:
         "listeners": f"PLAINTEXT://{broker.bootstrap},CONTROLLER://{broker.host}:{broker.controller_port}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": str(broker.data_dir),
-        # Topics are made by `eventpush topics`, with the partitions that the window needs.
+        # `eventpush topics` creates topics with the partition count that the deduplication window needs.
         "auto.create.topics.enable": "false",
         "default.replication.factor": replicas,
         "min.insync.replicas": in_sync,
-        # Few partitions of Kafka's own topics: each is a log to open at start, and the groups here are few.
+        # Few partitions for Kafka's internal topics: each is a log to open at start, and there are few groups.
         "offsets.topic.num.partitions": "4",
         "offsets.topic.replication.factor": replicas,
         "transaction.state.log.num.partitions": "4",
@@ -100,9 +102,9 @@ def server_properties(broker: Broker) -> str:
         "share.coordinator.state.topic.num.partitions": "1",
         "share.coordinator.state.topic.replication.factor": replicas,
         "share.coordinator.state.topic.min.isr": in_sync,
-        # A worker that joins gets its partitions at once; a dead node is noticed, and may come back, soon
+        # A joining worker gets its partitions at once. A dead node is detected, and can rejoin, quickly:
         "group.initial.rebalance.delay.ms": "0",
-        # (after kill -9 the controller refuses a node until its old session is over).
+        # after kill -9 the controller refuses a node until its old session has expired.
         "broker.session.timeout.ms": "6000" if broker.controllers else "4000",
         "broker.heartbeat.interval.ms": "1000" if broker.controllers else "500",
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
@@ -112,17 +114,16 @@ def server_properties(broker: Broker) -> str:
         "num.network.threads": "2",
         "num.io.threads": "4",
         "num.recovery.threads.per.data.dir": "2",
-        # The default of 128 MB would be a quarter of the heap.
+        # The default of 128 MB is a quarter of the heap.
         "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
     } | dict(broker.overrides)
     return "".join(f"{name}={_escaped(value)}\n" for name, value in properties.items())
 
 
 def log4j_properties(broker: Broker) -> str:
-    """
-    Log4j's configuration: everything to a bounded file, errors also to standard error.
+    """Return log4j's configuration: everything to a bounded file, errors also to standard error.
 
-    Two loggers report as errors what passes by itself when a broker starts after a kill: they go to the file alone.
+    Two loggers report transient conditions as errors when a broker starts after a kill; they log to the file only.
     """
     return f"""\
 status = error
@@ -157,5 +158,5 @@ rootLogger.appenderRef.console.ref = console
 
 
 def _escaped(value: str) -> str:
-    """A value as Java's properties files want it."""
+    """Escape a value for a Java properties file."""
     return value.replace("\\", "\\\\")

@@ -1,7 +1,7 @@
-"""Kafka's jars: exactly those of `jars.lock`, fetched by Maven coordinates, each checked against its SHA-256.
+"""Kafka's jars: exactly those in `jars.lock`, fetched by Maven coordinates and verified against their SHA-256.
 
-`jgo` knows where Maven repositories are (its own defaults, or the ones in the user's jgo configuration); nothing here
-does. A jar enters the cache directory only whole and checked, by a rename; with a complete cache no network is used.
+`jgo` decides which Maven repositories to use (its defaults, or the user's jgo configuration). A jar enters the cache
+directory only when it is complete and verified, by a rename. With a complete cache the network is not used.
 """
 
 import errno
@@ -19,7 +19,7 @@ from runtime.platform.errors import OperatorError
 
 LOCK_FILE = Path(__file__).with_name("jars.lock")
 
-#: Told of a download: bytes so far, bytes in all, jars so far, jars in all.
+#: Called during a download with: bytes done, bytes in total, jars done, jars in total.
 OnProgress = Callable[[int, int, int, int], None]
 
 _DOWNLOAD_TIMEOUT_S = 30  # without a byte
@@ -42,19 +42,18 @@ class Jar:
 
 
 def locked(lock_file: Path = LOCK_FILE) -> list[Jar]:
-    """The jars that the lock names, in the order of the class path."""
+    """Return the jars of the lock file, in class path order."""
     lines = (line.split() for line in lock_file.read_text().splitlines() if line and not line.startswith("#"))
     return [Jar(coordinate, sha256, int(size)) for coordinate, sha256, size in lines]
 
 
 def fetch(jars: list[Jar], cache_dir: Path, on_progress: OnProgress = lambda *_: None) -> list[Path]:
-    """
-    The paths of all jars in `cache_dir`, downloaded where missing; every one has the hash that the lock names.
+    """Return the paths of all jars in `cache_dir`, downloading missing ones; every jar has the hash of the lock.
 
     Raises `OperatorError` for a wrong hash, a refused download, a full disk or a directory that is not writable.
     """
     missing = [jar for jar in jars if not (cache_dir / jar.filename).exists()]
-    with _place_problems(cache_dir):
+    with _as_operator_error(cache_dir):
         for jar in jars:
             if jar not in missing:
                 _check_cached(jar, cache_dir / jar.filename)
@@ -65,7 +64,7 @@ def fetch(jars: list[Jar], cache_dir: Path, on_progress: OnProgress = lambda *_:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -74,7 +73,7 @@ def _check_cached(jar: Jar, path: Path) -> None:
     if (found := sha256_of(path)) != jar.sha256:
         raise OperatorError(
             f"{path} has SHA-256 {found}, but {jar.coordinate} must have {jar.sha256}",
-            "delete that file and start again: it is then downloaded anew",
+            "delete that file and start again; it will be downloaded again",
         )
 
 
@@ -94,7 +93,7 @@ def _download(jars: list[Jar], cache_dir: Path, on_progress: OnProgress) -> None
             if (found := sha256_of(path)) != jar.sha256:
                 raise OperatorError(
                     f"the download of {jar.coordinate} has SHA-256 {found}, expected {jar.sha256}",
-                    "nothing of it was kept; find out what the Maven repository, mirror or proxy in use answers with",
+                    "nothing was kept; check what the Maven repository, mirror or proxy returns",
                 )
             path.replace(cache_dir / jar.filename)
             done = before + jar.size
@@ -102,13 +101,13 @@ def _download(jars: list[Jar], cache_dir: Path, on_progress: OnProgress) -> None
 
 
 def context(repo_cache: Path, on_bytes: Callable[[int], None] = lambda _: None) -> Any:
-    """A Maven context of jgo that downloads into `repo_cache`, from the repositories of the user's configuration."""
+    """Return a jgo Maven context that downloads into `repo_cache` from the repositories in the user's configuration."""
     try:
         from jgo.config import GlobalSettings  # noqa: PLC0415 - an optional dependency
         from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415
     except ImportError:
         raise OperatorError(
-            "jgo is not installed, and Kafka's jars are fetched through it",
+            "jgo is not installed, but it downloads Kafka's jars",
             "install eventpush with its extra `embedded`",
         ) from None
 
@@ -140,13 +139,13 @@ def _resolve(maven: Any, jar: Jar) -> Path:
             raise
         raise _refused(jar, type(error).__name__) from None
     except RuntimeError:
-        raise _refused(jar, "no repository has it, or it was refused") from None
+        raise _refused(jar, "no repository has it, or the request was refused") from None
     return path
 
 
 @contextmanager
 def _system_certificates() -> Iterator[None]:
-    """Believes the certificates that this machine does, as pip does: a proxy may sign with a certificate of its own."""
+    """Trust the machine's certificates, as pip does: a proxy may sign with its own CA."""
     paths = ssl.get_default_verify_paths()
     bundle = paths.cafile or paths.capath
     if bundle and _CERTIFICATES not in os.environ:
@@ -168,8 +167,8 @@ def _refused(jar: Jar, reason: str) -> OperatorError:
 
 
 @contextmanager
-def _place_problems(directory: Path) -> Iterator[None]:
-    """What the disk refuses becomes a `OperatorError`."""
+def _as_operator_error(directory: Path) -> Iterator[None]:
+    """Turn an `OSError` about `directory` into an `OperatorError`."""
     try:
         yield
     except OSError as error:

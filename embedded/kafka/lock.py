@@ -1,6 +1,6 @@
-"""`python -m embedded.kafka.lock [VERSION]`: renew `jars.lock`, the list of exactly the jars that the broker needs.
+"""`python -m embedded.kafka.lock [VERSION]`: renew `jars.lock`, the exact list of jars that the broker needs.
 
-Run it to move to another version of Kafka, look at the difference, run the tests, and commit the file.
+To change the version of Kafka, run it, review the difference, run the tests, and commit the file.
 """
 
 import sys
@@ -11,10 +11,10 @@ from embedded.kafka.jars import LOCK_FILE, context, sha256_of
 from runtime.platform.errors import OperatorError
 
 KAFKA = "org.apache.kafka:kafka_2.13"
-#: The binding between Kafka's logging interface and log4j, which Kafka's own POM leaves to the distribution.
+#: The binding between Kafka's logging interface and log4j, which Kafka's POM leaves to the distribution.
 BINDING = "org.apache.logging.log4j:log4j-slf4j-impl"
 
-#: Dependencies that the broker never loads with this configuration, and why.
+#: Dependencies that the broker never loads in this configuration, and why.
 UNNEEDED = {
     "jackson-dataformat-csv": "output of command-line tools",
     "jackson-dataformat-yaml": "log4j configurations in YAML; ours is a properties file",
@@ -31,7 +31,7 @@ UNNEEDED = {
 
 
 def renew(version: str, lock_file: Path = LOCK_FILE) -> int:
-    """Resolves Kafka `version` with its dependencies and writes the lock; gives the number of jars."""
+    """Resolve Kafka `version` with its dependencies and write the lock; return the number of jars."""
     with tempfile.TemporaryDirectory() as directory:
         maven = context(Path(directory))
         inputs, transitive = maven.resolver.resolve([maven.create_dependency(f"{KAFKA}:{version}")])
@@ -51,7 +51,7 @@ def renew(version: str, lock_file: Path = LOCK_FILE) -> int:
 
 
 def main() -> None:
-    """The command: without an argument the version stays and the hashes are found anew."""
+    """Run the command: without an argument the version stays and the hashes are computed again."""
     current = LOCK_FILE.read_text().split(f"{KAFKA}:")[1].split()[0] if LOCK_FILE.exists() else None
     version = sys.argv[1] if len(sys.argv) > 1 else current
     if version is None:

@@ -1,1 +1,1 @@
-"""One module a command; each holds its click command as `command`."""
+"""One module per command; each defines its click command as `command`."""

@@ -17,9 +17,9 @@ from eventpush.options import as_json, command_with_examples, echo_json, setting
 )
 @as_json
 def command(*, as_json: bool) -> None:
-    """Check settings and connections, one line each; the exit status is 1 if one has failed.
+    """Check settings and connections, one line each; the exit status is 1 if a check failed.
 
-    A process that is not running here is a warning, not a failure: it may run elsewhere.
+    A process that does not run here is a warning, not a failure: it may run on another machine.
     """
     findings = asyncio.run(checks.run(settings_of_a_command()))
     if as_json:

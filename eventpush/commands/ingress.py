@@ -14,8 +14,8 @@ from runtime.platform.settings import load
     "curl -i http://127.0.0.1:8080/healthz",
 )
 def command() -> None:
-    """Run the HTTP door: POST /api/events into telematics.raw.v1, answered 200 when Kafka has it.
+    """Run the HTTP ingress: POST /api/events into telematics.raw.v1, answered 200 once Kafka has acknowledged.
 
-    SIGTERM and Ctrl-C finish what has begun, then end the process.
+    SIGTERM and Ctrl-C stop it after the requests in progress.
     """
     sys.exit(run(load()))

@@ -4,7 +4,7 @@ import asyncio
 
 import click
 
-from eventpush.clickhouse import connected
+from eventpush.clickhouse_client import connected
 from eventpush.options import as_json, command_with_examples, echo_json, settings_of_a_command
 from runtime.platform.settings import Settings
 from sinks.migrator import migrate

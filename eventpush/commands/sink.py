@@ -14,8 +14,8 @@ from sinks.app import run
     "curl -s http://127.0.0.1:9103/readyz",
 )
 def command() -> None:
-    """Run the sink: telematics.events.v1 and the dead letters into ClickHouse, each once.
+    """Run the sink: store telematics.events.v1 and the dead letters in ClickHouse, each exactly once.
 
-    It brings ClickHouse's tables up to date first. While ClickHouse is away it waits, and catches up afterwards.
+    It migrates ClickHouse's schema first. While ClickHouse is unavailable it waits, then catches up.
     """
     sys.exit(run_loop(run(settings_of_a_process("sink"))))

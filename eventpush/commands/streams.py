@@ -10,13 +10,13 @@ from streams.app import run
 @command_with_examples(
     "streams",
     "eventpush streams",
-    "EVENTPUSH_WINDOW_STORE=rocksdb eventpush streams      # identities on disk, not in memory",
+    "EVENTPUSH_WINDOW_STORE=rocksdb eventpush streams      # identities on disk instead of in memory",
     "curl -s http://127.0.0.1:9102/readyz",
 )
 def command() -> None:
-    """Run a stream worker: raw events become clean, unique, enriched ones, or dead letters.
+    """Run a stream worker: validate, deduplicate and enrich raw events; invalid ones become dead letters.
 
-    Start as many workers as there are partitions; they share the work. A worker that is killed is replaced by the
-    others, or by its next start, without a loss or a repeat.
+    Run up to one worker per partition; they share the partitions. If a worker dies, the others or its next start take
+    over without loss or duplicates.
     """
     sys.exit(run_loop(run(settings_of_a_process("streams"))))

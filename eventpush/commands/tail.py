@@ -14,24 +14,24 @@ from schemas import topics
 @command_with_examples(
     "tail",
     "eventpush tail                                       # all types",
-    "eventpush tail sos                                   # one type's topic",
+    "eventpush tail sos                                   # the topic of one type",
     "eventpush tail overspeed --from-beginning --max 3 --json",
     "eventpush tail --dead-letters",
 )
 @click.argument("event_type", metavar="[TYPE]", required=False)
 @click.option("--dead-letters", is_flag=True, help="Follow the dead letters.")
-@click.option("--from-beginning", is_flag=True, help="Begin with the oldest record that Kafka still has.")
-@click.option("--max", "count", type=click.IntRange(min=1), metavar="N", help="End after N records.")
-@click.option("--json", "as_json", is_flag=True, help="Print the records as they are, one JSON object a line.")
+@click.option("--from-beginning", is_flag=True, help="Start with the oldest retained record.")
+@click.option("--max", "count", type=click.IntRange(min=1), metavar="N", help="Stop after N records.")
+@click.option("--json", "as_json", is_flag=True, help="Print each record's JSON unchanged, one per line.")
 def command(
     event_type: str | None, *, dead_letters: bool, from_beginning: bool, count: int | None, as_json: bool
 ) -> None:
-    """Follow telematics.events.v1, or the topic of one TYPE, one line an event, until Ctrl-C.
+    """Follow telematics.events.v1, or the topic of one TYPE, one line per event, until Ctrl-C.
 
-    What is shown is committed: it is what a subscriber sees that reads `read_committed`.
+    Only committed records are shown, as to any subscriber with isolation level `read_committed`.
     """
     if event_type and dead_letters:
-        raise click.UsageError("a TYPE and --dead-letters exclude each other")
+        raise click.UsageError("TYPE and --dead-letters are mutually exclusive")
     topic = topics.of_type(event_type) if event_type else topics.DEAD_LETTER if dead_letters else topics.EVENTS
     asyncio.run(_tail(settings_of_a_command(), topic, from_beginning=from_beginning, count=count, as_json=as_json))
 

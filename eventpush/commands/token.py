@@ -8,7 +8,7 @@ from ingress.access.tokens import new
 
 @click.group("token")
 def command() -> None:
-    """Make tokens for senders."""
+    """Create tokens for senders."""
 
 
 @command_with_examples(
@@ -20,10 +20,10 @@ def command() -> None:
 @click.argument("name")
 @as_json
 def _new(name: str, *, as_json: bool) -> None:
-    """Make a bearer token called NAME: what the sender gets, and the line for our own file of tokens.
+    """Create a bearer token called NAME: print the sender's header and the line for the tokens file.
 
-    The token is shown once and kept nowhere; our line holds its hash alone. `until=2027-01-31` after it ends it on
-    that day, so that an old and a new token are good side by side while the sender changes over.
+    The token is shown once and stored nowhere; the line holds only its hash. Append `until=2027-01-31` to the line to
+    let the token expire, so that an old and a new token are both valid while the sender switches.
     """
     token, line = new(name)
     if as_json:

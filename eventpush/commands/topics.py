@@ -14,13 +14,13 @@ from runtime.kafka.topic_admin import ensure_topics
     "eventpush topics --check --json",
     "EVENTPUSH_TOPIC_REPLICATION_FACTOR=3 EVENTPUSH_TOPIC_MIN_INSYNC_REPLICAS=2 eventpush topics",
 )
-@click.option("--check", is_flag=True, help="Change nothing: a missing topic is a problem.")
+@click.option("--check", is_flag=True, help="Change nothing; a missing topic is an error.")
 @as_json
 def command(*, check: bool, as_json: bool) -> None:
-    """Create the topics that are missing, check the others, alter their retention where the settings changed.
+    """Create missing topics, check the others, and update their retention to the settings.
 
-    A partition count other than EVENTPUSH_TOPIC_PARTITIONS is refused: the deduplication window and the order of a
-    device's events are kept by partition. Any other difference is reported and left alone.
+    A partition count other than EVENTPUSH_TOPIC_PARTITIONS is an error: deduplication and the order of a device's
+    events are per partition. Any other difference is reported and left unchanged.
     """
     findings = asyncio.run(ensure_topics(settings_of_a_command(), check_only=check))
     if as_json:

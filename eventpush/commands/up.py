@@ -2,8 +2,8 @@
 
 import sys
 
+from eventpush.embedded_stack import load_embedded_stack
 from eventpush.options import command_with_examples
-from eventpush.stack import embedded_stack
 from runtime.platform.settings import load
 
 
@@ -14,9 +14,9 @@ from runtime.platform.settings import load
     "EVENTPUSH_DATA_DIR=/var/lib/eventpush eventpush up",
 )
 def command() -> None:
-    """Start everything on this machine and stay in the foreground: Kafka, ClickHouse, ingress, stream worker, sink.
+    """Run everything on this machine, in the foreground: Kafka, ClickHouse, ingress, stream worker, sink.
 
-    Real Apache Kafka and the real ClickHouse engine, without Docker; the first start downloads Kafka's jars (checked
-    against pinned hashes). Data lives in .eventpush/ and survives a restart; Ctrl-C stops everything in order.
+    This is real Apache Kafka and the real ClickHouse engine, without Docker. The first start downloads Kafka's jars
+    and verifies their pinned hashes. Data is kept in .eventpush/ across restarts; Ctrl-C stops everything in order.
     """
-    sys.exit(embedded_stack().up(load()))
+    sys.exit(load_embedded_stack().up(load()))

@@ -1,1 +1,1 @@
-"""The sender, played: a fleet that makes events, a sender that repeats them, a verdict on what became of them."""
+"""Simulate a sender: a fleet generates events, a sender delivers them, a comparison checks what was stored."""

@@ -1,7 +1,7 @@
-"""The fleet: devices that drive and report. Pure and seeded: the same arguments make the same bytes, on any machine.
+"""The fleet: vehicles that drive and report. Pure and seeded: equal arguments give equal bytes on any machine.
 
-Device times begin on a fixed day and carry the seed in their microseconds: no two seeds (below a million) make the same
-event, a second run with the same seed makes nothing new, and a longer run begins with the shorter one.
+Device times begin on a fixed day and carry the seed in their microseconds. So no two seeds (below a million) generate
+the same event, a second run with the same seed adds nothing, and a longer run begins with the shorter one.
 """
 
 import json
@@ -17,8 +17,8 @@ from schemas import times
 Identity = tuple[str, int, str, str | None]  # IMEI, Device_Time in µs, Event, Geofence_Name
 
 
-class Fate(Enum):
-    """What should become of an event."""
+class ExpectedOutcome(Enum):
+    """What should happen to an event."""
 
     VALID = "valid"  # a row and a message
     REPEAT = "repeat"  # of a valid one: dropped
@@ -27,28 +27,28 @@ class Fate(Enum):
 
 
 class PlannedEvent(NamedTuple):
-    """An event to send; those of one device in this order."""
+    """An event to send; events of one device are sent in this order."""
 
-    imei: str  # the device's, also where the body's is broken
+    imei: str  # the device's, even if the one in the body is broken
     body: bytes
-    fate: Fate
-    identity: Identity  # of the valid event that it is, repeats or contradicts
+    expected_outcome: ExpectedOutcome
+    identity: Identity  # of the valid event that it is, repeats or conflicts with
 
 
 class Shares(NamedTuple):
-    """How many of all events are of a kind (0 to 1); what remains is valid and new."""
+    """The share of events of each kind (0 to 1); the rest are valid and new."""
 
     repeated: float = 0.03
     invalid: float = 0.01
     conflicting: float = 0.005
-    unknown_type: float = 0.01  # a type and a field that the contract does not know; valid all the same
-    same_instant: float = 0.01  # of the overspeeds: an SOS in the same instant, another event
-    late: float = 0.02  # of the devices: they buffer for hours and deliver a day's events at once
+    unknown_type: float = 0.01  # a type and a field unknown to the contract; valid nevertheless
+    same_instant: float = 0.01  # of the overspeeds: followed by an SOS at the same instant
+    late: float = 0.02  # of the devices: they buffer for hours and deliver many events at once
     out_of_order: float = 0.02
 
 
 class _Draft(NamedTuple):
-    """A valid event before it is written."""
+    """A valid event before it is serialised."""
 
     imei: str
     event: str
@@ -66,16 +66,16 @@ class _Draft(NamedTuple):
         return self.imei, self.device_us, self.event, self.geofence_name
 
 
-class _Place(NamedTuple):
-    """A city, its texts as JSON."""
+class _CityTexts(NamedTuple):
+    """A city with its texts as JSON."""
 
     city: City
     locations: tuple[str, ...]
     geofences: tuple[tuple[str, str], ...]
 
 
-_PLACES = tuple(
-    _Place(
+_CITY_TEXTS = tuple(
+    _CityTexts(
         city,
         tuple(json.dumps(f"{street}, {city.address}", ensure_ascii=False) for street in city.streets),
         tuple((name, json.dumps(name, ensure_ascii=False)) for name in city.geofences),
@@ -88,11 +88,11 @@ _TACS = ("35061207", "86438504", "35759108", "86907203")
 _STEP_MAX_S = 15
 _LATE_BURST = 20  # events that a late device delivers at once
 _LATE_US = 6 * 3_600_000_000
-_RECENT = 512  # valid events that may be repeated or contradicted
+_RECENT_MAX = 512  # valid events that may be repeated or conflicted with
 _KM_PER_DEGREE = 111.32
 _RADIUS_DEGREES = 0.15
 
-#: How often each type comes, with the range of its Changes (km/h over the limit, litres, …).
+#: Weight of each type, with the range of its Changes (km/h over the limit, litres, …).
 _TYPES: tuple[tuple[str, int, int, int], ...] = (
     ("overspeed", 45, 1, 60),
     ("geofence_enter", 15, 0, 1),
@@ -107,12 +107,12 @@ _WEIGHTED = tuple(kind for kind in _TYPES for _ in range(kind[1]))
 _UNKNOWN = ("harsh_braking", 0, 1, 9)
 
 
-class _Device:
-    """One vehicle on its way."""
+class _Vehicle:
+    """A vehicle on the road."""
 
     __slots__ = ("heading", "held", "imei", "late", "latitude", "longitude", "place", "speed_kmh", "time_us")
 
-    def __init__(self, imei: str, place: _Place, time_us: int, random: Callable[[], float], *, late: bool) -> None:
+    def __init__(self, imei: str, place: _CityTexts, time_us: int, random: Callable[[], float], *, late: bool) -> None:
         self.imei = imei
         self.place = place
         self.late = late
@@ -124,7 +124,7 @@ class _Device:
         self.held: list[PlannedEvent] = []
 
     def drive(self, random: Callable[[], float]) -> None:
-        """Some seconds pass on the road; far out, the vehicle turns back to the city."""
+        """Drive for some seconds; far from the city, turn back."""
         seconds = 1 + int(random() * _STEP_MAX_S)
         self.time_us += seconds * 1_000_000
         city = self.place.city
@@ -139,14 +139,14 @@ class _Device:
 
 
 def generate(seed: int, devices: int, shares: Shares = Shares()) -> Iterator[PlannedEvent]:  # noqa: B008 - immutable
-    """The events of a fleet of `devices`, without end: take as many as are wanted.
+    """Generate the events of a fleet of `devices`, endlessly.
 
-    A device's time advances by 8 s an event on average: ten million events of one device would reach the future.
+    A device's time advances by 8 s per event on average; ten million events of one device would reach the future.
     """
     random = Random(seed).random
     fleet = [_device(seed, index, random, shares) for index in range(devices)]
     recent: list[_Draft] = []
-    remembered = 0
+    made = 0
     while True:
         draw = random()
         if draw < shares.repeated + shares.conflicting and recent:
@@ -163,49 +163,49 @@ def generate(seed: int, devices: int, shares: Shares = Shares()) -> Iterator[Pla
                 device.held.append(event)
                 continue
             yield event
-            _remember(recent, draft, remembered)
-            remembered += 1
-            yield from device.held  # the older ones after the newer
+            _add_recent(recent, draft, made)
+            made += 1
+            yield from device.held  # older events after the newer one
             device.held.clear()
         if device.late and len(device.held) >= _LATE_BURST:
             yield from device.held
             device.held.clear()
 
 
-def _valid(device: _Device, random: Callable[[], float], shares: Shares) -> Iterator[tuple[_Draft, PlannedEvent]]:
-    """What the device reports at this instant: mostly one event."""
+def _valid(device: _Vehicle, random: Callable[[], float], shares: Shares) -> Iterator[tuple[_Draft, PlannedEvent]]:
+    """Yield what the device reports at this instant: usually one event."""
     if random() < shares.unknown_type:
         draft, extra = _draft(device, random, _UNKNOWN), f',"Odometer":{device.time_us // 1_000_000 % 1_000_000}'
     else:
         draft, extra = _draft(device, random, _WEIGHTED[int(random() * len(_WEIGHTED))]), ""
-    yield draft, PlannedEvent(draft.imei, _body(draft, extra), Fate.VALID, draft.identity)
+    yield draft, PlannedEvent(draft.imei, _body(draft, extra), ExpectedOutcome.VALID, draft.identity)
     if draft.event == "overspeed" and random() < shares.same_instant:
         draft = draft._replace(event="sos", changes=1)
-        yield draft, PlannedEvent(draft.imei, _body(draft), Fate.VALID, draft.identity)
+        yield draft, PlannedEvent(draft.imei, _body(draft), ExpectedOutcome.VALID, draft.identity)
 
 
-def _remember(recent: list[_Draft], draft: _Draft, made: int) -> None:
-    if len(recent) < _RECENT:
+def _add_recent(recent: list[_Draft], draft: _Draft, made: int) -> None:
+    if len(recent) < _RECENT_MAX:
         recent.append(draft)
     else:
-        recent[made % _RECENT] = draft
+        recent[made % _RECENT_MAX] = draft
 
 
-def _device(seed: int, index: int, random: Callable[[], float], shares: Shares) -> _Device:
+def _device(seed: int, index: int, random: Callable[[], float], shares: Shares) -> _Vehicle:
     serial = (seed * 1_000 + index) % 1_000_000
     begin_us = _FIRST_DAY_US + seed % 1_000_000 + int(random() * 3_600) * 1_000_000
     tac = _TACS[(seed // 1_000 + index // 1_000_000) % len(_TACS)]
-    place = _PLACES[index % len(_PLACES)]
-    return _Device(with_check_digit(f"{tac}{serial:06d}"), place, begin_us, random, late=random() < shares.late)
+    place = _CITY_TEXTS[index % len(_CITY_TEXTS)]
+    return _Vehicle(with_check_digit(f"{tac}{serial:06d}"), place, begin_us, random, late=random() < shares.late)
 
 
 def with_check_digit(digits: str) -> str:
-    """The 14 digits with the check digit that makes them an IMEI (Luhn, 3GPP TS 23.003 annex B)."""
+    """Append the check digit that makes 14 digits an IMEI (Luhn, 3GPP TS 23.003 annex B)."""
     doubled = [int(d) * (2 if i % 2 else 1) for i, d in enumerate(digits)]
     return digits + str(-sum(n // 10 + n % 10 for n in doubled) % 10)
 
 
-def _draft(device: _Device, random: Callable[[], float], kind: tuple[str, int, int, int]) -> _Draft:
+def _draft(device: _Vehicle, random: Callable[[], float], kind: tuple[str, int, int, int]) -> _Draft:
     event, _, least, most = kind
     place = device.place
     delay_us = _LATE_US if device.late else 200_000 + int(random() * 3_000_000)
@@ -226,7 +226,7 @@ def _draft(device: _Device, random: Callable[[], float], kind: tuple[str, int, i
 
 
 def _body(draft: _Draft, extra: str = "") -> bytes:
-    """The event in JSON, as the contract writes it."""
+    """Serialise the event as the contract's JSON."""
     return (
         f'{{"Event":"{draft.event}","Changes":{draft.changes},"Device_Time":"{_time(draft.device_us)}",'
         f'"IMEI":"{draft.imei}","Server_Time":"{_time(draft.server_us)}",'
@@ -236,34 +236,36 @@ def _body(draft: _Draft, extra: str = "") -> bytes:
 
 
 def _time(us: int) -> str:
-    """In the contract's format."""
+    """Format a time as the contract does."""
     return times.rfc3339(us)[:-1] + "+0000"
 
 
 def _repeat(draft: _Draft, random: Callable[[], float]) -> PlannedEvent:
-    """The same event again; the platform may have stamped it anew."""
+    """Repeat an event; the platform may have stamped it again."""
     if random() < 0.3:
         draft = draft._replace(server_us=draft.server_us + 1_000_000 + int(random() * 30_000_000))
-    return PlannedEvent(draft.imei, _body(draft), Fate.REPEAT, draft.identity)
+    return PlannedEvent(draft.imei, _body(draft), ExpectedOutcome.REPEAT, draft.identity)
 
 
 def _conflict(draft: _Draft) -> PlannedEvent:
-    """The same identity with other content."""
-    return PlannedEvent(draft.imei, _body(draft._replace(changes=draft.changes + 100)), Fate.CONFLICT, draft.identity)
+    """Make an event of the same identity with different content."""
+    return PlannedEvent(
+        draft.imei, _body(draft._replace(changes=draft.changes + 100)), ExpectedOutcome.CONFLICT, draft.identity
+    )
 
 
 def _invalid(draft: _Draft, random: Callable[[], float]) -> PlannedEvent:
     fields = json.loads(_body(draft))
     _BREAKAGES[int(random() * len(_BREAKAGES))](fields)
     body = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
-    return PlannedEvent(draft.imei, body, Fate.INVALID, draft.identity)
+    return PlannedEvent(draft.imei, body, ExpectedOutcome.INVALID, draft.identity)
 
 
 def _several(fields: dict[str, Any]) -> None:
     fields.update(Event="", IMEI=fields["IMEI"][:14], Coordinates="north,east", Changes="fifty")
 
 
-#: Each breaks at least one rule; the device's time stays readable, so that no two bodies are the same.
+#: Each breaks at least one rule but keeps the device time, so that no two bodies are equal.
 _BREAKAGES: tuple[Callable[[dict[str, Any]], object], ...] = (
     lambda fields: fields.update(IMEI=fields["IMEI"][:14]),
     lambda fields: fields.update(IMEI="IMEI" + fields["IMEI"][4:]),

@@ -1,4 +1,4 @@
-"""A simulation from beginning to verdict: send, watch, wait for the pipeline to drain, count."""
+"""Run a simulation: send, watch, wait for the pipeline to drain, compare."""
 
 import asyncio
 import ssl
@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from eventpush import kafka
-from eventpush.clickhouse import connected
-from eventpush.simulation import fleet, stored, verdict
+from eventpush import topic_reader
+from eventpush.clickhouse_client import connected
+from eventpush.simulation import comparison, fleet, stored_events
 from eventpush.simulation.sender import Sender
-from eventpush.simulation.visibility import Visibility
+from eventpush.simulation.visibility import VisibilityProbe
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 from schemas import account, times, topics
@@ -26,7 +26,7 @@ _POLL_S = 0.5
 
 
 @dataclass(frozen=True)
-class Plan:
+class SimulationPlan:
     """What to simulate."""
 
     url: str
@@ -37,23 +37,23 @@ class Plan:
     shares: fleet.Shares
     lost_answers: float  # share of the requests
     token: str | None
-    ca_file: Path | None  # of the URL's certificate, where the system's do not do
-    patience_s: float  # how long to wait for a pipeline that does not advance
+    ca_file: Path | None  # for the URL's certificate; None: the system's
+    patience_s: float  # how long to wait for a pipeline that makes no progress
 
 
-class Report(msgspec.Struct, frozen=True):
-    """What came of it. `sent` = `unique` + repeats + `dead_lettered` + `unacknowledged` + what is lost."""
+class SimulationReport(msgspec.Struct, frozen=True):
+    """The result. `sent` = `unique` + repeats + `dead_lettered` + `unacknowledged` + `lost`."""
 
     seed: int
-    sent: int  # events, each counted once however often it was posted
+    sent: int  # events, each counted once however often it was sent
     requests: int
     acknowledged: int
-    unacknowledged: int  # never answered 200: the sender would go on
+    unacknowledged: int  # never answered 200: a real sender would keep retrying
     lost_answers: int
     answers: dict[str, int]
     unique: int  # identities that must be stored
-    already_stored: int  # of these, before the run began
-    duplicates_dropped: int  # by the stream stage since the run began, whoever sent them
+    already_stored: int  # of `unique`, before the run began
+    duplicates_dropped: int  # by the stream stage since the run began, from any sender
     dead_lettered: int
     lost: int
     doubled: int  # rows
@@ -65,12 +65,12 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def clean(self) -> bool:
-        """Nothing lost, nothing doubled."""
+        """Nothing is lost or duplicated."""
         return self.lost == 0 and self.doubled == 0 and self.doubled_messages == 0
 
 
 class _Message(msgspec.Struct, gc=False):
-    """What identifies an event on the topic."""
+    """The fields that identify an event on the topic."""
 
     imei: str
     device_time: str
@@ -81,34 +81,37 @@ class _Message(msgspec.Struct, gc=False):
 _message = msgspec.json.Decoder(_Message).decode
 
 
-async def simulate(settings: Settings, plan: Plan, on_progress: Callable[[str], None]) -> Report:
-    """Run the plan; `on_progress` gets a line each second. Raises `OperatorError` if a service is missing."""
+async def simulate(settings: Settings, plan: SimulationPlan, on_progress: Callable[[str], None]) -> SimulationReport:
+    """Run the plan; `on_progress` receives a line per second. Raises `OperatorError` if a service is unavailable."""
     await _reachable(plan.url)
     events = list(islice(fleet.generate(plan.seed, plan.devices, plan.shares), round(plan.rate * plan.duration_s)))
-    begins = {topic: _ends(await kafka.offsets(settings, topic)) for topic in (topics.EVENTS, topics.ACCOUNT)}
+    begins = {topic: _ends(await topic_reader.offsets(settings, topic)) for topic in (topics.EVENTS, topics.ACCOUNT)}
     async with connected(settings) as client:
-        before = await stored.rows(client, plan.seed, [event.identity for event in events])
+        before = await stored_events.rows(client, plan.seed, [event.identity for event in events])
     headers = {"Authorization": f"Bearer {plan.token}"} if plan.token else {}
     tls = ssl.create_default_context(cafile=plan.ca_file) if plan.ca_file else None
     sender = Sender(plan.url, headers=headers, seed=plan.seed, lost_answers=plan.lost_answers, ssl_context=tls)
-    visibility = Visibility(settings, sender, plan.rate)
-    beside = [asyncio.create_task(visibility.watch()), asyncio.create_task(_progress(sender, visibility, on_progress))]
+    visibility = VisibilityProbe(settings, sender, plan.rate)
+    background = [
+        asyncio.create_task(visibility.watch()),
+        asyncio.create_task(_progress(sender, visibility, on_progress)),
+    ]
     try:
         await sender.send(events, plan.rate, plan.patience_s)
         on_progress("all sent: waiting for the pipeline to drain")
-        wanted = verdict.expected(sender.deliveries)
+        wanted = comparison.expected(sender.deliveries)
         drained = await _drained(settings, plan, wanted)
     finally:
-        for task in beside:
+        for task in background:
             task.cancel()
-        await asyncio.gather(*beside, return_exceptions=True)
+        await asyncio.gather(*background, return_exceptions=True)
     return await _report(settings, plan, sender, visibility, wanted, before, begins, drained=drained)
 
 
 async def _reachable(url: str) -> None:
     where = urlsplit(url)
     if where.scheme not in ("http", "https") or not where.hostname:
-        raise OperatorError(f"--url {url} is no address of an HTTP server", "write it as http://host:8080/api/events")
+        raise OperatorError(f"--url {url} is not an HTTP URL", "write it as http://host:8080/api/events")
     try:
         port = where.port or (443 if where.scheme == "https" else 80)
         _, writer = await asyncio.open_connection(where.hostname, port)
@@ -121,81 +124,82 @@ async def _reachable(url: str) -> None:
     await writer.wait_closed()
 
 
-async def _progress(sender: Sender, visibility: Visibility, on_progress: Callable[[str], None]) -> None:
+async def _progress(sender: Sender, visibility: VisibilityProbe, on_progress: Callable[[str], None]) -> None:
     began = time.monotonic()
     while True:
         await asyncio.sleep(1)
-        tally = sender.tally
-        p50 = verdict.quantile(visibility.delays_s[-100:], 0.5)
+        counters = sender.counters
+        p50 = comparison.quantile(visibility.delays_s[-100:], 0.5)
         on_progress(
-            f"{time.monotonic() - began:4.0f} s  {tally.due} due  {tally.acknowledged} acknowledged  "
-            f"{tally.requests} requests  {tally.lost_answers} answers lost  "
-            f"{tally.due - tally.acknowledged} waiting" + (f"  visible after {p50:.2f} s" if p50 is not None else "")
+            f"{time.monotonic() - began:4.0f} s  {counters.due} due  {counters.acknowledged} acknowledged  "
+            f"{counters.requests} requests  {counters.lost_answers} answers lost  "
+            f"{counters.due - counters.acknowledged} waiting"
+            + (f"  visible after {p50:.2f} s" if p50 is not None else "")
         )
 
 
-async def _drained(settings: Settings, plan: Plan, wanted: verdict.Expected) -> bool:
-    """Waits until the stream stage has read all raw records and ClickHouse shows all that is wanted.
+async def _drained(settings: Settings, plan: SimulationPlan, wanted: comparison.Expected) -> bool:
+    """Wait until the stream stage has read all raw records and ClickHouse has everything expected.
 
-    False when neither has advanced for `patience_s`.
+    Return False if neither has advanced for `patience_s`.
     """
-    raw_ends = _ends(await kafka.offsets(settings, topics.RAW))
-    left, since = None, time.monotonic()
+    raw_ends = _ends(await topic_reader.offsets(settings, topics.RAW))
+    remaining, since = None, time.monotonic()
     while time.monotonic() - since < plan.patience_s:
-        done = await kafka.committed(settings, settings.streams_app_id, topics.RAW)
+        done = await topic_reader.committed(settings, settings.streams_app_id, topics.RAW)
         lag = sum(max(0, end - done.get(partition, 0)) for partition, end in raw_ends.items())
         async with connected(settings) as client:
-            rows = await stored.rows(client, plan.seed, wanted.events)
-            letters = await stored.dead_letters(client, plan.seed)
-        now_left = lag + verdict.missing(wanted, rows, letters)
-        if now_left == 0:
+            rows = await stored_events.rows(client, plan.seed, wanted.events)
+            letters = await stored_events.dead_letters(client, plan.seed)
+        now_remaining = lag + comparison.missing(wanted, rows, letters)
+        if now_remaining == 0:
             return True
-        if now_left != left:
-            left, since = now_left, time.monotonic()
+        if now_remaining != remaining:
+            remaining, since = now_remaining, time.monotonic()
         await asyncio.sleep(_POLL_S)
     return False
 
 
 async def _report(
     settings: Settings,
-    plan: Plan,
+    plan: SimulationPlan,
     sender: Sender,
-    visibility: Visibility,
-    wanted: verdict.Expected,
+    visibility: VisibilityProbe,
+    wanted: comparison.Expected,
     before: Mapping[fleet.Identity, int],
     begins: Mapping[str, Mapping[int, int]],
     *,
     drained: bool,
-) -> Report:
+) -> SimulationReport:
     async with connected(settings) as client:
-        rows = await stored.rows(client, plan.seed, wanted.known)
-        letters = await stored.dead_letters(client, plan.seed)
-    return Report(
+        rows = await stored_events.rows(client, plan.seed, wanted.known)
+        letters = await stored_events.dead_letters(client, plan.seed)
+    return SimulationReport(
         seed=plan.seed,
-        sent=sender.tally.due,
-        requests=sender.tally.requests,
-        acknowledged=sender.tally.acknowledged,
+        sent=sender.counters.due,
+        requests=sender.counters.requests,
+        acknowledged=sender.counters.acknowledged,
         unacknowledged=wanted.unacknowledged,
-        lost_answers=sender.tally.lost_answers,
-        answers=dict(sender.tally.answers),
+        lost_answers=sender.counters.lost_answers,
+        answers=dict(sender.counters.answers),
         unique=len(wanted.events),
         already_stored=len(wanted.events & before.keys()),
         duplicates_dropped=await _duplicates(settings, begins[topics.ACCOUNT]),
         dead_lettered=len(wanted.dead_letters & letters.keys()),
-        lost=verdict.missing(wanted, rows, letters),
-        doubled=verdict.doubled(wanted, rows, letters),
-        doubled_messages=verdict.more_than_once(wanted, await _messages(settings, begins[topics.EVENTS])),
-        delay_p50_s=verdict.quantile(visibility.delays_s, 0.5),
-        delay_p99_s=verdict.quantile(visibility.delays_s, 0.99),
+        lost=comparison.missing(wanted, rows, letters),
+        doubled=comparison.doubled(wanted, rows, letters),
+        doubled_messages=comparison.more_than_once(wanted, await _messages(settings, begins[topics.EVENTS])),
+        delay_p50_s=comparison.quantile(visibility.delays_s, 0.5),
+        delay_p99_s=comparison.quantile(visibility.delays_s, 0.99),
         delay_samples=len(visibility.delays_s),
         drained=drained,
     )
 
 
 async def _messages(settings: Settings, begins: Mapping[int, int]) -> Counter[fleet.Identity]:
-    """How often each event stands on the topic since `begins`."""
+    """Count each event's records on the topic since `begins`."""
     found: Counter[fleet.Identity] = Counter()
-    async with aclosing(kafka.records(settings, topics.EVENTS, begins)) as batches:
+    async with aclosing(topic_reader.records(settings, topics.EVENTS, begins)) as batches:
         async for _, batch in batches:
             for record in batch:
                 m = _message(record.value)
@@ -204,9 +208,9 @@ async def _messages(settings: Settings, begins: Mapping[int, int]) -> Counter[fl
 
 
 async def _duplicates(settings: Settings, begins: Mapping[int, int]) -> int:
-    """How many duplicates the stream stage has dropped since `begins`."""
+    """Count the duplicates that the stream stage has dropped since `begins`."""
     total = 0
-    async with aclosing(kafka.records(settings, topics.ACCOUNT, begins)) as batches:
+    async with aclosing(topic_reader.records(settings, topics.ACCOUNT, begins)) as batches:
         async for _, batch in batches:
             total += sum(count.duplicate for record in batch for count in account.decode(record.value).counts)
     return total

@@ -1,4 +1,4 @@
-"""The sender's side of the contract: POST, repeat with exponential backoff on anything but 200, in order by device."""
+"""The sender's side of the contract: POST, retry anything but 200 with exponential backoff, in order by device."""
 
 import asyncio
 import ssl
@@ -11,25 +11,26 @@ from random import Random
 import aiohttp
 
 from eventpush.simulation.fleet import PlannedEvent
+from runtime.platform.backoff import Backoff
 
 _ANSWER_TIMEOUT_S = 2.0  # "Recommended response time < 2 seconds"
-_BACKOFF_MIN_S, _BACKOFF_MAX_S = 0.1, 5.0
-_CUT_OFF_S = 0.004  # after this the connection is cut: mostly while the request is under way
+_BACKOFF_MIN_S, _BACKOFF_MAX_S, _BACKOFF_JITTER = 0.1, 5.0, 0.5
+_CUT_OFF_S = 0.004  # the connection is cut after this, usually during the request
 
 
 @dataclass
 class Delivery:
-    """What happened to one planned event on its way; times in seconds since the epoch."""
+    """The delivery of one planned event; times in seconds since the epoch."""
 
     event: PlannedEvent
-    sent_at: float = 0.0  # the first time
-    acknowledged_at: float = 0.0  # 0 when no 200 was seen
+    sent_at: float = 0.0  # the first attempt
+    acknowledged_at: float = 0.0  # 0 if no 200 was received
     attempts: int = 0
 
 
 @dataclass
-class Tally:
-    """What the sender has counted so far."""
+class SendCounters:
+    """The sender's counters."""
 
     due: int = 0
     requests: int = 0
@@ -39,7 +40,7 @@ class Tally:
 
 
 class Sender:
-    """Sends planned events at a rate, those of one device one after the other, and remembers every delivery."""
+    """Sends planned events at a rate, those of one device in sequence, and records every delivery."""
 
     def __init__(
         self,
@@ -51,9 +52,9 @@ class Sender:
         connections: int = 64,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        """`lost_answers` is the share of requests whose answer the sender does not see, so that it repeats them."""
+        """Take `lost_answers` as the share of requests whose answer the sender ignores, so that it retries them."""
         self.url = url
-        self.tally = Tally()
+        self.counters = SendCounters()
         self.deliveries: list[Delivery] = []
         self._headers = {"Content-Type": "application/json", **headers}
         self._random = Random(seed)
@@ -64,17 +65,17 @@ class Sender:
         self._devices: set[asyncio.Task[None]] = set()
 
     async def send(self, events: Iterable[PlannedEvent], rate: float, give_up_after_s: float) -> None:
-        """Sends all events, `rate` a second; returns when each is acknowledged, or none was for `give_up_after_s`.
+        """Send all events, `rate` per second; return when all are acknowledged or none was for `give_up_after_s`.
 
-        What has not been acknowledged by then has `acknowledged_at` 0.
+        Unacknowledged events have `acknowledged_at` 0.
         """
         connector = aiohttp.TCPConnector(limit=self._connections, ssl=self._ssl or True)
         timeout = aiohttp.ClientTimeout(total=_ANSWER_TIMEOUT_S)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._headers) as session:
             await self._at_rate(events, rate, session)
             acknowledged = -1
-            while self._devices and self.tally.acknowledged > acknowledged:
-                acknowledged = self.tally.acknowledged
+            while self._devices and self.counters.acknowledged > acknowledged:
+                acknowledged = self.counters.acknowledged
                 await asyncio.wait(self._devices, timeout=give_up_after_s)
             for device in self._devices:
                 device.cancel()
@@ -91,7 +92,7 @@ class Sender:
             self._enqueue(Delivery(event), session)
 
     def _enqueue(self, delivery: Delivery, session: aiohttp.ClientSession) -> None:
-        self.tally.due += 1
+        self.counters.due += 1
         self.deliveries.append(delivery)
         imei = delivery.event.imei
         if imei in self._waiting:
@@ -110,16 +111,17 @@ class Sender:
         del self._waiting[imei]
 
     async def _deliver(self, delivery: Delivery, session: aiohttp.ClientSession) -> None:
-        backoff_s = _BACKOFF_MIN_S
-        while not await self._attempt(delivery, session):
-            await asyncio.sleep(backoff_s * (0.5 + self._random.random()))
-            backoff_s = min(_BACKOFF_MAX_S, backoff_s * 2)
+        backoff = Backoff(_BACKOFF_MIN_S, _BACKOFF_MAX_S, _BACKOFF_JITTER)
+        acknowledged = await self._attempt(delivery, session)
+        while not acknowledged:
+            await asyncio.sleep(backoff.next_s())
+            acknowledged = await self._attempt(delivery, session)
         delivery.acknowledged_at = time.time()
-        self.tally.acknowledged += 1
+        self.counters.acknowledged += 1
 
     async def _attempt(self, delivery: Delivery, session: aiohttp.ClientSession) -> bool:
-        """One request; whether its 200 was seen."""
-        self.tally.requests += 1
+        """Make one request; return whether its 200 was received."""
+        self.counters.requests += 1
         delivery.attempts += 1
         delivery.sent_at = delivery.sent_at or time.time()
         lost = self._random.random() < self._lost_answers
@@ -130,13 +132,13 @@ class Sender:
                     status = answer.status
         except TimeoutError:
             if cut_off:
-                self.tally.lost_answers += 1
+                self.counters.lost_answers += 1
             else:
-                self.tally.answers["no answer"] += 1
+                self.counters.answers["no answer"] += 1
             return False
         except (aiohttp.ClientError, OSError) as error:
-            self.tally.answers[type(error).__name__] += 1
+            self.counters.answers[type(error).__name__] += 1
             return False
-        self.tally.answers[str(status)] += 1
-        self.tally.lost_answers += lost
+        self.counters.answers[str(status)] += 1
+        self.counters.lost_answers += lost
         return status == 200 and not lost

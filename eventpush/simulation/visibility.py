@@ -1,22 +1,22 @@
-"""How long after it was sent an event can be selected: measured by asking ClickHouse for a sample, again and again."""
+"""Measure how long after sending an event is visible in ClickHouse, by polling for a sample."""
 
 import asyncio
 import time
 
-from eventpush.clickhouse import connected
-from eventpush.simulation import stored
-from eventpush.simulation.fleet import Fate, Identity
+from eventpush.clickhouse_client import connected
+from eventpush.simulation import stored_events
+from eventpush.simulation.fleet import ExpectedOutcome, Identity
 from eventpush.simulation.sender import Delivery, Sender
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 
 _POLL_MIN_S = 0.02
-_AWAY_PAUSE_S = 1.0
+_UNAVAILABLE_DELAY_S = 1.0
 _SAMPLES_PER_S = 20
 _WAITING_MAX = 500
 
 
-class Visibility:
+class VisibilityProbe:
     """Watches a sample of a sender's deliveries; `delays_s` grows while `watch` runs."""
 
     def __init__(self, settings: Settings, sender: Sender, rate: float) -> None:
@@ -29,7 +29,7 @@ class Visibility:
         self._began_us = time.time_ns() // 1_000
 
     async def watch(self) -> None:
-        """Polls until cancelled; while ClickHouse is away, it waits for it."""
+        """Poll until cancelled; wait while ClickHouse is unavailable."""
         while True:
             try:
                 async with connected(self._settings) as client:
@@ -38,15 +38,17 @@ class Visibility:
                         self._take_sample()
                         waiting = [d for d in self._waiting if d.sent_at]
                         if waiting:
-                            self._see(waiting, await stored.arrivals(client, [d.event.identity for d in waiting]))
+                            self._see(
+                                waiting, await stored_events.arrivals(client, [d.event.identity for d in waiting])
+                            )
                         await asyncio.sleep(max(_POLL_MIN_S, 2 * (time.monotonic() - asked)))
             except OperatorError:
-                await asyncio.sleep(_AWAY_PAUSE_S)
+                await asyncio.sleep(_UNAVAILABLE_DELAY_S)
 
     def _take_sample(self) -> None:
         deliveries = self._sender.deliveries
         for delivery in deliveries[self._next :: self._each]:
-            if delivery.event.fate is Fate.VALID and len(self._waiting) < _WAITING_MAX:
+            if delivery.event.expected_outcome is ExpectedOutcome.VALID and len(self._waiting) < _WAITING_MAX:
                 self._waiting.append(delivery)
             self._next += self._each
 
@@ -57,6 +59,6 @@ class Visibility:
             if arrived_us is None:
                 continue
             self._waiting.remove(delivery)
-            # A repeat after a lost answer says nothing of the pipeline, and a row of an earlier run neither.
+            # Retries after a lost answer and rows of an earlier run do not measure the pipeline.
             if delivery.attempts == 1 and arrived_us >= self._began_us:
                 self.delays_s.append(now - delivery.sent_at)

@@ -1,4 +1,4 @@
-"""What `deploy/` says of metrics, columns, ports and settings is true of the code."""
+"""Metrics, columns, ports and settings in `deploy/` match the code."""
 
 import json
 import re
@@ -37,7 +37,7 @@ _METRIC = re.compile(r"\b(eventpush_\w+|up|process_\w+)\b(?:\{([^}]*)\})?")
 
 
 def known_metrics() -> dict[str, set[str]]:
-    """Each name that Prometheus shows, with its labels."""
+    """Return every metric name that Prometheus shows, with its labels."""
     known = dict(_FOREIGN)
     for name, kind, labels, _ in metrics.table():
         names = [f"{name}_{part}" for part in ("bucket", "sum", "count")] if kind == "histogram" else [name]
@@ -81,7 +81,7 @@ def test_prometheus_scrapes_the_ports_of_the_settings() -> None:
 
 
 def test_panels_ask_data_sources_that_are_provisioned() -> None:
-    """By type and uid; each panel has a place of its own."""
+    """Panels name a data source by type and uid, and do not overlap."""
     provisioned = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/eventpush.yml").read_text())
     sources = {(source["type"], source["uid"]) for source in provisioned["datasources"]}
     assert {(t["datasource"]["type"], t["datasource"]["uid"]) for t in TARGETS} == sources
@@ -108,21 +108,21 @@ async def test_every_query_of_the_dashboards_runs(clickhouse_url: str) -> None:
 
 
 def pods() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each pod's specification, by the name of what makes it."""
+    """Return every pod specification, by the name of its controller."""
     for document in MANIFESTS:
         if document["kind"] in {"Deployment", "Job"}:
             yield document["metadata"]["name"], document["spec"]["template"]["spec"]
 
 
 def containers() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each container of our pods."""
+    """Return every container of our pods."""
     for name, pod in pods():
         for container in (*pod.get("initContainers", ()), *pod["containers"]):
             yield name, container
 
 
 def configuration() -> dict[str, str]:
-    """What the ConfigMap gives to every process."""
+    """Return the ConfigMap's settings for every process."""
     (config,) = [document for document in MANIFESTS if document["kind"] == "ConfigMap"]
     data: dict[str, str] = config["data"]
     return data
@@ -137,8 +137,8 @@ def test_the_variables_of_the_manifests_are_settings() -> None:
     assert set(re.findall(r"EVENTPUSH_[A-Z_]+[A-Z]", text)) <= known
 
 
-def test_pods_run_as_nobody_in_particular() -> None:
-    """Not root, no capabilities, nothing to write to but volumes, no token of the cluster."""
+def test_pods_run_unprivileged() -> None:
+    """Not root, no capabilities, read-only but for volumes, no cluster token."""
     for name, pod in pods():
         assert pod["securityContext"]["runAsNonRoot"], name
         assert pod["securityContext"]["runAsUser"] != 0, name
@@ -157,7 +157,7 @@ def test_kubernetes_adds_no_variables_that_look_like_settings() -> None:
 
 
 def test_containers_run_commands_that_exist() -> None:
-    """The first argument of each is a command of `eventpush`."""
+    """The first argument of every container is a command of `eventpush`."""
     assert {container["args"][0] for _, container in containers()} == {
         "topics",
         "migrate",
@@ -169,7 +169,7 @@ def test_containers_run_commands_that_exist() -> None:
 
 
 def test_probes_ask_the_ports_that_the_services_listen_on() -> None:
-    """Liveness asks /healthz and readiness /readyz, on the port of the settings."""
+    """Liveness probes /healthz and readiness /readyz, on the port of the settings."""
     loaded = settings.load(configuration())
     ports = {
         "ingress": {"http": loaded.ingress_port, "metrics": loaded.ingress_metrics_port},
@@ -186,7 +186,7 @@ def test_probes_ask_the_ports_that_the_services_listen_on() -> None:
 
 
 def test_no_service_leads_to_metrics() -> None:
-    """What strangers reach is the ingress's own port and the path of the API."""
+    """Only the ingress's port and the API's path are public."""
     for document in MANIFESTS:
         if document["kind"] == "Service":
             assert [port["targetPort"] for port in document["spec"]["ports"]] == ["http"]
@@ -197,7 +197,7 @@ def test_no_service_leads_to_metrics() -> None:
 
 
 def test_selectors_select_their_pods() -> None:
-    """The labels of each Deployment's pods are those that it, and the Service, look for."""
+    """Selectors of Deployments and Services match their pods' labels."""
     labels = {
         document["metadata"]["name"]: document["spec"]["template"]["metadata"]["labels"]
         for document in MANIFESTS
@@ -211,7 +211,7 @@ def test_selectors_select_their_pods() -> None:
 
 
 def test_the_kustomization_names_every_manifest() -> None:
-    """`kubectl apply -k` applies all of them."""
+    """`kubectl apply -k` applies every manifest."""
     named = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())["resources"]
     there = {path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")} - {"kustomization.yaml"}
     assert set(named) == there

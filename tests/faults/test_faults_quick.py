@@ -243,7 +243,7 @@ async def test_the_account_adds_up(pipeline: Pipeline):
         env=os.environ | pipeline.environ, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     told = json.loads((await command.communicate())[0])
-    assert (command.returncode, told["remainders"], told["in_flight"]) == (0, [], {"streams": 0, "sink": 0})
+    assert (command.returncode, told["discrepancies"], told["in_flight"]) == (0, [], {"streams": 0, "sink": 0})
     seen = Counter(record.topic for record in pipeline.reader.seen)
     total = told["total"]
     assert (told["accepted"], total["unique"]) == (seen[topics.RAW], seen[topics.EVENTS])

@@ -52,7 +52,7 @@ async def read_committed(bootstrap: str, topic: str) -> list[bytes]:
 
 
 async def test_transactions(kafka_bootstrap: str) -> None:
-    """What a transaction commits is read by `read_committed`; what it aborts is not."""
+    """A `read_committed` consumer reads committed records and no aborted ones."""
     topic = await make_topic(kafka_bootstrap)
     await send(kafka_bootstrap, topic, b"kept", b"too")
     await send(kafka_bootstrap, topic, b"aborted", commit=False)
@@ -60,13 +60,13 @@ async def test_transactions(kafka_bootstrap: str) -> None:
 
 
 async def test_topics_are_not_made_by_naming_them(kafka_bootstrap: str) -> None:
-    """A producer cannot bring a topic into being: `eventpush topics` makes them."""
+    """A producer cannot create a topic; `eventpush topics` does."""
     producer = AIOKafkaProducer(bootstrap_servers=kafka_bootstrap)
     await producer.start()
     try:
-        await producer.client.add_topic("nobody-made-this")
+        await producer.client.add_topic("never-created")
         await producer.client.force_metadata_update()
-        assert "nobody-made-this" not in producer.client.cluster.topics()
+        assert "never-created" not in producer.client.cluster.topics()
     finally:
         await producer.stop()
 
@@ -87,7 +87,7 @@ async def test_killed_broker_comes_back_with_its_data(tmp_path: Path) -> None:
 
 
 async def test_cluster_survives_a_node(tmp_path: Path) -> None:
-    """Three nodes with RF 3 and min ISR 2 take and keep records while one of them is dead, even the first."""
+    """Three nodes with RF 3 and min ISR 2 accept and keep records while any one of them is dead."""
     with kafka_cluster(tmp_path) as nodes:
         bootstrap = bootstrap_of(nodes)
         topic = await make_topic(bootstrap, replicas=3)

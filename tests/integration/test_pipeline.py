@@ -54,7 +54,7 @@ def settled(pipeline: Pipeline) -> dict[str, Any]:
     def account() -> dict[str, Any] | None:
         result = pipeline.run("account", "--json")
         found = json.loads(result.stdout)
-        assert (result.returncode, found["remainders"]) == (0, []), result
+        assert (result.returncode, found["discrepancies"]) == (0, []), result
         return found if not any(found["in_flight"].values()) else None
 
     return until(account, "nothing in flight")

@@ -1,4 +1,4 @@
-"""`eventpush up` as a person runs it: one command, everything there, and nothing left behind however it ends."""
+"""`eventpush up` as an operator runs it: one command starts everything, and nothing is left however it ends."""
 
 import json
 import os
@@ -75,13 +75,13 @@ class Up:
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """Free ports and a directory of its own."""
+    """Free ports and a temporary data directory."""
     return up_environ(tmp_path / "data")
 
 
 @pytest.fixture
 def started(environ: dict[str, str]) -> Iterator[list[Up]]:
-    """What a test starts is gone after it."""
+    """Stop everything that a test has started."""
     ups: list[Up] = []
     yield ups
     for up in ups:

@@ -1,4 +1,4 @@
-"""Commands run in the test's own process set logging up: import `logging_as_it_was` where a test does that."""
+"""Restore logging after commands that run in the test's process: import the fixture `logging_as_it_was`."""
 
 import logging
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import structlog
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
-    """After each test, logging is what it was before."""
+    """Restore the logging configuration after each test."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield

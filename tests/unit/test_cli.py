@@ -1,4 +1,4 @@
-"""The command line's frame: help that teaches, problems in one line."""
+"""The command line: help with examples, errors in one line."""
 
 import shlex
 from pathlib import Path
@@ -19,7 +19,7 @@ def run(*arguments: str, **kwargs) -> Result:
 
 
 def leaves() -> dict[str, click.Command]:
-    """Every command that does something, by the words that call it."""
+    """Every command that is not a group, by the words that invoke it."""
     found: dict[str, click.Command] = {}
     for name in SUMMARIES:
         command = cli.get_command(click.Context(cli), name)
@@ -83,7 +83,7 @@ def test_each_example_is_a_line_that_the_command_understands(line: str, tmp_path
 
 
 def test_a_problem_is_one_line_and_status_1(monkeypatch) -> None:
-    """What a person can mend is one line on standard error, without a traceback."""
+    """An operator error is one line on standard error, without a traceback."""
     result = fails_with(OperatorError("the disk is full", "make room"), monkeypatch)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "eventpush: the disk is full: make room\n"
@@ -96,7 +96,7 @@ def test_ctrl_c_is_quiet(monkeypatch) -> None:
 
 
 def test_a_bug_is_one_line_and_a_traceback_only_when_asked_for(monkeypatch) -> None:
-    """An unexpected error is named as one of ours; with EVENTPUSH_LOG_LEVEL=debug it is raised as it is."""
+    """An unexpected error is reported as a bug; with EVENTPUSH_LOG_LEVEL=debug it is raised."""
     monkeypatch.delenv("EVENTPUSH_LOG_LEVEL", raising=False)
     result = fails_with(ValueError("first\nsecond"), monkeypatch)
     assert result.exit_code == 1
@@ -115,16 +115,22 @@ def test_a_wrong_command_line_is_status_2() -> None:
 
 @pytest.mark.parametrize("name", ["topics", "check", "account", "migrate", "simulate"])
 def test_a_wrong_setting_is_named(name: str) -> None:
-    """A wrong variable is named with its value before anything is done."""
+    """An invalid variable is named with its value before anything is done."""
     result = run(name, env={"EVENTPUSH_WINDOW_S": "soon"})
     assert result.exit_code == 1
     assert "EVENTPUSH_WINDOW_S='soon'" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", sorted(LEAVES.keys() - {"up", "ingress", "streams", "sink", "reset"}))
+def test_each_command_with_results_prints_them_as_json(name: str) -> None:
+    """Every command has --json but those that run a process and `reset`, which asks a person."""
+    assert any("--json" in parameter.opts for parameter in LEAVES[name].params)
+
+
 @pytest.mark.parametrize("name", ["topics", "tail", "account", "migrate"])
-def test_what_is_away_is_named(name: str) -> None:
-    """Kafka or ClickHouse away: one line with the variable that says where it was looked for."""
+def test_an_unavailable_service_is_named(name: str) -> None:
+    """Kafka or ClickHouse unavailable: one line with the variable that holds its address."""
     nowhere = {"EVENTPUSH_KAFKA_BOOTSTRAP": "127.0.0.1:1", "EVENTPUSH_CLICKHOUSE_URL": "http://127.0.0.1:1"}
     result = run(name, env=nowhere)
     assert result.exit_code == 1
@@ -133,14 +139,14 @@ def test_what_is_away_is_named(name: str) -> None:
 
 
 def test_simulate_without_an_ingress_says_so() -> None:
-    """Nobody at the URL: one line, before anything is sent."""
+    """Nothing listens at the URL: one line, before anything is sent."""
     result = run("simulate", "--url", "http://127.0.0.1:1/api/events")
     assert result.exit_code == 1
     assert "nothing answers at --url http://127.0.0.1:1/api/events" in result.stderr
 
 
 def test_reset_asks_first(tmp_path: Path) -> None:
-    """Without a yes nothing is removed; a directory that is not ours is never removed."""
+    """Nothing is removed without a yes; a directory not made by `up` is never removed."""
     (tmp_path / "mine").touch()
     env = {"EVENTPUSH_DATA_DIR": str(tmp_path)}
     assert run("reset", env=env, input="n\n").exit_code == 1
@@ -150,8 +156,8 @@ def test_reset_asks_first(tmp_path: Path) -> None:
     assert (nothing.exit_code, "nothing to remove" in nothing.output) == (0, True)
 
 
-def test_a_token_is_made_with_the_line_for_our_side() -> None:
-    """The token is for the sender; our line holds its hash alone."""
+def test_a_token_is_printed_with_its_line_for_the_tokens_file() -> None:
+    """The token is for the sender; the line holds only its hash."""
     result = run("token", "new", "acme")
     token = result.output.splitlines()[0].rpartition(" ")[2]
     assert token.startswith("ep_")

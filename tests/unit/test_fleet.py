@@ -1,11 +1,11 @@
-"""The simulated fleet: repeatable, and each event is what it is planned to be."""
+"""The simulated fleet: reproducible, and every event has its expected outcome."""
 
 from collections import defaultdict
 from itertools import islice
 
 import pytest
 
-from eventpush.simulation.fleet import Fate, Identity, PlannedEvent, Shares, generate, with_check_digit
+from eventpush.simulation.fleet import ExpectedOutcome, Identity, PlannedEvent, Shares, generate, with_check_digit
 from schemas.event_types import KINDS
 from schemas.events import ValidEvent
 from schemas.validation import validate
@@ -26,41 +26,41 @@ def test_the_same_seed_makes_the_same_events() -> None:
 
 @pytest.mark.parametrize("other", [0, 8, 1_007, 4_007, 999_999])
 def test_another_seed_makes_other_events(other: int) -> None:
-    """No identity of one seed is one of another."""
+    """Two seeds share no identity."""
     ours = {event.identity for event in fleet(7, 2_000)}
     assert ours.isdisjoint(event.identity for event in fleet(other, 2_000))
 
 
-def test_each_event_meets_its_fate() -> None:
-    """By the rules of `schemas.validation`: valid and new, a repeat, a contradiction of an earlier one, or invalid."""
+def test_each_event_has_its_expected_outcome() -> None:
+    """By the rules of `schemas.validation`: valid and new, a repeat, a conflict with an earlier one, or invalid."""
     content: dict[Identity, tuple[int, float, float]] = {}
-    fates: defaultdict[Fate, int] = defaultdict(int)
+    outcomes: defaultdict[ExpectedOutcome, int] = defaultdict(int)
     for event in fleet(3, 10_000):
-        fates[event.fate] += 1
+        outcomes[event.expected_outcome] += 1
         found = validate(event.body, PRESENT_US, 0)
-        if event.fate is Fate.INVALID:
+        if event.expected_outcome is ExpectedOutcome.INVALID:
             assert isinstance(found, list), event
             continue
         assert isinstance(found, ValidEvent), (event, found)
         assert event.identity == (found.imei, found.device_us, found.event, found.geofence_name)
         carried = (found.changes, found.latitude, found.longitude)
-        if event.fate is Fate.VALID:
+        if event.expected_outcome is ExpectedOutcome.VALID:
             assert event.identity not in content
             content[event.identity] = carried
         else:
-            assert (content[event.identity] == carried) is (event.fate is Fate.REPEAT)
-    assert min(fates[fate] for fate in Fate) > 300
+            assert (content[event.identity] == carried) is (event.expected_outcome is ExpectedOutcome.REPEAT)
+    assert min(outcomes[outcome] for outcome in ExpectedOutcome) > 300
 
 
 def test_no_two_invalid_events_are_the_same_bytes() -> None:
-    """So each of them is one dead letter."""
-    bodies = [event.body for event in fleet(5, 5_000) if event.fate is Fate.INVALID]
+    """Each of them is a dead letter of its own."""
+    bodies = [event.body for event in fleet(5, 5_000) if event.expected_outcome is ExpectedOutcome.INVALID]
     assert len(set(bodies)) == len(bodies)
 
 
 def test_the_fleet_is_varied() -> None:
-    """All types of the contract and an unknown one, an SOS in the instant of an overspeed, devices out of order."""
-    events = [event for event in fleet(1, 10_000) if event.fate is Fate.VALID]
+    """All types of the contract and an unknown one, an SOS at the instant of an overspeed, devices out of order."""
+    events = [event for event in fleet(1, 10_000) if event.expected_outcome is ExpectedOutcome.VALID]
     types = {event.identity[2] for event in events}
     assert set(KINDS) < types
     assert len(types) == len(KINDS) + 1
@@ -73,6 +73,6 @@ def test_the_fleet_is_varied() -> None:
 
 
 def test_imeis_have_a_right_check_digit() -> None:
-    """Luhn's, as in the contract's sample: 35061207519593 is followed by 1."""
+    """The Luhn digit, as in the contract's sample: 35061207519593 is followed by 1."""
     assert with_check_digit("35061207519593") == "350612075195931"
     assert all(with_check_digit(event.imei[:14]) == event.imei for event in fleet(2, 200))

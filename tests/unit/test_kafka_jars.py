@@ -1,4 +1,4 @@
-"""Kafka's jars: exactly the pinned ones, or a line that says why not. No network is used here."""
+"""Kafka's jars: exactly the pinned ones, or one line with the reason. These tests use no network."""
 
 import errno
 import hashlib
@@ -21,7 +21,7 @@ JAR = jars.Jar("org.example:thing:1.0", hashlib.sha256(CONTENT).hexdigest(), len
 
 @pytest.fixture
 def repository(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Stands for the Maven repositories: `answer` is what a download gives, or the exception that it ends with."""
+    """A fake Maven context: `answer` is the content of a download, or the exception that it raises."""
     state = SimpleNamespace(answer=CONTENT, asked=[], signed_by=None)
 
     monkeypatch.setattr(jars, "context", lambda staging, on_bytes: _Maven(state, staging, on_bytes))
@@ -29,7 +29,7 @@ def repository(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 class _Maven:
-    """The three calls of jgo's context that are used."""
+    """Fake the three calls of jgo's context that are used."""
 
     def __init__(self, state: SimpleNamespace, staging: Path, on_bytes) -> None:
         self._state, self._staging, self._on_bytes = state, staging, on_bytes
@@ -67,23 +67,23 @@ def test_lock_names_every_jar_once_with_its_hash() -> None:
 
 
 def test_missing_jars_are_downloaded_with_progress(repository: SimpleNamespace, tmp_path: Path) -> None:
-    """What is missing comes into the cache, and every step is told: bytes and jars, of how many."""
-    told: list[tuple[int, ...]] = []
-    paths = jars.fetch([JAR], tmp_path / "new" / "cache", lambda *progress: told.append(progress))
+    """Missing jars are downloaded into the cache, and each step reports bytes and jars done and in total."""
+    reported: list[tuple[int, ...]] = []
+    paths = jars.fetch([JAR], tmp_path / "new" / "cache", lambda *progress: reported.append(progress))
     assert [path.read_bytes() for path in paths] == [CONTENT]
-    assert told == [(5, 5, 0, 1), (5, 5, 1, 1)]
+    assert reported == [(5, 5, 0, 1), (5, 5, 1, 1)]
     assert [path.name for path in paths[0].parent.iterdir()] == ["thing-1.0.jar"]
 
 
 def test_complete_cache_needs_no_network(repository: SimpleNamespace, tmp_path: Path) -> None:
-    """With every jar there, nothing is asked for."""
+    """With a complete cache, nothing is downloaded."""
     (tmp_path / JAR.filename).write_bytes(CONTENT)
     assert jars.fetch([JAR], tmp_path) == [tmp_path / JAR.filename]
     assert repository.asked == []
 
 
 def test_download_with_another_hash_is_refused(repository: SimpleNamespace, tmp_path: Path) -> None:
-    """Another content than the pinned one is named with both hashes, and nothing of it stays."""
+    """Wrong content is named with both hashes, and nothing of it is kept."""
     repository.answer = b"another jar"
     found = hashlib.sha256(b"another jar").hexdigest()
     with pytest.raises(
@@ -105,7 +105,7 @@ def test_changed_jar_in_the_cache_is_refused(repository: SimpleNamespace, tmp_pa
 
 @pytest.mark.parametrize("error", [requests.ConnectionError("no route"), RuntimeError("not found"), TimeoutError()])
 def test_refused_download_is_one_line(repository: SimpleNamespace, tmp_path: Path, error: Exception) -> None:
-    """No network, a refusal, a timeout: the jar and what to look at."""
+    """No network, a refusal, a timeout: one line with the jar and the remedy."""
     repository.answer = error
     with pytest.raises(
         OperatorError, match=r"org\.example:thing:1\.0 could not be downloaded \(.*\): check the network"
@@ -116,7 +116,7 @@ def test_refused_download_is_one_line(repository: SimpleNamespace, tmp_path: Pat
 def test_the_systems_certificates_are_believed_too(
     repository: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind a proxy that signs by itself and that the machine believes, downloads go on; the user's choice wins."""
+    """Downloads work behind a proxy whose CA the machine trusts; the user's own setting has precedence."""
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: SimpleNamespace(cafile="system.pem", capath=None))
     repository.signed_by = "system.pem"
@@ -137,7 +137,7 @@ def test_full_disk_is_one_line(repository: SimpleNamespace, tmp_path: Path) -> N
 
 
 def test_cache_that_cannot_be_made_is_one_line(repository: SimpleNamespace, tmp_path: Path) -> None:
-    """Where no directory can be made, that is said."""
+    """A directory that cannot be created is named."""
     (tmp_path / "file").touch()
     with pytest.raises(OperatorError, match=r"file/cache cannot hold Kafka's jars \(Not a directory\)"):
         jars.fetch([JAR], tmp_path / "file" / "cache")
@@ -158,7 +158,7 @@ def test_no_java_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 def test_properties_of_one_broker(tmp_path: Path) -> None:
-    """One node is its own controller, replicates once, makes no topics unasked and has small topics of its own."""
+    """One node is its own controller, replicates once, creates no topics automatically, has small internal topics."""
     text = server_properties(Broker(tmp_path, port=1092, controller_port=1093))
     for line in (
         "controller.quorum.voters=1@127.0.0.1:1093",
@@ -171,7 +171,7 @@ def test_properties_of_one_broker(tmp_path: Path) -> None:
 
 
 def test_properties_of_a_cluster(tmp_path: Path) -> None:
-    """Three nodes know each other, replicate thrice, and two must have a record before it counts."""
+    """Three nodes know each other, replicate to all, and need two in sync to acknowledge a record."""
     nodes = cluster(tmp_path, [(1, 2), (3, 4), (5, 6)])
     assert {node.cluster_id for node in nodes} == {nodes[0].cluster_id}
     for node in nodes:

@@ -1,4 +1,4 @@
-"""The reference pages say what the code says."""
+"""The reference pages match the code."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_a_page_is_as_the_registries_are(name: str) -> None:
 
 
 def test_everything_is_documented() -> None:
-    """Each registry's every entry is on its page, with a text of its own."""
+    """Every entry of every registry is on its page, with a description."""
     for variable, _, text in settings.table():
         assert f"`{variable}`" in PAGES["settings.md"]
         assert text

@@ -1,4 +1,4 @@
-"""The supervisor's claims, on children that are a few lines of Python."""
+"""The supervisor, with children that are a few lines of Python."""
 
 import asyncio
 import os
@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from embedded import leftovers, supervisor
-from embedded.supervisor import Child, Place, Supervisor
+from embedded import orphans
+from embedded.supervisor import START_ATTEMPTS_MAX, ChildProcess, ChildSpec, Supervisor, SupervisorContext
 from runtime.platform.errors import OperatorError
 
 DEADLINE_S = 20.0
@@ -21,7 +21,7 @@ SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 
 
 class Lines(list[str]):
-    """What was said, and a way to wait for it."""
+    """The lines written so far, with a way to wait for one."""
 
     async def wait_for(self, part: str, count: int = 1) -> None:
         await until(lambda: sum(part in line for line in self) >= count, f"{part!r} in {self}")
@@ -34,8 +34,8 @@ async def until(condition: Callable[[], bool], what: str = "the condition") -> N
         await asyncio.sleep(0.02)
 
 
-def child(name: str, code: str, **options: object) -> Child:
-    return Child(name, [sys.executable, "-ISc", code], **options)
+def child(name: str, code: str, **options: object) -> ChildSpec:
+    return ChildSpec(name, [sys.executable, "-ISc", code], **options)
 
 
 def alive(pid: int) -> bool:
@@ -46,23 +46,23 @@ def alive(pid: int) -> bool:
 
 
 @pytest.fixture
-def said() -> Lines:
+def lines() -> Lines:
     return Lines()
 
 
 @pytest.fixture
-def place(tmp_path: Path, said: Lines) -> Place:
+def context(tmp_path: Path, lines: Lines) -> SupervisorContext:
     for name in ("logs", "run"):
         (tmp_path / name).mkdir()
-    return Place(tmp_path / "logs", tmp_path / "run", said.append)
+    return SupervisorContext(tmp_path / "logs", tmp_path / "run", lines.append)
 
 
-async def test_stages_start_in_order_and_stop_the_other_way_round(place: Place, said: Lines) -> None:
+async def test_stages_start_in_order_and_stop_the_other_way_round(context: SupervisorContext, lines: Lines) -> None:
     """A stage begins when the one before is ready, and a step runs between; the last started is the first stopped."""
     order: list[str] = []
-    files = {name: place.logs_dir / f"{name}.up" for name in ("first", "second", "third")}
+    files = {name: context.logs_dir / f"{name}.up" for name in ("first", "second", "third")}
 
-    def one(name: str, *others: Path) -> Child:
+    def one(name: str, *others: Path) -> ChildSpec:
         code = (
             f"import pathlib, signal, sys, time; assert all(pathlib.Path(o).exists() for o in {[*map(str, others)]});"
         )
@@ -78,56 +78,56 @@ async def test_stages_start_in_order_and_stop_the_other_way_round(place: Place, 
         order.append("step")
         assert files["first"].exists()
 
-    boss = Supervisor(place)
+    sup = Supervisor(context)
     ended: list[str] = []
-    original = leftovers.forget
+    original = orphans.remove_record
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(leftovers, "forget", lambda run, name: (ended.append(name), original(run, name)))
+        patch.setattr(orphans, "remove_record", lambda run, name: (ended.append(name), original(run, name)))
         stages = [[one("first")], step, [one("second", files["first"])], [one("third", files["second"])]]
-        await boss.run(stages, on_ready=boss.stop)
+        await sup.run(stages, on_ready=sup.stop)
     assert order == ["step"]
     assert ended == ["third", "second", "first"]
 
 
-async def test_dead_child_comes_back(place: Place, said: Lines) -> None:
-    """A child that is killed is started again, and the person is told of both."""
-    boss = Supervisor(place)
-    task = asyncio.create_task(boss.run([[child("worker", SLEEPER)]]))
-    await said.wait_for("worker is ready")
-    first = boss.pids()["worker"]
+async def test_dead_child_comes_back(context: SupervisorContext, lines: Lines) -> None:
+    """A child that is killed is restarted, and the operator sees both."""
+    sup = Supervisor(context)
+    task = asyncio.create_task(sup.run([[child("worker", SLEEPER)]]))
+    await lines.wait_for("worker is ready")
+    first = sup.pids()["worker"]
     os.kill(first, signal.SIGKILL)
-    await said.wait_for("worker was killed by SIGKILL; starting it again in 0.2 s")
-    await said.wait_for("worker is ready again")
-    assert boss.pids()["worker"] != first
-    boss.stop()
+    await lines.wait_for("worker was killed by SIGKILL; restarting in 0.2 s")
+    await lines.wait_for("worker is ready again")
+    assert sup.pids()["worker"] != first
+    sup.stop()
     await task
-    assert boss.pids() == {}
+    assert sup.pids() == {}
 
 
-async def test_pause_between_restarts_grows(place: Place, said: Lines) -> None:
-    """A child that keeps dying after it was ready once is started again after a pause that doubles."""
-    boss = Supervisor(place)
-    task = asyncio.create_task(boss.run([[child("looper", "import sys; sys.exit(3)")]]))
+async def test_pause_between_restarts_grows(context: SupervisorContext, lines: Lines) -> None:
+    """A child that keeps dying after it was ready once is restarted after a delay that doubles."""
+    sup = Supervisor(context)
+    task = asyncio.create_task(sup.run([[child("looper", "import sys; sys.exit(3)")]]))
     for pause in ("0.2", "0.4", "0.8"):
-        await said.wait_for(f"looper ended with status 3; starting it again in {pause} s")
-    boss.stop()
+        await lines.wait_for(f"looper ended with status 3; restarting in {pause} s")
+    sup.stop()
     await task
 
 
-async def test_pause_is_short_again_after_a_steady_time(place: Place, said: Lines) -> None:
-    """Having been up for its steady time, a child's next death is met with the shortest pause."""
-    boss = Supervisor(place)
+async def test_pause_is_short_again_after_a_steady_time(context: SupervisorContext, lines: Lines) -> None:
+    """After a child has run for its steady time, the next restart has the shortest delay."""
+    sup = Supervisor(context)
     code = "import sys, time; time.sleep(0.3); sys.exit(3)"
-    task = asyncio.create_task(boss.run([[child("steady", code, steady_s=0.1)]]))
-    await said.wait_for("starting it again in 0.2 s", count=2)
-    boss.stop()
+    task = asyncio.create_task(sup.run([[child("steady", code, steady_s=0.1)]]))
+    await lines.wait_for("restarting in 0.2 s", count=2)
+    sup.stop()
     await task
-    assert not any("0.4 s" in line for line in said)
+    assert not any("0.4 s" in line for line in lines)
 
 
-async def test_child_that_never_becomes_ready_ends_everything(place: Place, said: Lines) -> None:
-    """Dying again and again before being ready is a problem: its last words in one line, the others are ended."""
-    boss = Supervisor(place)
+async def test_child_that_never_becomes_ready_ends_everything(context: SupervisorContext, lines: Lines) -> None:
+    """Dying repeatedly before being ready is an error: its last line in one message, the others are stopped."""
+    sup = Supervisor(context)
 
     async def never() -> bool:
         return False
@@ -137,18 +137,18 @@ async def test_child_that_never_becomes_ready_ends_everything(place: Place, said
     with pytest.raises(
         OperatorError, match=r"broken ended with status 1: no room for me: make some: see .*broken\.log"
     ):
-        await boss.run([[child("fine", SLEEPER)], lambda: _note(pids, boss), [broken]])
-    assert sum("broken ended" in line for line in said) == supervisor.ATTEMPTS - 1
+        await sup.run([[child("fine", SLEEPER)], lambda: _note(pids, sup), [broken]])
+    assert sum("broken ended" in line for line in lines) == START_ATTEMPTS_MAX - 1
     assert not alive(pids["fine"])
 
 
-async def _note(pids: dict[str, int], boss: Supervisor) -> None:
-    pids.update(boss.pids())
+async def _note(pids: dict[str, int], sup: Supervisor) -> None:
+    pids.update(sup.pids())
 
 
-async def test_child_that_ignores_sigterm_is_killed(place: Place, said: Lines) -> None:
-    """The time to stop is bounded: then it is SIGKILL, also for what the child started itself."""
-    grandchild_file = place.logs_dir / "grandchild"
+async def test_child_that_ignores_sigterm_is_killed(context: SupervisorContext, lines: Lines) -> None:
+    """The time to stop is bounded; then the child and its descendants are killed."""
+    grandchild_file = context.logs_dir / "grandchild"
     code = (
         "import pathlib, signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
         "p = subprocess.Popen([sys.executable, '-ISc', 'import time; time.sleep(600)']);"
@@ -158,62 +158,62 @@ async def test_child_that_ignores_sigterm_is_killed(place: Place, said: Lines) -
     async def ready() -> bool:
         return grandchild_file.exists() and grandchild_file.read_text() != ""
 
-    boss = Supervisor(place)
+    sup = Supervisor(context)
     pids: dict[str, int] = {}
-    stages = [[child("deaf", code, ready=ready, stop_timeout_s=0.3)], lambda: _note(pids, boss)]
-    await boss.run(stages, on_ready=boss.stop)
-    assert any("deaf did not stop within 0.3 s: killed" in line for line in said)
+    stages = [[child("deaf", code, ready=ready, stop_timeout_s=0.3)], lambda: _note(pids, sup)]
+    await sup.run(stages, on_ready=sup.stop)
+    assert any("deaf did not stop within 0.3 s: killed" in line for line in lines)
     grandchild = int(grandchild_file.read_text())
     await until(lambda: not alive(pids["deaf"]) and not alive(grandchild))
 
 
-async def test_second_stop_kills_at_once(place: Place, said: Lines) -> None:
-    """Who asks twice does not wait for anybody."""
+async def test_second_stop_kills_at_once(context: SupervisorContext, lines: Lines) -> None:
+    """A second stop does not wait for any timeout."""
     code = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
     )
-    boss = Supervisor(place)
-    log = place.logs_dir / "deaf.log"
+    sup = Supervisor(context)
+    log = context.logs_dir / "deaf.log"
 
     async def ready() -> bool:
         return log.exists() and b"up" in log.read_bytes()
 
-    task = asyncio.create_task(boss.run([[child("deaf", code, ready=ready, stop_timeout_s=600)]]))
-    await said.wait_for("deaf is ready")
-    boss.stop()
-    await said.wait_for("stopping")
-    boss.stop()
+    task = asyncio.create_task(sup.run([[child("deaf", code, ready=ready, stop_timeout_s=600)]]))
+    await lines.wait_for("deaf is ready")
+    sup.stop()
+    await lines.wait_for("stopping")
+    sup.stop()
     await asyncio.wait_for(task, DEADLINE_S)
 
 
-async def test_killed_by_us_is_not_started_again(place: Place, said: Lines) -> None:
-    """A child that a second stop kills before its turn has come stays ended, and nothing else is said of it."""
-    one = supervisor.Supervised(child("one", SLEEPER), place)
+async def test_child_killed_by_stop_is_not_restarted(context: SupervisorContext, lines: Lines) -> None:
+    """A child that a second stop kills is not restarted, and no further line mentions it."""
+    one = ChildProcess(child("one", SLEEPER), context)
     await one.start()
     one.kill()
     await until(lambda: one.pid is None)
     await one.stop()
-    assert not any("starting it again" in line for line in said)
+    assert not any("restarting" in line for line in lines)
 
 
-async def test_stop_during_the_start(place: Place, said: Lines) -> None:
-    """Told to stop while a child is still starting, or between two lives, the supervisor ends all the same."""
+async def test_stop_during_the_start(context: SupervisorContext, lines: Lines) -> None:
+    """The supervisor stops even while a child is starting or waiting to be restarted."""
 
     async def never() -> bool:
         return False
 
-    boss = Supervisor(place)
+    sup = Supervisor(context)
     slow = child("slow", SLEEPER, ready=never)
-    task = asyncio.create_task(boss.run([[slow], [child("later", SLEEPER)]]))
-    await until(lambda: "slow" in boss.pids())
-    pid = boss.pids()["slow"]
-    boss.stop()
+    task = asyncio.create_task(sup.run([[slow], [child("later", SLEEPER)]]))
+    await until(lambda: "slow" in sup.pids())
+    pid = sup.pids()["slow"]
+    sup.stop()
     await asyncio.wait_for(task, DEADLINE_S)
     assert not alive(pid)
-    assert not any("later" in line for line in said)
+    assert not any("later" in line for line in lines)
 
 
-async def test_output_goes_to_the_log_and_alarms_to_the_console(place: Place, said: Lines) -> None:
+async def test_output_goes_to_the_log_and_alerts_to_the_terminal(context: SupervisorContext, lines: Lines) -> None:
     """Every line is in the child's log; warnings and errors are also shown, with its name, and a flood is cut short."""
     code = f"""if True:
         print("2026 [info     ] fine")
@@ -223,30 +223,30 @@ async def test_output_goes_to_the_log_and_alarms_to_the_console(place: Place, sa
             print("ERROR number", number)
         {SLEEPER}
     """
-    log = place.logs_dir / "talker.log"
-    boss = Supervisor(place)
-    task = asyncio.create_task(boss.run([[child("talker", code)]]))
+    log = context.logs_dir / "talker.log"
+    sup = Supervisor(context)
+    task = asyncio.create_task(sup.run([[child("talker", code)]]))
     await until(lambda: log.exists() and b"up" in log.read_bytes())
-    await said.wait_for("more in")
-    boss.stop()
+    await lines.wait_for("more in")
+    sup.stop()
     await task
     assert log.read_text().count("ERROR number") == 50
-    assert any(line == "talker: 2026 [warning  ] hm" for line in said)
-    assert any(line.startswith("talker: {") for line in said)
-    assert not any("fine" in line for line in said)
-    assert sum("ERROR number" in line for line in said) < 10
+    assert any(line == "talker: 2026 [warning  ] hm" for line in lines)
+    assert any(line.startswith("talker: {") for line in lines)
+    assert not any("fine" in line for line in lines)
+    assert sum("ERROR number" in line for line in lines) < 10
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ties a process to its parent's life")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has a parent death signal")
 def test_killed_supervisor_takes_its_children_along(tmp_path: Path) -> None:
     """Kill -9 of the supervisor leaves no child behind, even one that ignores SIGTERM."""
     code = f"""
 import asyncio, sys
 from pathlib import Path
-from embedded.supervisor import Child, Place, Supervisor
-boss = Supervisor(Place(Path({str(tmp_path)!r}), Path({str(tmp_path)!r}), lambda line: None))
-child = Child("worker", [sys.executable, "-ISc", {SLEEPER!r}])
-asyncio.run(boss.run([[child]], lambda: print(boss.pids()["worker"], flush=True)))
+from embedded.supervisor import ChildSpec, Supervisor, SupervisorContext
+sup = Supervisor(SupervisorContext(Path({str(tmp_path)!r}), Path({str(tmp_path)!r}), lambda line: None))
+child = ChildSpec("worker", [sys.executable, "-ISc", {SLEEPER!r}])
+asyncio.run(sup.run([[child]], lambda: print(sup.pids()["worker"], flush=True)))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -259,22 +259,22 @@ asyncio.run(boss.run([[child]], lambda: print(boss.pids()["worker"], flush=True)
     assert not alive(pid)
 
 
-def test_leftovers_are_stopped_and_strangers_are_not(tmp_path: Path) -> None:
-    """What an earlier run left is ended; a process that merely has a remembered id is not touched."""
+def test_orphans_are_stopped_and_strangers_are_not(tmp_path: Path) -> None:
+    """Orphans of an earlier run are stopped; a process that merely reuses a recorded id is not touched."""
     command = [sys.executable, "-ISc", SLEEPER]
     left, stranger = (subprocess.Popen(command, start_new_session=True) for _ in range(2))
     try:
-        leftovers.remember(tmp_path, "left", left.pid)
-        leftovers.remember(tmp_path, "stranger", stranger.pid)
+        orphans.record_child(tmp_path, "left", left.pid)
+        orphans.record_child(tmp_path, "stranger", stranger.pid)
         file = tmp_path / "stranger.pid"
         started = psutil.Process(stranger.pid).create_time()
         file.write_text(file.read_text().replace(str(started), str(started - 100)))
         (tmp_path / "broken.pid").write_text("{")
         (tmp_path / "gone.pid").write_text('{"pid": 999999999, "started": 1.0}')
-        lines = leftovers.stop_all(tmp_path)
+        stopped = orphans.stop_all(tmp_path)
         left.wait(DEADLINE_S)
         assert stranger.poll() is None
-        assert lines == [f"left (process {left.pid}) was left over from an earlier run: stopped"]
+        assert stopped == [f"left (process {left.pid}) was an orphan of an earlier run: stopped"]
         assert not list(tmp_path.glob("*.pid"))
     finally:
         for process in (left, stranger):
@@ -282,24 +282,24 @@ def test_leftovers_are_stopped_and_strangers_are_not(tmp_path: Path) -> None:
             process.wait()
 
 
-def test_leftover_children_of_a_dead_child_are_stopped(tmp_path: Path) -> None:
-    """A child that was killed may have left processes of its own: they are found by the session that it began."""
+def test_descendants_of_a_dead_child_are_stopped(tmp_path: Path) -> None:
+    """Descendants of a killed child are found by its session."""
     code = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-ISc', {SLEEPER!r}]).pid, flush=True)"
     code += "; import time; time.sleep(600)"
     parent = subprocess.Popen([sys.executable, "-ISc", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert parent.stdout is not None
     with parent.stdout:
         orphan = int(parent.stdout.readline())
-    leftovers.remember(tmp_path, "parent", parent.pid)
+    orphans.record_child(tmp_path, "parent", parent.pid)
     parent.kill()
     parent.wait()
     assert alive(orphan)
-    leftovers.stop_all(tmp_path)  # waits for what it stops
+    orphans.stop_all(tmp_path)  # returns when they have ended
     assert not alive(orphan)
 
 
-def test_leftover_that_nobody_asks_after_is_not_waited_for(tmp_path: Path) -> None:
-    """Where the parent never reaps (the first process of a container, say), an ended process is an ended process."""
+def test_unreaped_orphan_is_not_waited_for(tmp_path: Path) -> None:
+    """A zombie counts as ended where the parent never reaps, for example the first process of a container."""
     code = f"import subprocess, sys, time; c = [sys.executable, '-ISc', {SLEEPER!r}]"
     code += "; print(subprocess.Popen(c, start_new_session=True).pid, flush=True); time.sleep(600)"
     parent = subprocess.Popen([sys.executable, "-ISc", code], stdout=subprocess.PIPE, text=True)
@@ -307,24 +307,24 @@ def test_leftover_that_nobody_asks_after_is_not_waited_for(tmp_path: Path) -> No
     with parent.stdout:
         left = int(parent.stdout.readline())
     try:
-        leftovers.remember(tmp_path, "left", left)
+        orphans.record_child(tmp_path, "left", left)
         began = time.monotonic()
-        leftovers.stop_all(tmp_path)
-        assert time.monotonic() - began < leftovers._STOP_S
+        orphans.stop_all(tmp_path)
+        assert time.monotonic() - began < orphans._STOP_S
         assert not alive(left)
     finally:
         parent.kill()
         parent.wait()
 
 
-def test_only_one_supervisor_a_directory(tmp_path: Path) -> None:
-    """A second one is told who is there and what to do; after the first has ended the directory is free again."""
-    with leftovers.only_one(tmp_path, tmp_path):
-        second = leftovers.only_one(tmp_path, tmp_path)
+def test_only_one_supervisor_per_directory(tmp_path: Path) -> None:
+    """A second supervisor is refused with the first one's pid and the remedy; later the directory is free again."""
+    with orphans.exclusive_lock(tmp_path, tmp_path):
+        second = orphans.exclusive_lock(tmp_path, tmp_path)
         with (
-            pytest.raises(OperatorError, match=rf"already running on .* \(process {os.getpid()}\): stop it there"),
+            pytest.raises(OperatorError, match=rf"already running on .* \(process {os.getpid()}\): stop it with"),
             second,
         ):
             pass
-    with leftovers.only_one(tmp_path, tmp_path):
+    with orphans.exclusive_lock(tmp_path, tmp_path):
         pass

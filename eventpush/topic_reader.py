@@ -1,4 +1,4 @@
-"""Kafka, as the commands use it: what is on a topic now."""
+"""Read topics for the commands: their offsets and the committed records up to now."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,22 +17,22 @@ _READ_TIMEOUT_MS = 1_000
 
 
 async def require_topic(settings: Settings, topic: str) -> int:
-    """How many partitions the topic has; raises `OperatorError` when it is not there, or Kafka is not."""
+    """Return the number of partitions; raise `OperatorError` if there is no such topic or Kafka is unavailable."""
     async with admin(settings) as client:
         for described in await client.describe_topics():
             if described["topic"] == topic:
                 return len(described["partitions"])
     raise OperatorError(
         f"Kafka at {settings.kafka_bootstrap} has no topic {topic}",
-        "run `eventpush topics`; an event type's own topic comes with its first event",
+        "run `eventpush topics`; an event type's topic is created with its first event",
     )
 
 
 @asynccontextmanager
 async def consumer_of(settings: Settings, topic: str) -> AsyncIterator[tuple[AIOKafkaConsumer, list[TopicPartition]]]:
-    """A consumer of committed records that belongs to no group, and the topic's partitions, assigned to it.
+    """Open a consumer of committed records, without a group, with all partitions of the topic assigned.
 
-    What Kafka refuses or does not answer inside becomes a `OperatorError`.
+    Inside, an error or missing answer of Kafka becomes an `OperatorError`.
     """
     partitions = [TopicPartition(topic, number) for number in range(await require_topic(settings, topic))]
     try:
@@ -46,7 +46,7 @@ async def consumer_of(settings: Settings, topic: str) -> AsyncIterator[tuple[AIO
 
 
 async def offsets(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
-    """Each partition's first offset and the one after its last."""
+    """Return each partition's first offset and the one after its last."""
     async with consumer_of(settings, topic) as (consumer, partitions):
         begins = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
@@ -54,7 +54,7 @@ async def offsets(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
 
 
 async def committed(settings: Settings, group: str, topic: str) -> dict[int, int]:
-    """The offset that a consumer group has committed, by partition; those without one are left out."""
+    """Return a consumer group's committed offsets, by partition; partitions without one are left out."""
     async with admin(settings) as client:
         found = await client.list_consumer_group_offsets(group)
     return {tp.partition: at.offset for tp, at in found.items() if tp.topic == topic and at.offset >= 0}
@@ -63,7 +63,7 @@ async def committed(settings: Settings, group: str, topic: str) -> dict[int, int
 async def records(
     settings: Settings, topic: str, begins: Mapping[int, int] | None = None
 ) -> AsyncGenerator[tuple[int, Sequence[Any]], None]:
-    """The committed records, by partition, from `begins` (or the first ones) up to the end as it is now."""
+    """Yield committed records by partition, from `begins` (default: the beginning) to the current end."""
     async with consumer_of(settings, topic) as (consumer, partitions):
         if begins is None:
             await consumer.seek_to_beginning(*partitions)

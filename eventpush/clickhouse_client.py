@@ -1,4 +1,4 @@
-"""ClickHouse, as the commands reach it."""
+"""ClickHouse client for the commands."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from sinks.clickhouse_writer import UNAVAILABLE, connect
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[AsyncClient]:
-    """A connected client; what ClickHouse refuses or does not answer inside becomes a `OperatorError`."""
+    """Open a client; inside, an error or missing answer of ClickHouse becomes an `OperatorError`."""
     try:
         client = await connect(settings)
         try:
@@ -24,9 +24,9 @@ async def connected(settings: Settings) -> AsyncIterator[AsyncClient]:
 
 
 def unreachable(settings: Settings, error: BaseException) -> OperatorError:
-    """ClickHouse did not answer, or not as it should."""
+    """Describe that ClickHouse did not answer, or answered with an error."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return OperatorError(
-        f"ClickHouse at EVENTPUSH_CLICKHOUSE_URL={settings.clickhouse_url} cannot be used ({reason})",
-        "start it (`eventpush up` brings one along) or set EVENTPUSH_CLICKHOUSE_URL, _USER and _PASSWORD",
+        f"ClickHouse at EVENTPUSH_CLICKHOUSE_URL={settings.clickhouse_url} is unavailable ({reason})",
+        "start it (`eventpush up` includes one) or set EVENTPUSH_CLICKHOUSE_URL, _USER and _PASSWORD",
     )

@@ -1,4 +1,4 @@
-"""An embedded stack of its own for one measurement: free ports, a temporary directory, nothing left behind."""
+"""An embedded stack for one measurement: free ports, a temporary directory, everything removed afterwards."""
 
 import asyncio
 import socket
@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.processes import Child
+from bench.measured_process import MeasuredProcess
 from embedded.kafka import broker as brokers
 from embedded.kafka.config import Broker
 from embedded.kafka.installation import install
@@ -23,47 +23,47 @@ from runtime.kafka.topic_admin import ensure_topics
 from runtime.platform.settings import PREFIX, Settings, load, variable
 
 _READY_S = 90.0
-_JARS_DIR = Path(".eventpush/jars")  # where `make up` has them too
+_JARS_DIR = Path(".eventpush/jars")  # shared with `make up`
 _HEAP_MB = 512
 
 
-class Stack:
-    """Kafka with the pipeline's topics; whatever else a measurement needs is started in it."""
+class BenchmarkStack:
+    """Kafka with the pipeline's topics; a measurement starts further processes in it."""
 
     def __init__(self, home: Path, environ: dict[str, str]) -> None:
         self.home = home
         self.environ = environ
         self.settings: Settings = load(environ)
-        self.children: list[Child] = []
+        self.children: list[MeasuredProcess] = []
 
     @property
     def bootstrap(self) -> str:
-        """Where Kafka is."""
+        """Kafka's bootstrap address."""
         return self.settings.kafka_bootstrap
 
-    def start(self, name: str, *arguments: str, **settings: object) -> Child:
-        """A child of this stack; `settings` differ from the stack's by name."""
+    def start(self, name: str, *arguments: str, **settings: object) -> MeasuredProcess:
+        """Start a process in this stack; `settings` override the stack's."""
         environ = self.environ | {variable(key): str(value) for key, value in settings.items()}
-        child = Child(arguments, environ, self.home / f"{name}-{len(self.children)}.log")
+        child = MeasuredProcess(arguments, environ, self.home / f"{name}-{len(self.children)}.log")
         self.children.append(child)
         return child
 
-    def start_command(self, command: str, **settings: object) -> Child:
-        """`eventpush <command>`, as a user runs it."""
+    def start_command(self, command: str, **settings: object) -> MeasuredProcess:
+        """Start `eventpush <command>`, as a user runs it."""
         return self.start(command, sys.executable, "-m", "eventpush", command, **settings)
 
-    def start_clickhouse(self) -> Child:
-        """The embedded ClickHouse on this stack's port."""
+    def start_clickhouse(self) -> MeasuredProcess:
+        """Start the embedded ClickHouse on this stack's port."""
         port = self.settings.clickhouse_url.rsplit(":", 1)[1]
         arguments = ("--port", port, "--data-dir", str(self.home / "clickhouse"))
         return self.start("clickhouse", sys.executable, "-m", "embedded.clickhouse", *arguments)
 
     def free_port(self) -> int:
-        """A port that nobody listens on."""
+        """Return a free port."""
         return free_ports(1)[0]
 
     async def create_topics(self, *names: str) -> None:
-        """Plain topics for a peer, with the stack's number of partitions."""
+        """Create plain topics for a peer, with the stack's number of partitions."""
         client = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
         await client.start()
         try:
@@ -72,7 +72,7 @@ class Stack:
             await client.close()
 
     async def end_offsets(self, topic: str) -> list[int]:
-        """The end offset of each partition."""
+        """Return the end offset of each partition."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap)
         await consumer.start()
         try:
@@ -84,45 +84,45 @@ class Stack:
 
 
 @asynccontextmanager
-async def stack(**settings: object) -> AsyncIterator[Stack]:
-    """A running Kafka with its topics; `settings` differ from the defaults by name. All is stopped and removed."""
+async def benchmark_stack(**settings: object) -> AsyncIterator[BenchmarkStack]:
+    """Run Kafka with its topics; `settings` override the defaults. Everything is stopped and removed."""
     with tempfile.TemporaryDirectory(prefix="eventpush-bench-", ignore_cleanup_errors=True) as directory:
-        made = Stack(Path(directory), _environ(Path(directory), settings))
+        stack = BenchmarkStack(Path(directory), _environ(Path(directory), settings))
         try:
-            await _start_kafka(made)
-            await ensure_topics(made.settings)
-            yield made
+            await _start_kafka(stack)
+            await ensure_topics(stack.settings)
+            yield stack
         finally:
-            for child in reversed(made.children):
+            for child in reversed(stack.children):
                 await child.stop()
 
 
 def listening(port: int) -> bool:
-    """Whether somebody accepts connections there."""
+    """Return whether the port accepts connections."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-async def wait_ready(child: Child, port: int, host: str = "127.0.0.1") -> None:
-    """Until `/readyz` on this port is 200."""
+async def wait_ready(child: MeasuredProcess, port: int, host: str = "127.0.0.1") -> None:
+    """Wait until `/readyz` on this port returns 200."""
     await wait_until(lambda: _get(f"http://{host}:{port}/readyz") is not None, child, f"/readyz on port {port}")
 
 
 async def wait_until(
-    condition: object, child: Child, what: str, timeout_s: float = _READY_S, pause_s: float = 0.05
+    condition: object, child: MeasuredProcess, what: str, timeout_s: float = _READY_S, pause_s: float = 0.05
 ) -> None:
-    """Until `condition()` holds; raises `TimeoutError`, or `RuntimeError` when the child has ended."""
+    """Wait until `condition()` holds; raise `TimeoutError`, or `RuntimeError` if the child has ended."""
     assert callable(condition)
     deadline = time.monotonic() + timeout_s
     while not await asyncio.to_thread(condition):
         child.require_alive()
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {timeout_s:g} s; see {child.log_file}")
+            raise TimeoutError(f"{what}: timeout after {timeout_s:g} s; see {child.log_file}")
         await asyncio.sleep(pause_s)
 
 
 def scrape(port: int) -> dict[str, float]:
-    """The values on a process's `/metrics`, summed over labels."""
+    """Return the values of a process's `/metrics`, summed over labels."""
     text = _get(f"http://127.0.0.1:{port}/metrics")
     values: dict[str, float] = {}
     for name, value in _samples(text or ""):
@@ -155,15 +155,15 @@ def _environ(home: Path, settings: dict[str, object]) -> dict[str, str]:
         "sink_metrics_port": metrics[2],
         "data_dir": home / "eventpush",
         "log_level": "warning",
-        "transaction_timeout_s": 60,  # patience only: a broker that has just started on a busy machine is slow
+        "transaction_timeout_s": 60,  # a broker that has just started on a busy machine is slow
     }
     return {PREFIX + key.upper(): str(value) for key, value in (fixed | settings).items()}
 
 
-async def _start_kafka(made: Stack) -> None:
-    host, port = made.bootstrap.split(":")
-    broker = Broker(made.home / "kafka", host, int(port), free_ports(1)[0], heap_mb=_HEAP_MB)
+async def _start_kafka(stack: BenchmarkStack) -> None:
+    host, port = stack.bootstrap.split(":")
+    broker = Broker(stack.home / "kafka", host, int(port), free_ports(1)[0], heap_mb=_HEAP_MB)
     installation = await asyncio.to_thread(install, _JARS_DIR, print)
     await asyncio.to_thread(brokers.prepare, broker, installation)
-    made.start("kafka", *brokers.command(broker, installation))
-    await brokers.wait_ready(made.bootstrap)
+    stack.start("kafka", *brokers.command(broker, installation))
+    await brokers.wait_ready(stack.bootstrap)

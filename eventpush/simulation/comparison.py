@@ -1,30 +1,30 @@
-"""What became of the events that were sent: expected against found. Pure."""
+"""Compare the events that were sent with what was stored. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from eventpush.simulation.fleet import Fate, Identity
+from eventpush.simulation.fleet import ExpectedOutcome, Identity
 from eventpush.simulation.sender import Delivery
 
 
 class Expected(msgspec.Struct):
-    """What must be there, by what was acknowledged with 200."""
+    """What must be stored, given which events were answered 200."""
 
     events: set[Identity]  # one row and one message each
     dead_letters: set[str]  # payloads, one row each
-    known: set[Identity]  # all that was sent, acknowledged or not: none may be there twice
+    known: set[Identity]  # sent, acknowledged or not: none may be stored twice
     unacknowledged: int
 
 
 def expected(deliveries: Iterable[Delivery]) -> Expected:
-    """What must have become of these deliveries."""
+    """Return what must be stored after these deliveries."""
     found = Expected(set(), set(), set(), 0)
     for delivery in deliveries:
         event, acknowledged = delivery.event, delivery.acknowledged_at > 0
         found.unacknowledged += not acknowledged
-        if event.fate in (Fate.VALID, Fate.REPEAT):
+        if event.expected_outcome in (ExpectedOutcome.VALID, ExpectedOutcome.REPEAT):
             found.known.add(event.identity)
             if acknowledged:
                 found.events.add(event.identity)
@@ -34,23 +34,23 @@ def expected(deliveries: Iterable[Delivery]) -> Expected:
 
 
 def missing(wanted: Expected, rows: Mapping[Identity, int], dead_letters: Mapping[str, int]) -> int:
-    """How much that was acknowledged is in neither table."""
+    """Count acknowledged events that are in neither table."""
     return len(wanted.events - rows.keys()) + len(wanted.dead_letters - dead_letters.keys())
 
 
 def doubled(wanted: Expected, rows: Mapping[Identity, int], dead_letters: Mapping[str, int]) -> int:
-    """How many identities and payloads are there more than once."""
+    """Count identities and payloads that are stored more than once."""
     return sum(rows.get(identity, 0) > 1 for identity in wanted.known) + sum(
         dead_letters.get(payload, 0) > 1 for payload in wanted.dead_letters
     )
 
 
 def more_than_once(wanted: Expected, messages: Counter[Identity]) -> int:
-    """How many identities a topic carries more than once."""
+    """Count identities that a topic holds more than once."""
     return sum(messages[identity] > 1 for identity in wanted.known)
 
 
 def quantile(values: Iterable[float], share: float) -> float | None:
-    """The smallest value that at least this share of all is not above; None without values."""
+    """Return the smallest value that at least `share` of all values do not exceed; None without values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else None

@@ -1,4 +1,4 @@
-"""The registry's CSV: every bad line is found, with its number and why."""
+"""The registry's CSV file: every bad line is found, with its number and the reason."""
 
 import io
 from pathlib import Path
@@ -7,31 +7,52 @@ import pytest
 from click.testing import CliRunner
 
 from eventpush.cli import cli
-from eventpush.devices import BadLine, Device, Entry, read
+from eventpush.device_csv import BadLine, DeviceRow, read
+from schemas.device import Device
 from runtime.platform.errors import OperatorError
 from tests.unit.cli_support import logging_as_it_was  # noqa: F401 - a fixture
 
 HEADER = "imei,vehicle,fleet,driver\n"
 
 
-def judged(text: str) -> list[Device | BadLine]:
+def read_all(text: str) -> list[DeviceRow | BadLine]:
     return list(read(io.StringIO(text, newline="")))
 
 
 def test_a_good_line_is_a_device() -> None:
-    """Columns may stand in any order, quoted, with a byte order mark; an empty field means none."""
-    assert judged(HEADER + '350612075195931,MP09-HG-1234,Indore,"Rao, A."\n') == [
-        Device("350612075195931", Entry("MP09-HG-1234", "Indore", "Rao, A."))
+    """Columns may be in any order, quoted, with a byte order mark; an empty field means none."""
+    assert read_all(HEADER + '350612075195931,MP09-HG-1234,Indore,"Rao, A."\n') == [
+        DeviceRow("350612075195931", Device("MP09-HG-1234", "Indore", "Rao, A."))
     ]
-    assert judged("\ufeffDriver,fleet,IMEI,vehicle\n,,350612075195931, X \n") == [
-        Device("350612075195931", Entry("X", None, None))
+    assert read_all("\ufeffDriver,fleet,IMEI,vehicle\n,,350612075195931, X \n") == [
+        DeviceRow("350612075195931", Device("X", None, None))
     ]
 
 
 def test_a_deleted_device_has_no_entry() -> None:
-    """The column `delete` with yes removes the device."""
+    """`yes` in the column `delete` removes the device."""
     text = "imei,vehicle,fleet,driver,delete\n350612075195931,,,,yes\n350612075195932,X,,,\n"
-    assert judged(text) == [Device("350612075195931", None), Device("350612075195932", Entry("X", None, None))]
+    assert read_all(text) == [
+        DeviceRow("350612075195931", None),
+        DeviceRow("350612075195932", Device("X", None, None)),
+    ]
+
+
+@pytest.mark.parametrize("name", ["کرایه\u200cخودرو", "क्\u200dष परिवहन", "A.\u00a0Rao", "東京 12-34"])
+def test_names_of_any_script_are_loaded(name: str) -> None:
+    """Joiners and no-break spaces, as Persian, Hindi and French names have them, are kept."""
+    assert read_all(f"{HEADER}350612075195931,{name},{name},{name}\n") == [
+        DeviceRow("350612075195931", Device(name, name, name))
+    ]
+
+
+@pytest.mark.parametrize("c", ["\x00", "\t", "\x1b", "\x7f", "\x85", "\x9b", "\ud83d"])
+def test_control_characters_are_refused(c: str) -> None:
+    """A control character or an unpaired surrogate in a name is a bad line that shows the name."""
+    (found,) = read_all(f"{HEADER}350612075195931,a{c}b,,\n")
+    assert isinstance(found, BadLine)
+    assert "vehicle" in found.why
+    assert "contains control characters" in found.why
 
 
 @pytest.mark.parametrize(
@@ -49,30 +70,30 @@ def test_a_deleted_device_has_no_entry() -> None:
 )
 def test_a_bad_line_says_why(line: str, why: str) -> None:
     """A bad line is named by its number and the reason, and the lines after it are read."""
-    found = judged(f"{HEADER}350612075195930,X,,\n{line}\n350612075195939,Y,,\n")
+    found = read_all(f"{HEADER}350612075195930,X,,\n{line}\n350612075195939,Y,,\n")
     assert isinstance(found[1], BadLine)
     assert found[1].line == 3
     assert why in str(found[1])
-    assert isinstance(found[2], Device)
+    assert isinstance(found[2], DeviceRow)
 
 
 def test_line_numbers_count_the_lines_of_quoted_fields() -> None:
-    """A field over two lines moves the numbers after it, as an editor shows them."""
-    found = judged(f'{HEADER}350612075195930,"X\nY",,\n1,,,\n')
+    """A quoted field with a line break counts as two lines, as in an editor."""
+    found = read_all(f'{HEADER}350612075195930,"X\nY",,\n1,,,\n')
     assert [bad.line for bad in found if isinstance(bad, BadLine)] == [3, 4]
 
 
 @pytest.mark.parametrize(
     "text", ["", "imei,vehicle\n", "imei,vehicle,fleet,driver,colour\n", "imei,imei,vehicle,fleet,driver\n", '"imei\n']
 )
-def test_a_wrong_header_is_a_problem(text: str) -> None:
+def test_a_wrong_header_is_refused(text: str) -> None:
     """The header is required, complete, without unknown or repeated columns."""
     with pytest.raises(OperatorError, match="imei,vehicle,fleet,driver"):
-        judged(text)
+        read_all(text)
 
 
 def test_nothing_is_loaded_when_a_line_is_bad(tmp_path: Path) -> None:
-    """All bad lines are reported, and Kafka is not even asked for."""
+    """All bad lines are reported, and Kafka is not even contacted."""
     file = tmp_path / "fleet.csv"
     file.write_text(f"{HEADER}1,,,\n2,,,\n350612075195931,X,,\n")
     env = {"EVENTPUSH_KAFKA_BOOTSTRAP": "127.0.0.1:1"}
@@ -83,8 +104,8 @@ def test_nothing_is_loaded_when_a_line_is_bad(tmp_path: Path) -> None:
     assert "2 bad lines, nothing loaded" in result.stderr
 
 
-def test_bytes_that_are_no_text_are_a_bad_line_or_a_problem(tmp_path: Path) -> None:
-    """Any bytes give one of the two, never a traceback."""
+def test_bytes_that_are_not_text_are_a_bad_line_or_an_error(tmp_path: Path) -> None:
+    """Any bytes are a bad line or an error, never a traceback."""
     for content in (b"\xff\xfe\x00", HEADER.encode() + b"350612075195931,\xff,,\n"):
         file = tmp_path / "fleet.csv"
         file.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Gathering the account: summaries and offsets from Kafka, counts from ClickHouse, and the look at what differs."""
+"""Reconcile: read summaries and offsets from Kafka and counts from ClickHouse, then examine what differs."""
 
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 from clickhouse_connect.driver.asyncclient import AsyncClient
 
-from eventpush import account, kafka
-from eventpush.account import Chunk, Coverage, Key, Line, Remainder
-from eventpush.clickhouse import connected
+from eventpush import topic_reader
+from eventpush.clickhouse_client import connected
+from eventpush.reconciliation import arithmetic
+from eventpush.reconciliation.arithmetic import Chunk, Coverage, Discrepancy, MinuteAndType, OutcomeCounts
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 from schemas import account as summaries
@@ -23,18 +24,18 @@ _IDS_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True)
-class _Target:
-    """Where outcomes go: a topic, and the table that its records become rows of."""
+class _OutcomeTopic:
+    """A topic of outcomes, and the view that shows its records as rows."""
 
     topic: str
     view: str
     id_column: str
     dead_letters: bool
-    what: str
+    why_missing: str
 
 
-_EVENTS = _Target(topics.EVENTS, tables.EVENTS.view, "event_id", False, "unique but not in telematics.events")
-_DEAD = _Target(
+_EVENTS = _OutcomeTopic(topics.EVENTS, tables.EVENTS.view, "event_id", False, "unique but not in telematics.events")
+_DEAD = _OutcomeTopic(
     topics.DEAD_LETTER,
     tables.DEAD_LETTERS.view,
     "dead_letter_id",
@@ -42,7 +43,7 @@ _DEAD = _Target(
     "dead-lettered but not in telematics.dead_letters",
 )
 
-# Of the sink's own dead letters the position is that on the events topic; the raw one is in the payload.
+# The sink's own dead letters hold their position on the events topic; the raw position is in the payload.
 _ROWS = """
 SELECT roundDown(at, {bounds:Array(UInt64)}) AS chunk, count() FROM (
     SELECT raw.partition AS of, raw.offset AS at, received_at FROM %s WHERE raw.topic = {topic:String}
@@ -60,7 +61,7 @@ FROM %s WHERE received_at >= {since:String} AND raw.topic = {topic:String} GROUP
 
 
 class Outcome(msgspec.Struct, gc=False):
-    """What the account needs of a record on either topic."""
+    """The fields needed from a record on either topic."""
 
     raw: RawPosition
     event_id: str | None = None
@@ -71,43 +72,43 @@ _outcome = msgspec.json.Decoder(Outcome).decode
 
 
 @dataclass
-class Account:
-    """All of it."""
+class Reconciliation:
+    """The result: counts by outcome, what is in flight, and discrepancies."""
 
     coverages: list[Coverage] = field(default_factory=list)
-    lines: dict[Key, Line] = field(default_factory=dict)
-    to_clickhouse: int = 0  # records that the sink has yet to store
-    remainders: list[Remainder] = field(default_factory=list)
+    outcomes: dict[MinuteAndType, OutcomeCounts] = field(default_factory=dict)
+    to_clickhouse: int = 0  # records that the sink has not stored yet
+    discrepancies: list[Discrepancy] = field(default_factory=list)
 
 
-async def gather(settings: Settings) -> Account:
-    """Reads everything and adds it up; raises `OperatorError` when Kafka or ClickHouse is not there."""
-    # The order matters: what is read later may be ahead of what was read before, never behind.
-    batches, began = await _summaries(settings), await kafka.offsets(settings, topics.ACCOUNT)
-    raw = await kafka.offsets(settings, topics.RAW)
-    result = Account()
+async def reconcile(settings: Settings) -> Reconciliation:
+    """Read everything and reconcile it; raise `OperatorError` if Kafka or ClickHouse is unavailable."""
+    # The order matters: each source may be ahead of those read before it, never behind.
+    batches, began = await _summaries(settings), await topic_reader.offsets(settings, topics.ACCOUNT)
+    raw = await topic_reader.offsets(settings, topics.RAW)
+    result = Reconciliation()
     for partition, (begin, end) in raw.items():
         complete = began.get(partition, (0, 0))[0] == 0
-        found = account.coverage(partition, batches[partition], begin, end, complete=complete)
+        found = arithmetic.coverage(partition, batches[partition], begin, end, complete=complete)
         result.coverages.append(found)
-        result.remainders += found.remainders
+        result.discrepancies += found.discrepancies
     since = min((count.minute for of in batches.values() for batch in of for count in batch.counts), default="")
     async with connected(settings) as client:
         for target in (_EVENTS, _DEAD):
             waiting = await _waiting(settings, target)
             result.to_clickhouse += sum(len(offsets) for offsets in waiting.values())
             for partition, of in batches.items():
-                chunks = account.chunks(partition, of)
-                result.remainders += await _missing(settings, client, target, chunks, waiting[partition], since)
+                chunks = arithmetic.chunks(partition, of)
+                result.discrepancies += await _missing(settings, client, target, chunks, waiting[partition], since)
         stored, dead = [await _by_minute(client, target, since) for target in (_EVENTS, _DEAD)]
-    result.lines = account.lines((batch for of in batches.values() for batch in of), stored, dead)
+    result.outcomes = arithmetic.count_outcomes((batch for of in batches.values() for batch in of), stored, dead)
     return result
 
 
 async def _summaries(settings: Settings) -> dict[int, list[BatchAccount]]:
-    """The stream stage's summaries, by partition."""
+    """Return the stream stage's batch summaries, by partition."""
     found: defaultdict[int, list[BatchAccount]] = defaultdict(list)
-    async with aclosing(kafka.records(settings, topics.ACCOUNT)) as batches:
+    async with aclosing(topic_reader.records(settings, topics.ACCOUNT)) as batches:
         async for partition, records in batches:
             for record in records:
                 found[partition].append(_summary(partition, record))
@@ -119,15 +120,17 @@ def _summary(partition: int, record: Any) -> BatchAccount:
         return summaries.decode(record.value)
     except msgspec.DecodeError as error:
         raise OperatorError(
-            f"{topics.ACCOUNT} holds no summary in partition {partition} at offset {record.offset} ({error})",
+            f"{topics.ACCOUNT} partition {partition} offset {record.offset} is not a batch summary ({error})",
             "only the stream stage may write to that topic",
         ) from None
 
 
-async def _waiting(settings: Settings, target: _Target) -> defaultdict[int, set[int]]:
-    """The raw offsets, by partition, of the records that the sink has not committed yet."""
-    done = await kafka.committed(settings, settings.sink_app_id, target.topic)
-    begins = {p: max(begin, done.get(p, 0)) for p, (begin, _) in (await kafka.offsets(settings, target.topic)).items()}
+async def _waiting(settings: Settings, target: _OutcomeTopic) -> defaultdict[int, set[int]]:
+    """Return the raw offsets, by partition, of records that the sink has not committed yet."""
+    done = await topic_reader.committed(settings, settings.sink_app_id, target.topic)
+    begins = {
+        p: max(begin, done.get(p, 0)) for p, (begin, _) in (await topic_reader.offsets(settings, target.topic)).items()
+    }
     waiting: defaultdict[int, set[int]] = defaultdict(set)
     async with aclosing(_outcomes(settings, target, begins)) as outcomes:
         async for outcome in outcomes:
@@ -136,42 +139,42 @@ async def _waiting(settings: Settings, target: _Target) -> defaultdict[int, set[
 
 
 async def _outcomes(
-    settings: Settings, target: _Target, begins: Mapping[int, int] | None = None
+    settings: Settings, target: _OutcomeTopic, begins: Mapping[int, int] | None = None
 ) -> AsyncGenerator[Outcome, None]:
-    """What the stream stage has put on the topic."""
-    async with aclosing(kafka.records(settings, target.topic, begins)) as batches:
+    """Yield what the stream stage has written to the topic."""
+    async with aclosing(topic_reader.records(settings, target.topic, begins)) as batches:
         async for _, records in batches:
             for record in records:
                 outcome = _outcome(record.value)
-                if outcome.raw.topic == topics.RAW:  # else the sink's own dead letter
+                if outcome.raw.topic == topics.RAW:  # otherwise a dead letter of the sink
                     yield outcome
 
 
 async def _missing(
     settings: Settings,
     client: AsyncClient,
-    target: _Target,
+    target: _OutcomeTopic,
     chunks: Sequence[Chunk],
     waiting: set[int],
     since: str,
-) -> list[Remainder]:
-    """What of the chunks is in no table and not on its way to one."""
+) -> list[Discrepancy]:
+    """Return what the chunks lack in ClickHouse and what is not in flight to it either."""
     if not chunks:
         return []
     found = await _rows(client, target, chunks, since)
-    differing = account.differing(chunks, found, dead_letters=target.dead_letters)
-    if not differing:
+    mismatched = arithmetic.mismatched(chunks, found, dead_letters=target.dead_letters)
+    if not mismatched:
         return []
-    ids = await _ids(settings, target, differing)
-    there = await _present(client, target, ids)
-    lost = [offset for identity, offset in ids.items() if identity not in there and offset not in waiting]
-    return account.grouped(chunks[0].partition, lost, target.what)
+    ids = await _ids(settings, target, mismatched)
+    present = await _present(client, target, ids)
+    lost = [offset for identity, offset in ids.items() if identity not in present and offset not in waiting]
+    return arithmetic.group_offsets(chunks[0].partition, lost, target.why_missing)
 
 
 async def _rows(
-    client: AsyncClient, target: _Target, chunks: Sequence[Chunk], since: str
+    client: AsyncClient, target: _OutcomeTopic, chunks: Sequence[Chunk], since: str
 ) -> dict[tuple[int, int], int]:
-    """How many rows ClickHouse has of each chunk, by partition and first offset."""
+    """Count ClickHouse's rows of each chunk, by partition and first offset."""
     partition = chunks[0].partition
     parameters = {
         "bounds": [chunk.first for chunk in chunks],
@@ -180,14 +183,14 @@ async def _rows(
         "partition": partition,
         "first": chunks[0].first,
         "next": chunks[-1].next,
-        "since": _clock(since),
+        "since": _clickhouse_time(since),
     }
     found = await client.query(_ROWS % target.view, parameters=parameters)
     return {(partition, int(first)): int(count) for first, count in found.result_rows}
 
 
-async def _ids(settings: Settings, target: _Target, chunks: Iterable[Chunk]) -> dict[str, int]:
-    """Identity → raw offset of what the topic holds of the chunks."""
+async def _ids(settings: Settings, target: _OutcomeTopic, chunks: Iterable[Chunk]) -> dict[str, int]:
+    """Map the ids of the chunks' records on the topic to their raw offsets."""
     ranges = [(chunk.partition, range(chunk.first, chunk.next)) for chunk in chunks]
     found: dict[str, int] = {}
     async with aclosing(_outcomes(settings, target)) as outcomes:
@@ -198,9 +201,9 @@ async def _ids(settings: Settings, target: _Target, chunks: Iterable[Chunk]) -> 
     return found
 
 
-async def _present(client: AsyncClient, target: _Target, ids: Mapping[str, int]) -> set[str]:
-    """Those of the identities that ClickHouse has, whatever offset they came from: a repeat after the window, too."""
-    there: set[str] = set()
+async def _present(client: AsyncClient, target: _OutcomeTopic, ids: Mapping[str, int]) -> set[str]:
+    """Return the ids that ClickHouse has, from any raw offset: a repeat beyond the window counts too."""
+    present: set[str] = set()
     wanted = list(ids)
     for at in range(0, len(wanted), _IDS_AT_ONCE):
         found = await client.query(
@@ -209,16 +212,16 @@ async def _present(client: AsyncClient, target: _Target, ids: Mapping[str, int])
                " FROM telematics.dead_letters WHERE stage = 'sink'"),
             parameters={"ids": wanted[at : at + _IDS_AT_ONCE]},
         )  # fmt: skip
-        there.update(str(row[0]) for row in found.result_rows)
-    return there
+        present.update(str(row[0]) for row in found.result_rows)
+    return present
 
 
-async def _by_minute(client: AsyncClient, target: _Target, since: str) -> Counter[Key]:
-    parameters: dict[str, Any] = {"since": _clock(since), "topic": topics.RAW}
+async def _by_minute(client: AsyncClient, target: _OutcomeTopic, since: str) -> Counter[MinuteAndType]:
+    parameters: dict[str, Any] = {"since": _clickhouse_time(since), "topic": topics.RAW}
     found = await client.query(_BY_MINUTE % target.view, parameters=parameters)
     return Counter({(str(minute), str(event)): int(count) for minute, event, count in found.result_rows})
 
 
-def _clock(minute: str) -> str:
-    """A minute as ClickHouse compares it with a time."""
+def _clickhouse_time(minute: str) -> str:
+    """Format a minute for comparison with a time in ClickHouse."""
     return minute.replace("T", " ").replace("Z", ":00") if minute else "1970-01-01 00:00:00"

@@ -1,4 +1,4 @@
-"""What ClickHouse shows of the simulated events."""
+"""Query ClickHouse for the simulated events."""
 
 from collections.abc import Iterable
 
@@ -14,7 +14,7 @@ WHERE device_time >= fromUnixTimestamp64Micro({{begin_us:Int64}})
   AND device_time <= fromUnixTimestamp64Micro({{end_us:Int64}})
   AND toUnixTimestamp64Micro(device_time) % 1000000 = {{mark_us:Int64}}
 GROUP BY imei, device_time, event, geofence_name
-"""  # noqa: S608 - made of the registry's names
+"""  # noqa: S608 - built from the registry's names
 
 _PAYLOADS = f"""
 SELECT payload, count() FROM {DEAD_LETTERS.view}
@@ -30,7 +30,7 @@ WHERE (toString(event), imei, toUnixTimestamp64Micro(device_time)) IN {{sample:A
 
 
 async def rows(client: AsyncClient, seed: int, identities: Iterable[Identity]) -> dict[Identity, int]:
-    """How many rows each identity of the seed's has, within the time that `identities` span."""
+    """Count the rows of each of the seed's identities, within the time range of `identities`."""
     device_us = [identity[1] for identity in identities]
     if not device_us:
         return {}
@@ -40,13 +40,13 @@ async def rows(client: AsyncClient, seed: int, identities: Iterable[Identity]) -
 
 
 async def dead_letters(client: AsyncClient, seed: int) -> dict[str, int]:
-    """How many rows each dead letter of the seed's has, by payload."""
+    """Count the rows of each of the seed's dead letters, by payload."""
     found = await client.query(_PAYLOADS, parameters={"mark": f".{seed % 1_000_000:06d}+0"})
     return {str(payload): int(count) for payload, count in found.result_rows}
 
 
 async def arrivals(client: AsyncClient, sample: Iterable[Identity]) -> dict[Identity, int]:
-    """Of the sample, what is there, with its time of arrival in µs."""
+    """Return the stored events of the sample with their arrival time in µs."""
     keys = [(event, imei, device_us) for imei, device_us, event, _ in sample]
     found = await client.query(_SEEN, parameters={"sample": keys})
     return {(imei, us, event, geofence): int(at) for imei, us, event, geofence, at in found.result_rows}

@@ -1,17 +1,17 @@
-"""The embedded stack, where its packages are installed: a server has eventpush without them."""
+"""The embedded stack, an optional extra: servers run eventpush without it."""
 
 from types import ModuleType
 
 from runtime.platform.errors import OperatorError
 
 
-def embedded_stack() -> ModuleType:
-    """The module `embedded.stack`; raises `OperatorError` when the extra `embedded` is not installed."""
+def load_embedded_stack() -> ModuleType:
+    """Import and return `embedded.stack`; raise `OperatorError` if the extra `embedded` is not installed."""
     try:
         from embedded import stack  # noqa: PLC0415 - optional dependencies
     except ModuleNotFoundError as error:
         raise OperatorError(
-            f"{error.name} is not installed, and the stack of `eventpush up` needs it",
+            f"{error.name} is not installed, but `eventpush up` needs it",
             "install eventpush with its extra `embedded`",
         ) from None
     return stack

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from pydantic import SecretStr
 
-from embedded import leftovers, preflight, stack
+from embedded import orphans, preflight, stack
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings, load
 from tests.stack import free_kafka_port
@@ -23,7 +23,7 @@ def test_children_get_exactly_these_settings(tmp_path: Path) -> None:
 
 
 def test_addresses_come_from_the_settings() -> None:
-    """Kafka's controller is on the port after Kafka's; every address knows the variable that moves it."""
+    """Kafka's controller is on the port after Kafka's; every address names the variable that changes it."""
     found = stack.addresses_of(Settings(kafka_bootstrap="127.0.0.1:19092", ingress_port=18080))
     assert (found["kafka"].port, found["controller"].port, found["ingress"].port) == (19092, 19093, 18080)
     assert found["sink_metrics"].setting == "EVENTPUSH_SINK_METRICS_PORT"
@@ -39,13 +39,13 @@ def test_addresses_come_from_the_settings() -> None:
     ],
 )
 def test_settings_for_other_machines_are_refused(values: dict[str, str], message: str) -> None:
-    """`up` starts its own Kafka and ClickHouse: settings that mean others are a problem, said in one line."""
+    """`up` starts its own Kafka and ClickHouse: settings that name others are refused in one line."""
     with pytest.raises(OperatorError, match=re.escape(message)):
         stack.addresses_of(Settings(**values))
 
 
-def test_taken_port_names_itself_and_the_setting(tmp_path: Path) -> None:
-    """A port that somebody listens on is found before anything starts."""
+def test_port_in_use_is_named_with_its_setting(tmp_path: Path) -> None:
+    """A port in use is found before anything starts; the message names it and the setting."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         others = {
@@ -53,26 +53,26 @@ def test_taken_port_names_itself_and_the_setting(tmp_path: Path) -> None:
             "clickhouse_url": f"http://127.0.0.1:{preflight.free_ports(1)[0]}",
         }
         settings = Settings(data_dir=tmp_path, ingress_port=port, **others)
-        expected = rf"the ingress cannot listen on 127\.0\.0\.1:{port} \(the port is taken\): .*EVENTPUSH_INGRESS_PORT"
+        expected = rf"the ingress cannot listen on 127\.0\.0\.1:{port} \(the port is in use\): .*EVENTPUSH_INGRESS_PORT"
         with pytest.raises(OperatorError, match=expected):
             stack.up(settings, lambda _: None)
 
 
 def test_directory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    """A data directory that cannot be made is named with the reason."""
+    """A data directory that cannot be created is named with the reason."""
     (tmp_path / "file").touch()
     with pytest.raises(OperatorError, match=r"file/data cannot be written \(Not a directory\): .*EVENTPUSH_DATA_DIR"):
         stack.up(Settings(data_dir=tmp_path / "file" / "data"), lambda _: None)
 
 
 def test_full_disk_is_one_line(tmp_path: Path) -> None:
-    """Too little room is said with both numbers."""
+    """The message names the free and the required space."""
     with pytest.raises(OperatorError, match=r"on a file system with \d+ MB free; \d+ MB are needed: free some space"):
         preflight.require_space(tmp_path, 2**62)
 
 
 def test_full_disk_is_found_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where not even a process id can be written, the line is still the one about room."""
+    """The message is still about space when not even a process id can be written."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     with pytest.raises(OperatorError, match="with 0 MB free"):
         stack.up(Settings(data_dir=tmp_path / "data"), lambda _: None)
@@ -80,14 +80,14 @@ def test_full_disk_is_found_before_anything_is_written(tmp_path: Path, monkeypat
 
 
 def test_lock_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    """A lock that is somebody else's (here: a directory, which root cannot open either) is named with the remedy."""
+    """A lock owned by another user (here: a directory, which root cannot open either) is named with the remedy."""
     (tmp_path / "run" / "up.lock").mkdir(parents=True)
     with pytest.raises(OperatorError, match=r"up\.lock cannot be written \(Is a directory\): make it yours"):
         stack.up(Settings(data_dir=tmp_path), lambda _: None)
 
 
 def test_reset_removes_what_up_made(tmp_path: Path) -> None:
-    """All of the directory goes; a second reset has nothing to do."""
+    """The whole directory is removed; a second reset does nothing."""
     home = tmp_path / "data"
     (home / "kafka").mkdir(parents=True)
     (home / stack._ABOUT).touch()
@@ -97,16 +97,16 @@ def test_reset_removes_what_up_made(tmp_path: Path) -> None:
 
 
 def test_reset_leaves_other_directories_alone(tmp_path: Path) -> None:
-    """A directory that `up` has not made is refused, whatever the setting says."""
+    """A directory not made by `up` is refused, whatever the setting says."""
     with pytest.raises(OperatorError, match="was not made by `eventpush up`"):
         stack.reset(tmp_path)
     assert tmp_path.exists()
 
 
-def test_reset_waits_for_nobody(tmp_path: Path) -> None:
+def test_reset_is_refused_while_up_runs(tmp_path: Path) -> None:
     """While `up` runs there, nothing is removed."""
     (tmp_path / stack._ABOUT).touch()
-    with leftovers.only_one(tmp_path / "run", tmp_path), pytest.raises(OperatorError, match="already running"):
+    with orphans.exclusive_lock(tmp_path / "run", tmp_path), pytest.raises(OperatorError, match="already running"):
         stack.reset(tmp_path)
     assert (tmp_path / stack._ABOUT).exists()
 
@@ -127,6 +127,6 @@ async def test_readiness_is_status_200(answer: bytes, expected: bool) -> None:
         assert await stack.http_ok("127.0.0.1", server.sockets[0].getsockname()[1], "/readyz") is expected
 
 
-async def test_nobody_there_is_not_ready() -> None:
-    """A refused connection is simply not ready yet."""
+async def test_a_refused_connection_is_not_ready() -> None:
+    """A refused connection means not ready."""
     assert await stack.http_ok("127.0.0.1", preflight.free_ports(1)[0], "/readyz") is False

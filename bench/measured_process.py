@@ -1,4 +1,4 @@
-"""Child processes and what they cost: CPU-seconds and memory of the process with its children, as the kernel counts."""
+"""A child process and its cost: CPU-seconds and memory, including its children, from the kernel's counters."""
 
 import asyncio
 import os
@@ -14,8 +14,8 @@ _STOP_S = 20
 _PERIOD_S = 0.05
 
 
-class Child:
-    """A process that was started here and is stopped here, by its own id."""
+class MeasuredProcess:
+    """A process started and stopped here, by its own id."""
 
     def __init__(self, arguments: Sequence[str], environ: Mapping[str, str], log_file: Path) -> None:
         self.log_file = log_file
@@ -27,34 +27,33 @@ class Child:
         self._process = psutil.Process(self._popen.pid)
 
     def cpu_s(self) -> float:
-        """CPU-seconds, user and system, of the process and its living children."""
+        """Return CPU-seconds, user and system, of the process and its running children."""
         return sum(sum(p.cpu_times()[:2]) for p in self._family())
 
     def rss_bytes(self) -> int:
-        """Resident memory now."""
+        """Return the current resident memory."""
         return sum(p.memory_info().rss for p in self._family())
 
     def require_alive(self) -> None:
-        """Raises `RuntimeError` with the end of its log when the process has ended."""
+        """Raise `RuntimeError` with the end of its log if the process has ended."""
         if self._popen.poll() is not None:
             tail = self.log_file.read_text(errors="replace")[-2_000:]
             raise RuntimeError(f"{self.log_file.name}: ended with status {self._popen.returncode}\n{tail}")
 
     @asynccontextmanager
-    async def held_to(self, share: float, phase: float = 0) -> AsyncIterator[None]:
-        """Lets it run for this share of the time only, in turns of 50 ms: as if it had so much of a core.
+    async def limited_to(self, share: float, phase: float = 0) -> AsyncIterator[None]:
+        """Limit the process to this share of a core, by stopping it for the rest of each 50 ms period.
 
-        `phase` is how much later its turns begin, as a share of them. A process with a second thread may use somewhat
-        more.
+        `phase` delays its periods, as a share of one. A process with several threads may use somewhat more.
         """
-        holding = asyncio.create_task(self._hold(share, phase))
+        limiter = asyncio.create_task(self._limit(share, phase))
         try:
             yield
         finally:
-            holding.cancel()
-            await asyncio.gather(holding, return_exceptions=True)
+            limiter.cancel()
+            await asyncio.gather(limiter, return_exceptions=True)
 
-    async def _hold(self, share: float, phase: float) -> None:
+    async def _limit(self, share: float, phase: float) -> None:
         try:
             await asyncio.sleep(_PERIOD_S * phase)
             while True:
@@ -66,7 +65,7 @@ class Child:
             self._popen.send_signal(signal.SIGCONT)
 
     async def stop(self) -> None:
-        """Ask it to end, wait, and end it if it does not."""
+        """Terminate the process; kill it if it does not end in time."""
         if self._popen.poll() is None:
             self._popen.terminate()
         try:
@@ -75,7 +74,7 @@ class Child:
             self.kill()
 
     def kill(self) -> None:
-        """End it and its children at once."""
+        """Kill the process and its children."""
         for process in reversed(self._family()):
             process.kill()
         self._popen.wait()

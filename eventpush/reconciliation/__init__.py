@@ -1,0 +1,1 @@
+"""Reconcile accepted events with stored rows: `eventpush account`."""
