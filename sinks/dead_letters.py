@@ -16,7 +16,7 @@ import msgspec
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from runtime.adapters.zstd import compression_type
+from runtime.adapters.aiokafka import compression_type
 from runtime.kafka.connection import connection
 from runtime.platform.settings import Settings
 from schemas import times, topics
