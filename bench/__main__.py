@@ -8,6 +8,7 @@ import sys
 import click
 
 from bench import report, results
+from runtime.adapters import aiokafka
 from runtime.platform.errors import OperatorError
 
 PARTS = ("streams", "ingress", "sink", "end_to_end", "growth", "recovery")
@@ -19,6 +20,7 @@ PARTS = ("streams", "ingress", "sink", "end_to_end", "growth", "recovery")
 @click.option("--report-only", is_flag=True, help="Measure nothing; write the report from the stored figures.")
 def main(parts: tuple[str, ...], *, quick: bool, report_only: bool) -> None:
     """Measure the given parts, or all; each starts its own embedded stack and removes it."""
+    aiokafka.install()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that child processes are stopped
     try:
         for part in () if report_only else parts or PARTS:

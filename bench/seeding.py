@@ -8,6 +8,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from bench.benchmark_stack import BenchmarkStack
 from bench.workload import EncodedBatch, fill
+from runtime.adapters.aiokafka import encoded_batch
 from schemas import topics
 from streams.state_restore import encode
 from streams.window import WORDS, Rows
@@ -44,4 +45,4 @@ def _batches(rows: Rows, stream_time_us: int, partitions: int) -> Iterator[Encod
             builder = BatchBuilder(2**20, 0)
             for value in of_partition[at : at + _RECORDS]:
                 builder.append(timestamp=stream_time_us // 1_000, key=b"", value=value)
-            yield EncodedBatch(partition, builder.record_count(), bytes(builder._build()))
+            yield EncodedBatch(partition, builder.record_count(), encoded_batch(builder))

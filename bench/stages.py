@@ -19,8 +19,9 @@ from h3.api.basic_int import latlng_to_cell
 
 from bench import results, workload
 from bench.seeding import random_rows
+from runtime.adapters.aiokafka import encoded_batch
 from runtime.consumer.batch import Record
-from runtime.consumer.worker import calm_collector
+from runtime.consumer.worker import tune_garbage_collector
 from schemas import topics
 from schemas.events import SentEvent
 from streams import batch_processor, decoding, enrichment, timestamp_columns
@@ -65,7 +66,7 @@ def measure() -> list[Stage]:
     """Measure all stages on several batches of one partition."""
     watch = _Stopwatch()
     window = _full_window()
-    calm_collector()
+    tune_garbage_collector()
     for batch in _wire_batches(_ROUNDS):
         _round(watch, window, batch)
     return watch.stages()
@@ -97,7 +98,7 @@ def _round(watch: _Stopwatch, window: DeduplicationWindow, wire: list[bytes]) ->
     run("the zone", lambda: list(map(tzfpy.get_tz, longitudes, latitudes)), part=True)
     values = run("encode", lambda: batch_processor._encoded(clean))
     built = run("outputs: into batches, twice (all, by type)", lambda: _append(valid, values) + _append(valid, values))
-    run("outputs: zstd and checksum, twice", lambda: [builder._build() for builder in built])
+    run("outputs: zstd and checksum, twice", lambda: [encoded_batch(builder) for builder in built])
     judge = batch_processor.BatchProcessor(topics.RAW, 0, window, {}, _SKEW_US)
     result = run("read to encode as the worker does it, in one", lambda: judge.judge(records))
     run("changelog record", lambda: encode_rows(result.rows, result.latest_us))

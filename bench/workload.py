@@ -18,6 +18,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.produce import ProduceRequest
 
 from eventpush.simulation.fleet import PlannedEvent, Shares, generate
+from runtime.adapters.aiokafka import encoded_batch
 from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID
 
 SEED = 1
@@ -78,7 +79,7 @@ async def fill(bootstrap: str, topic: str, batches: Sequence[EncodedBatch]) -> N
 
 
 def _closed(partition: int, builder: BatchBuilder) -> EncodedBatch:
-    return EncodedBatch(partition, builder.record_count(), bytes(builder._build()))
+    return EncodedBatch(partition, builder.record_count(), encoded_batch(builder))
 
 
 def _requests(batches: Sequence[EncodedBatch]) -> Iterator[dict[int, EncodedBatch]]:

@@ -30,7 +30,7 @@ from aiokafka.partitioner import murmur2
 
 from ingress.errors import Reason, RequestError, unavailable
 from ingress.metrics_buffer import MetricsBuffer
-from runtime.adapters.zstd import compression_type
+from runtime.adapters.aiokafka import compression_type
 from runtime.kafka.connection import connection as kafka_connection
 from runtime.platform import metrics
 from runtime.platform.settings import Settings

@@ -7,6 +7,7 @@ from ingress.http.processes import run_many
 from ingress.http.server import serve
 from ingress.http.tls import Tls
 from ingress.publisher import KafkaPublisher
+from runtime.adapters import aiokafka
 from runtime.platform import health, logging
 from runtime.platform.errors import OperatorError
 from runtime.platform.event_loop import run_loop
@@ -38,6 +39,7 @@ def listen(settings: Settings) -> socket.socket:
 
 async def serve_with_operators(settings: Settings, listener: socket.socket) -> int:
     """Serves, and shows `/metrics` and health on the port for operators."""
+    aiokafka.install()
     publisher = KafkaPublisher(settings)
     checks = {"kafka": publisher.unreachable}
     operators = await health.start(settings.ingress_metrics_port, checks, host=settings.metrics_host)

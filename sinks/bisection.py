@@ -1,4 +1,4 @@
-"""A planned batch into ClickHouse: whole, or in halves until the rows that ClickHouse refuses stand alone."""
+"""Write a batch to ClickHouse whole, or bisect it until each refused row is isolated."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -10,26 +10,25 @@ from sinks.write_intent import WriteIntent
 
 
 class Inserter(Protocol):
-    """What stores rows: `sinks.clickhouse_writer.ClickHouseWriter`."""
+    """Insert rows; implemented by `sinks.clickhouse_writer.ClickHouseWriter`."""
 
     async def insert(self, rows: RowEncoder, values: Sequence[bytes | None], token: str, *, repeated: bool) -> None:
-        """Store all or none, once per token, also when it was tried before; raises `RowsRefusedError`."""
+        """Store all or none, once per token, even if retried; raises `RowsRefusedError`."""
 
 
 class Refusal(NamedTuple):
-    """A record that cannot be a row, and why."""
+    """A record that ClickHouse refused as a row, and why."""
 
     record: Record
     why: str
 
 
 async def write(
-    store: Inserter, rows: RowEncoder, intent: WriteIntent, records: Sequence[Record], *, repeated: bool
+    writer: Inserter, rows: RowEncoder, intent: WriteIntent, records: Sequence[Record], *, repeated: bool
 ) -> list[Refusal]:
-    """
-    Store the intent's records; return the refused ones, in order.
+    """Store the intent's records; return the refused ones, in order.
 
-    `repeated` says that another process may have begun with it: the halves and their tokens depend on the records
+    `repeated` says that another process may have begun the write. The halves and their tokens depend on the records
     alone, so a repeat after a crash makes the same inserts.
     """
     refusals: list[Refusal] = []
@@ -37,7 +36,7 @@ async def write(
     while parts:
         part, token = parts.pop()
         try:
-            await store.insert(rows, [record.value for record in part], token, repeated=repeated)
+            await writer.insert(rows, [record.value for record in part], token, repeated=repeated)
         except RowsRefusedError as refused:
             if len(part) == 1:
                 refusals.append(Refusal(part[0], str(refused)))

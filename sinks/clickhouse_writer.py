@@ -1,7 +1,6 @@
-"""ClickHouse, as the sink reaches it: one client, inserts that wait for as long as it takes."""
+"""The sink's ClickHouse client: inserts are retried until ClickHouse accepts or refuses the rows."""
 
 import asyncio
-import random
 import time
 import zlib
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from runtime.platform import metrics
+from runtime.platform.backoff import Backoff
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 from schemas.tables import Table
@@ -26,21 +26,21 @@ from sinks.row_encoder import UNMAPPABLE, RowEncoder
 log = structlog.get_logger()
 
 _INSERTS_AT_ONCE = 4
-_PAUSE_MIN_S, _PAUSE_MAX_S = 0.1, 10.0
-_LOOK_AGAIN_S = (0.2, 1.0)
+_RETRY_MIN_S, _RETRY_MAX_S = 0.1, 10.0
+_RECHECK_S = (0.2, 1.0)
 _CONNECT_TIMEOUT_S, _ANSWER_TIMEOUT_S = 5, 60
 
-#: What may be over in a moment, or when somebody has mended it.
+#: Errors that may pass, by themselves or after an operator's fix.
 UNAVAILABLE = (ClickHouseError, aiohttp.ClientError, OSError, TimeoutError)
 
 _INSERT_SETTINGS = {
     "insert_deduplicate": 1,
     "deduplicate_blocks_in_dependent_materialized_views": 1,
-    # The answer means stored; a batch is one block, so that its token covers it whole.
+    # The answer means stored. A batch is one block, so that its token covers all of it.
     "async_insert": 0,
     "min_insert_block_size_rows": 1 << 20,
     "min_insert_block_size_bytes": 0,
-    # Devices may deliver many months at once: that is slow, not wrong.
+    # Devices may deliver many months at once, which is slow but valid.
     "max_partitions_per_insert_block": 0,
 }
 
@@ -50,19 +50,19 @@ class RowsRefusedError(Exception):
 
 
 class ClickHouseWriter:
-    """A client for one ClickHouse; it is connected when it is first needed."""
+    """Insert rows into one ClickHouse; connects on first use."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client: AsyncClient | None = None
         self._connecting = asyncio.Lock()
         self._inserting = asyncio.Semaphore(_INSERTS_AT_ONCE)
-        # One thread: two at once only take the interpreter and the processor's cache from each other.
-        self._mapping = ThreadPoolExecutor(1, "mapping")
+        # One thread: two would only compete for the GIL and the processor's cache.
+        self._encoding = ThreadPoolExecutor(1, "encoding")
         self.waiting_since: float | None = None
 
     async def client(self) -> AsyncClient:
-        """The connected client; raises one of `UNAVAILABLE`."""
+        """Return the connected client; raises one of `UNAVAILABLE`."""
         async with self._connecting:
             if self._client is None:
                 self._client = await connect(self._settings)
@@ -70,12 +70,12 @@ class ClickHouseWriter:
 
     async def close(self) -> None:
         """Close the connections."""
-        self._mapping.shutdown(wait=False)
+        self._encoding.shutdown(wait=False)
         if self._client is not None:
             await self._client.close()
 
     async def failure(self) -> str | None:
-        """None if ClickHouse answers, else what is wrong: a check for `/readyz`."""
+        """Return None if ClickHouse answers, else the error: a check for `/readyz`."""
         try:
             await (await self.client()).command("SELECT 1")
         except UNAVAILABLE as error:
@@ -83,26 +83,25 @@ class ClickHouseWriter:
         return None
 
     async def insert(self, rows: RowEncoder, values: Sequence[bytes | None], token: str, *, repeated: bool) -> None:
-        """
-        Store the records as rows, all or none, once per token; return when ClickHouse has acknowledged.
+        """Store the records as rows, all or none, once per token; return when ClickHouse has acknowledged.
 
-        Waits while ClickHouse is away or unable, trying the same bytes with the same token. `repeated` says that the
-        insert may have been made before; then, and after a failure here, it is seen to that the rows are really there
-        (see `sinks.missing_rows`). Raises `RowsRefusedError`.
+        While ClickHouse is unavailable, retries the same bytes with the same token. `repeated` says that the insert may
+        have been made before; then, and after a failure here, missing rows are looked for and inserted (see
+        `sinks.missing_rows`). Raises `RowsRefusedError`.
         """
-        # Topics that were made anew begin at offset 0 again: the first record tells their lives apart.
+        # A recreated topic starts at offset 0 again: the first record's checksum distinguishes it from the old one.
         token = f"{token}:{zlib.crc32(values[0] or b''):08x}"
-        pause_s = _PAUSE_MIN_S
+        backoff = Backoff(_RETRY_MIN_S, _RETRY_MAX_S)
         body = await self._blocks(rows, values)
         while True:
             try:
                 async with self._inserting:
                     await self._insert(rows.table, body, token)
-                if repeated and (lost := await self._find_missing(rows, values)):
-                    log.warning("ClickHouse kept the token and not the rows: inserting them anew",
-                                insert=token, rows=len(lost))  # fmt: skip
+                if repeated and (missing := await self._find_missing(rows, values)):
+                    log.warning("ClickHouse knows the token but lacks rows; inserting them",
+                                insert=token, rows=len(missing))  # fmt: skip
                     token += "+"
-                    body = await self._blocks(rows, lost)
+                    body = await self._blocks(rows, missing)
                     continue
             except UNAVAILABLE as error:
                 if refuses_rows(error):
@@ -110,11 +109,9 @@ class ClickHouseWriter:
                 repeated = True
                 metrics.SINK_RETRIES.metric.labels(rows.table.name).inc()
                 self.waiting_since = self.waiting_since or time.monotonic()
-                log.warning(
-                    "ClickHouse is unable: trying again", insert=token, error=_first_line(error), pause_s=pause_s
-                )
-                await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
-                pause_s = min(_PAUSE_MAX_S, pause_s * 2)
+                pause_s = backoff.next_s()
+                log.warning("insert failed; retrying", insert=token, error=_first_line(error), in_s=round(pause_s, 2))
+                await asyncio.sleep(pause_s)
             else:
                 self.waiting_since = None
                 metrics.SINK_ROWS.metric.labels(rows.table.name).inc(len(values))
@@ -122,13 +119,13 @@ class ClickHouseWriter:
 
     async def _blocks(self, rows: RowEncoder, values: Sequence[bytes | None]) -> bytes:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._mapping, rows.blocks, values)
+            return await asyncio.get_running_loop().run_in_executor(self._encoding, rows.blocks, values)
         except UNMAPPABLE as error:
             raise RowsRefusedError(_first_line(error)) from error
 
     async def _find_missing(self, rows: RowEncoder, values: Sequence[bytes | None]) -> list[bytes | None]:
-        """Looks again before it says so: an insert under way, or another replica, may be a moment behind."""
-        for pause_s in _LOOK_AGAIN_S:
+        """Return the missing rows, after rechecking: an insert in progress or another replica may lag."""
+        for pause_s in _RECHECK_S:
             if not await find_missing(await self.client(), rows, values):
                 return []
             await asyncio.sleep(pause_s)
@@ -151,7 +148,7 @@ async def connect(settings: Settings) -> AsyncClient:
     where = urlsplit(settings.clickhouse_url)
     if where.scheme not in ("http", "https") or not where.hostname:
         raise OperatorError(
-            f"EVENTPUSH_CLICKHOUSE_URL={settings.clickhouse_url!r} is no address of an HTTP interface",
+            f"EVENTPUSH_CLICKHOUSE_URL={settings.clickhouse_url!r} is not the address of an HTTP interface",
             "write it as http://host:8123 or https://host:8443",
         )
     options: dict[str, Any] = {

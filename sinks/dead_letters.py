@@ -1,8 +1,7 @@
 """Publish rows that ClickHouse refuses as dead letters, in one Kafka transaction with the offset behind them.
 
-So a dead letter is there exactly when its batch counts as done, whatever dies in between. The transactional id belongs
-to the partition: starting its producer fences whoever had it before, and waits for a transaction that is being
-committed.
+So a dead letter exists exactly when its batch is committed, whatever fails in between. The transactional id belongs to
+the partition: starting its producer fences the previous owner and waits for a transaction that is being committed.
 """
 
 import asyncio
@@ -16,7 +15,7 @@ import msgspec
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from runtime.adapters.zstd import compression_type
+from runtime.adapters.aiokafka import compression_type
 from runtime.kafka.connection import connection
 from runtime.platform.settings import Settings
 from schemas import times, topics
@@ -38,7 +37,7 @@ class DeadLetterPublisher:
         self._producer: aiokafka.AIOKafkaProducer | None = None
 
     async def fence_previous_owner(self) -> None:
-        """From here on, no earlier owner of the partition can publish or commit in a transaction."""
+        """Start the producer: no earlier owner of the partition can publish or commit in a transaction any more."""
         if self._producer is None:
             settings = self._settings
             producer = aiokafka.AIOKafkaProducer(
@@ -53,7 +52,7 @@ class DeadLetterPublisher:
 
     async def publish(self, refusals: Sequence[Refusal], next_offset: int) -> None:
         """Publish the refused records and commit `next_offset` atomically; call `fence_previous_owner` first."""
-        assert self._producer is not None  # noqa: S101 - the docstring's condition, for the type checker
+        assert self._producer is not None  # noqa: S101 - narrows the type; see the docstring
         async with self._producer.transaction():
             sent = [
                 await self._producer.send(
@@ -75,7 +74,7 @@ class DeadLetterPublisher:
 
 
 def dead_letter(tp: TP, refusal: Refusal) -> DeadLetter:
-    """The dead letter of a refused record; its payload is the record's value, its position that record's."""
+    """Return the dead letter of a refused record, with the record's value and position."""
     record, value = refusal.record, refusal.record.value or b""
     known = _known(value)
     payload, encoding = _text(value)
@@ -99,7 +98,7 @@ def _id(tp: TP, offset: int) -> str:
 
 
 def _known(value: bytes) -> dict[str, Any]:
-    """Those of the record's fields that can be had and are what they should be."""
+    """Return the record's text fields, or none if it cannot be decoded or has no valid time of receipt."""
     try:
         fields = msgspec.json.decode(value, type=dict[str, Any])
         texts = {name: text for name, text in fields.items() if isinstance(text, str)}

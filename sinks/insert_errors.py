@@ -1,13 +1,12 @@
-"""What a failed insert means: the rows are wrong, or ClickHouse is not able just now. One function, `refuses_rows`.
+"""Decide what a failed insert means: the rows are invalid, or ClickHouse is unavailable.
 
-Waiting is the rule and refusing the exception: only what ClickHouse says about a value makes a row a dead letter. All
-else, also what is not known here, is tried again for ever with the same bytes and the same token; the log, the metrics
-and `/readyz` say so meanwhile.
+Only an error about a value makes a row a dead letter. Any other error, known or not, is retried without limit with the
+same bytes and token; meanwhile the log, the metrics and `/readyz` report it.
 """
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-#: ClickHouse's error codes that speak of a value in the block (`src/Common/ErrorCodes.cpp`).
+#: ClickHouse's error codes about a value in the block (`src/Common/ErrorCodes.cpp`).
 REFUSED = {
     6: "CANNOT_PARSE_TEXT",
     26: "CANNOT_PARSE_QUOTED_STRING",
@@ -30,5 +29,5 @@ REFUSED = {
 
 
 def refuses_rows(error: BaseException) -> bool:
-    """Whether the rows themselves were refused; otherwise the same insert is to be tried again."""
+    """Return whether ClickHouse refused the rows themselves; otherwise retry the same insert."""
     return isinstance(error, ClickHouseError) and getattr(error, "code", None) in REFUSED

@@ -1,8 +1,8 @@
-"""Which rows are not in their table: asked after an insert that was made before with an unknown outcome.
+"""Find the rows of an insert that are missing from their table, after an earlier attempt with an unknown outcome.
 
-ClickHouse writes the token of an insert into a table's deduplication log before it takes up the part (`commitPart` in
+ClickHouse writes the token of an insert into a table's deduplication log before it commits the part (`commitPart` in
 `MergeTreeSink.cpp`). Killed in between, or failing there, it answers a repeat with the same token with 200 and stores
-nothing. Replicated tables have been seen to do the like (ClickHouse issues 114068 and 121174).
+nothing. Replicated tables can do the same (ClickHouse issues 114068 and 121174).
 """
 
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ _QUERY_BYTES_MAX = 16 * 2**20
 
 
 async def find_missing(client: AsyncClient, rows: RowEncoder, values: Sequence[bytes | None]) -> list[bytes | None]:
-    """Those of the records that are no rows, in order; raises what the client raises when ClickHouse is unable.
+    """Return the records that have no row, in order; raises the client's errors while ClickHouse is unavailable.
 
-    It may be some of an insert: ClickHouse takes up a part for each of the table's partitions, one after the other.
+    Part of an insert may be missing: ClickHouse commits one part for each of the table's partitions in turn.
     """
     identities, earliest, latest = rows.places(values)
-    question = _question(rows, set(identities), earliest, latest)
-    found = await client.query(question, settings={"max_query_size": _QUERY_BYTES_MAX})
+    query = _query(rows, set(identities), earliest, latest)
+    found = await client.query(query, settings={"max_query_size": _QUERY_BYTES_MAX})
     stored = {str(identity) for (identity,) in found.result_rows}
     return [value for identity, value in zip(identities, values, strict=True) if identity not in stored]
 
 
-def _question(rows: RowEncoder, identities: set[str], earliest: str, latest: str) -> str:
+def _query(rows: RowEncoder, identities: set[str], earliest: str, latest: str) -> str:
     table = rows.table
     listed = ",".join(f"'{UUID(identity)}'" for identity in identities)
     return (

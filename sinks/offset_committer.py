@@ -1,11 +1,11 @@
-"""A partition's committed offset and its metadata, written only by the worker that owns the partition.
+"""Commit a partition's offset and metadata only while this worker owns the partition.
 
-Kafka fences a commit by the group's generation, but aiokafka puts the newest generation under every commit, also under
-one that was decided before a rebalance. So a commit here is tied to the generation in which the partition was read:
-when that has passed, the partition must still be ours and its committed offset still the one that we left.
+Kafka fences commits by the group's generation, but aiokafka sends the current generation with every commit, even one
+decided before a rebalance. So a commit here is tied to the generation in which the committed offset was read. When the
+generation has changed, the partition must still be assigned and its committed offset must be the one we left.
 
-Everything that touches the consumer runs in Faust's consumer thread, where aiokafka's loop is; between the check of the
-generation and the making of the request nothing is awaited.
+Everything that touches the consumer runs in Faust's consumer thread, with aiokafka's loop. Nothing is awaited between
+the check of the generation and the creation of the request.
 """
 
 import asyncio
@@ -21,25 +21,26 @@ from aiokafka.errors import (
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
 
-from runtime.adapters.faust import BatchApp, in_thread
+from runtime.adapters.aiokafka import commit_offsets, ensure_coordinator_known, fetch_committed, group_generation, owns
+from runtime.adapters.faust import BatchApp
 
 _PAUSE_S = 0.05
 _REBALANCING = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
 
 
 class FencedError(Exception):
-    """Another worker has, or had, the partition."""
+    """Another worker owns, or has owned, the partition."""
 
 
 class Committed(NamedTuple):
-    """Where a partition stands: the next offset to process (0 at the very beginning), and an intent's text or ""."""
+    """A committed position: the next offset to process (0 if none) and the metadata: an intent or ""."""
 
     offset: int
     metadata: str
 
 
 class _Stale(Exception):  # noqa: N818
-    """The generation has passed, or a rebalance is under way."""
+    """The generation has changed, or a rebalance is in progress."""
 
 
 class OffsetCommitter:
@@ -53,7 +54,7 @@ class OffsetCommitter:
         self.committed = Committed(0, "")
 
     async def read(self) -> Committed:
-        """The committed offset as the broker has it, once the partition is ours; commits are tied to this moment."""
+        """Return the committed offset once the partition is assigned; ties later commits to this generation."""
         self._generation, self.committed = await self._once_settled(self._read)
         return self.committed
 
@@ -70,18 +71,18 @@ class OffsetCommitter:
                 return
 
     def follow(self, offset: int) -> None:
-        """The offset was committed by other means: in a transaction."""
+        """Note that the offset was committed in a transaction."""
         self.committed = Committed(offset, "")
 
     async def confirm(self) -> None:
-        """Raises `FencedError` unless the partition is ours and stands where we left it."""
+        """Raise `FencedError` unless the partition is assigned and its committed offset is the one we left."""
         await self._confirm(None)
 
     async def _confirm(self, wanted: Committed | None) -> None:
         left = self.committed
         if await self.read() not in (left, wanted):
             raise FencedError(
-                f"{self._tp.topic}[{self._tp.partition}] was left at {left}, and stands at {self.committed}"
+                f"{self._tp.topic}[{self._tp.partition}] was left at {left} but is now at {self.committed}"
             )
 
     async def _once_settled(self, function: Any) -> Any:
@@ -93,34 +94,30 @@ class OffsetCommitter:
                     except _Stale:
                         await asyncio.sleep(_PAUSE_S)
         except TimeoutError:
-            raise FencedError(f"{self._tp.topic}[{self._tp.partition}] is not ours any more") from None
+            raise FencedError(f"{self._tp.topic}[{self._tp.partition}] is no longer assigned to this worker") from None
 
     async def _in_thread(self, function: Any, *args: Any) -> Any:
-        thread = self._app.consumer._thread
-        return await in_thread(thread, function(thread._ensure_consumer(), *args))
+        return await self._app.with_consumer(lambda consumer: function(consumer, *args))
 
     # --- in the consumer thread ---
 
     async def _read(self, consumer: Any) -> tuple[int, Committed]:
-        coordinator = consumer._coordinator
-        generation = coordinator.generation
-        self._check_ours(consumer)
-        offsets = await coordinator.fetch_committed_offsets([self._tp])
-        if generation != coordinator.generation:
+        generation = group_generation(consumer)
+        if not owns(consumer, self._tp):
             raise _Stale
-        stored = offsets.get(self._tp)
+        stored = await fetch_committed(consumer, self._tp)
+        if generation != group_generation(consumer):
+            raise _Stale
         return generation, Committed(stored.offset, stored.metadata or "") if stored else Committed(0, "")
 
     async def _commit(self, consumer: Any, generation: int, wanted: Committed) -> None:
-        coordinator = consumer._coordinator
+        offsets = {self._tp: OffsetAndMetadata(wanted.offset, wanted.metadata)}
         while True:
-            await coordinator.ensure_coordinator_known()
-            if generation < 0 or coordinator.generation != generation:
+            await ensure_coordinator_known(consumer)
+            if generation < 0 or group_generation(consumer) != generation:
                 raise _Stale
             try:
-                await asyncio.shield(
-                    coordinator._do_commit_offsets(None, {self._tp: OffsetAndMetadata(wanted.offset, wanted.metadata)})
-                )
+                await asyncio.shield(commit_offsets(consumer, offsets))
             except _REBALANCING:
                 raise
             except KafkaError as error:
@@ -129,8 +126,3 @@ class OffsetCommitter:
                 await asyncio.sleep(_PAUSE_S)
             else:
                 return
-
-    def _check_ours(self, consumer: Any) -> None:
-        subscription = consumer._subscription
-        if subscription.reassignment_in_progress or self._tp not in subscription.assigned_partitions():
-            raise _Stale

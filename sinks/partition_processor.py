@@ -1,11 +1,11 @@
-"""A partition's way into its table: intent → insert → commit, batch after batch, each exactly once.
+"""Write a partition to its table batch by batch, each exactly once: intent → insert → commit.
 
-    read the committed offset, and the intent that was left unfinished
-    for each batch:  commit its first offset with the intent   (durable: what the insert will be)
-                     insert with the intent's token            (waits for ClickHouse; repeated, it does nothing)
-                     commit its next offset                  (with dead letters for refused rows, in one transaction)
+    read the committed offset and an unfinished intent
+    for each batch:  commit its first offset with the intent   (makes the insert's offset range durable)
+                     insert with the intent's token            (waits for ClickHouse; a repeat stores nothing)
+                     commit its next offset                    (with dead letters for refused rows, in one transaction)
 
-Whatever dies between these lines, the next owner begins at the first one and makes the same insert again.
+Whatever fails in between, the next owner starts at the first line and repeats the same insert.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class PartitionProcessor:
         rows: RowEncoder,
         *,
         committer: OffsetCommitter,
-        store: Inserter,
+        writer: Inserter,
         dead_letters: DeadLetterPublisher,
         ready: asyncio.Event,
         pause_s: Callable[[Batch], float],
@@ -44,20 +44,20 @@ class PartitionProcessor:
         self._tp = tp
         self._rows = rows
         self._committer = committer
-        self._writer = store
+        self._writer = writer
         self._dead_letters = dead_letters
         self._ready = ready
         self._pause_s = pause_s
         self._unfinished: WriteIntent | None = None
-        self._gathered: list[Record] = []
+        self._unfinished_records: list[Record] = []
 
     async def open(self) -> int:
-        """Where to go on: the committed offset, from which an unfinished intent is read again."""
+        """Return the committed offset; an unfinished intent's records are read again from there."""
         await self._ready.wait()
-        self._gathered = []
+        self._unfinished_records = []
         self._unfinished = await self._unfinished_intent()
         if self._unfinished is not None:
-            # Its last owner may be about to commit it with dead letters: no longer, and then it may be finished.
+            # The previous owner may be committing it with dead letters: fence it, then see whether it is finished.
             await self._dead_letters.fence_previous_owner()
             self._unfinished = await self._unfinished_intent()
         committed = self._committer.committed
@@ -66,7 +66,7 @@ class PartitionProcessor:
         return committed.offset
 
     async def process(self, batch: Batch) -> None:
-        """Store the batch, after finishing an unfinished intent once all of it has been read again."""
+        """Write the batch; first finish an unfinished intent, once all its records have been read again."""
         rest = await self._finish(batch) if self._unfinished else batch
         if rest is None:
             return
@@ -76,7 +76,7 @@ class PartitionProcessor:
         await asyncio.sleep(self._pause_s(rest))
 
     async def close(self) -> None:
-        """Let go: nothing is held that another worker would not find."""
+        """Close the dead-letter producer; all other state is in Kafka and ClickHouse."""
         await self._dead_letters.close()
 
     async def _unfinished_intent(self) -> WriteIntent | None:
@@ -84,14 +84,14 @@ class PartitionProcessor:
         return write_intent.found(self._tp, committed.offset, committed.metadata)
 
     async def _finish(self, batch: Batch) -> Batch | None:
-        """Gather the unfinished intent's records, carry it out when they are all there; returns what comes after it."""
+        """Collect the unfinished intent's records and execute it when complete; return the rest of the batch."""
         intent = self._unfinished
-        assert intent is not None  # noqa: S101 - the caller's condition, for the type checker
-        self._gathered += [record for record in batch.records if record.offset < intent.end]
+        assert intent is not None  # noqa: S101 - narrows the type; the caller checks it
+        self._unfinished_records += [record for record in batch.records if record.offset < intent.end]
         if batch.next_offset < intent.end:
             return None
-        await self._execute(intent, self._gathered, repeated=True)
-        self._unfinished, self._gathered = None, []
+        await self._execute(intent, self._unfinished_records, repeated=True)
+        self._unfinished, self._unfinished_records = None, []
         return batch.beginning_at(intent.end)
 
     async def _execute(self, intent: WriteIntent, records: Sequence[Record], *, repeated: bool) -> None:
@@ -103,10 +103,10 @@ class PartitionProcessor:
 
     async def _dead_letter(self, refusals: Sequence[Refusal], next_offset: int) -> None:
         for refusal in refusals:
-            log.error("row refused: to the dead letters", topic=self._tp.topic, partition=self._tp.partition,
-                      offset=refusal.record.offset, why=refusal.why)  # fmt: skip
+            log.error("ClickHouse refused a row; dead-lettering it", topic=self._tp.topic,
+                      partition=self._tp.partition, offset=refusal.record.offset, why=refusal.why)  # fmt: skip
             if self._tp.topic == topics.DEAD_LETTER and f'"stage":"{STAGE}"'.encode() in (refusal.record.value or b""):
-                raise RuntimeError(f"ClickHouse refuses a dead letter of its own making: {refusal.why}")
+                raise RuntimeError(f"ClickHouse refused a dead letter of the sink: {refusal.why}")
         await self._dead_letters.fence_previous_owner()
         await self._committer.confirm()
         await self._dead_letters.publish(refusals, next_offset)

@@ -1,7 +1,7 @@
-"""The intent of an insert: which offsets of which partition, made durable before the first byte goes to ClickHouse.
+"""The intent of an insert: a partition and its offsets, made durable before the first byte goes to ClickHouse.
 
-It stands in the metadata of the consumer group's commit. Whoever takes the partition over finds it there, reads exactly
-these offsets again and inserts them with the same token, so ClickHouse drops what it has already.
+It is the metadata of the consumer group's commit. A new owner of the partition finds it there, reads exactly these
+offsets again and inserts them with the same token, so that ClickHouse drops the rows it already has.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class WriteIntent:
 
     @property
     def metadata(self) -> str:
-        """What is committed with the offset `first`."""
+        """The metadata to commit with the offset `first`."""
         return f"{_PREFIX}{self.end}"
 
     @property
@@ -33,14 +33,16 @@ class WriteIntent:
         return f"{self.tp.topic}:{self.tp.partition}:{self.first}-{self.end}"
 
     def token_of(self, records: Sequence[Record]) -> str:
-        """The token of a part of the insert; halving is deterministic, so a part is the same part after a crash."""
+        """Return the token of a part of the insert; bisection is deterministic, so parts recur after a crash."""
         return f"{self.token}/{records[0].offset}-{records[-1].offset}"
 
 
 def found(tp: TP, offset: int, metadata: str) -> WriteIntent | None:
-    """The intent that was committed and not finished, if there is one; ValueError if the metadata is not ours."""
+    """Return the committed, unfinished intent or None; raises ValueError for metadata of another origin."""
     if not metadata:
         return None
     if not metadata.startswith(_PREFIX):
-        raise ValueError(f"the offset of {tp.topic}[{tp.partition}] carries metadata that is no intent: {metadata!r}")
+        raise ValueError(
+            f"the offset of {tp.topic}[{tp.partition}] has metadata that is not a write intent: {metadata!r}"
+        )
     return WriteIntent(tp, offset, int(metadata.removeprefix(_PREFIX)))

@@ -1,4 +1,4 @@
-"""The stream stage for one partition of the raw topic: take over, then judge and commit batch by batch."""
+"""The stream stage for one partition of the raw topic: take over, then process and commit batch by batch."""
 
 import asyncio
 import time
@@ -64,7 +64,7 @@ class PartitionProcessor:
         self._transactions: Transactions | None = None
 
     async def open(self) -> int:
-        """Fence the former owner, then see where it stopped, then read what it remembered: in this order."""
+        """Fence the previous owner, find where it stopped, restore its window: in this order."""
         self._transactions = Transactions(self._settings, self._source)
         await self._transactions.start()
         await self._registry.loaded.wait()
@@ -80,7 +80,7 @@ class PartitionProcessor:
         return position
 
     async def process(self, batch: Batch) -> None:
-        """Process the batch and commit its outcome; only then does the window remember it."""
+        """Process the batch, commit its outcome, then add its identities to the window."""
         started_s = time.perf_counter()
         result = self._processor.process(batch.records)
         stream_time_us = advance(self._window.stream_time_us, result.latest_us, self._steady_now_us())
@@ -91,16 +91,16 @@ class PartitionProcessor:
         _measure(result, len(batch.records), time.perf_counter() - started_s)
 
     async def close(self) -> None:
-        """Stop the producer and let go of the window."""
+        """Stop the producer and close the window."""
         if self._transactions is not None:
             await self._transactions.stop()
         self._table.forget(self._source.partition)
 
     async def _empty_or_kept(self) -> DeduplicationWindow:
-        """The window before its changelog is read.
+        """Return the window before its changelog is read.
 
-        What cannot be opened on disk is waited for, as its former owner may be about to close it, and then given up: it
-        is in the changelog too.
+        Retries opening files on disk, since the previous owner may be closing them, then discards them: the changelog
+        has their content too.
         """
         retention_us = self._settings.window_s * 1_000_000
         if self._settings.window_store == "memory":
@@ -112,7 +112,9 @@ class PartitionProcessor:
             except Exception as error:
                 reason = str(error)
                 await asyncio.sleep(_OPENING_PAUSE_S)
-        log.warning("window on disk cannot be opened: reading it anew", directory=str(directory), reason=reason)
+        log.warning(
+            "cannot open the window on disk; restoring it from the changelog", directory=str(directory), reason=reason
+        )
         forget_window(directory)
         return window_on_disk(directory, retention_us)
 

@@ -1,18 +1,17 @@
-"""One Kafka transaction a batch: events, dead letters, the window's changelog, the account and the input offset.
+"""Commit each batch in one Kafka transaction: events, dead letters, the window's changelog, the account, the offset.
 
-Each input partition has a transactional id of its own, so that whoever takes the partition over fences the former owner
-(KIP-98): aiokafka knows no fencing by consumer group segment (KIP-447).
+Each input partition has its own transactional id, so that a new owner fences the previous one (KIP-98): aiokafka does
+not support fencing by consumer group generation (KIP-447).
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from runtime.adapters.zstd import compression_type
+from runtime.adapters.aiokafka import compression_type, fill_batches
 from runtime.kafka.connection import connection
 from runtime.platform.settings import Settings
 from streams.batch_processor import Output
@@ -20,18 +19,17 @@ from streams.batch_processor import Output
 log = structlog.get_logger()
 
 _STOP_TIMEOUT_S = 3.0
-_NO_HEADERS: list[tuple[str, bytes]] = []
 _BATCH_BYTES = 900_000  # below the brokers' usual max.message.bytes of 1 MiB
 
 
 class Transactions:
-    """The transactions of one input partition; any failure is final: the process ends and begins at the last commit."""
+    """The transactions of one input partition. Any failure ends the process, which restarts at the last commit."""
 
     def __init__(self, settings: Settings, source: TopicPartition) -> None:
         self._source = source
         self._group = settings.streams_app_id
         self._timeout_s = settings.transaction_timeout_s
-        self._followed: set[str] = set()
+        self._known_topics: set[str] = set()
         self._producer = AIOKafkaProducer(
             **connection(settings),
             client_id=f"{settings.streams_app_id}-{source.partition}",
@@ -45,7 +43,7 @@ class Transactions:
         )
 
     async def start(self) -> None:
-        """Fence the former owner: its open transaction is aborted before this returns."""
+        """Fence the previous owner: its open transaction is aborted before this returns."""
         await self._producer.start()
 
     async def stop(self) -> None:
@@ -53,19 +51,19 @@ class Transactions:
         try:
             async with asyncio.timeout(_STOP_TIMEOUT_S):
                 await self._producer.stop()
-        except Exception as error:  # what it could not finish, its successor fences
-            log.warning("producer not stopped in order", partition=self._source.partition, error=repr(error))
+        except Exception as error:  # the next owner fences whatever is left open
+            log.warning("producer did not stop cleanly", partition=self._source.partition, error=repr(error))
 
     async def commit(self, outputs: Mapping[str, Iterable[Output]], next_offset: int) -> dict[str, int]:
-        """Publish the outputs, by topic, to the partition number of the source, and commit its offset, or nothing.
+        """Publish the outputs, by topic, to the source's partition number and commit its offset, atomically.
 
-        Returns at which offset the last batch of each topic begins; -1 where the broker did not say.
+        Returns the base offset of the last batch of each topic; -1 if the broker did not return it.
 
-        The offset comes after the outputs: while it is added to the transaction, the broker cannot verify that
-        partitions belong to it (KIP-890), refuses one write in ten, and each costs a backoff of 100 ms.
+        The offset follows the outputs: while it is being added to the transaction, the broker cannot verify that
+        partitions belong to it (KIP-890) and refuses one write in ten; each refusal costs a backoff of 100 ms.
         """
         async with asyncio.timeout(self._timeout_s):
-            await self._follow(outputs)
+            await self._request_metadata(outputs)
             await self._producer.begin_transaction()
             published = await asyncio.gather(*(self._publish(topic, records) for topic, records in outputs.items()))
             offsets = {self._source: OffsetAndMetadata(next_offset, "")}
@@ -73,43 +71,19 @@ class Transactions:
             await self._producer.commit_transaction()
         return dict(zip(outputs, published, strict=True))
 
-    async def _follow(self, topics: Iterable[str]) -> None:
-        """Tell the client of topics that it does not follow yet: one that is sent to first would displace the others.
+    async def _request_metadata(self, topics: Iterable[str]) -> None:
+        """Add the topics to those whose metadata the client requests.
 
-        aiokafka asks for the metadata of all topics until it is told of one, and then of that one alone; batches for
-        the others would wait for a leader until they expire.
+        aiokafka requests the metadata of all topics until the first send, and then of that topic only; batches for the
+        others would wait for a leader until they expire.
         """
-        if not self._followed.issuperset(topics):
-            self._followed.update(topics)
-            await self._producer.client.set_topics(self._followed)
+        if not self._known_topics.issuperset(topics):
+            self._known_topics.update(topics)
+            await self._producer.client.set_topics(self._known_topics)
 
     async def _publish(self, topic: str, records: Iterable[Output]) -> int:
         metadata = None
-        for batch in _batches(self._producer.create_batch, records):
+        for batch in fill_batches(self._producer.create_batch, records):
             delivered = await self._producer.send_batch(batch, topic, partition=self._source.partition)
             metadata = await delivered
         return -1 if metadata is None else int(metadata.offset)
-
-
-def _batches(new_batch: Callable[[], Any], records: Iterable[Output]) -> Iterator[Any]:
-    """The records in as few batches as hold them.
-
-    They go to the batch's own builder: `BatchBuilder.append` does no more, and takes as long again.
-    """
-    batch, count = new_batch(), 0
-    append = batch._builder.append
-    for key, value, timestamp_ms in records:
-        if append(count, timestamp_ms, key, value, _NO_HEADERS) is None:  # full
-            yield _closed(batch, count)
-            batch, count = new_batch(), 0
-            append = batch._builder.append
-            append(count, timestamp_ms, key, value, _NO_HEADERS)
-        count += 1
-    if count:
-        yield _closed(batch, count)
-
-
-def _closed(batch: Any, count: int) -> Any:
-    batch._relative_offset = count
-    batch.close()
-    return batch

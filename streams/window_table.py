@@ -1,7 +1,7 @@
-"""The Faust table of identities: one window a partition, its changelog the window topic.
+"""The Faust table of identities: one window per partition; its changelog is the window topic.
 
 Faust assigns the changelog's partitions together with those of the raw topic. What the table holds is restored and
-written by the batch, in `streams.partition_processor`: Faust's way (a record, a task and two futures per key, and
+written in batches by `streams.partition_processor`: Faust's own way (a record, a task and two futures per key, and
 recovery event by event) costs more than the rest of the stream stage.
 """
 
@@ -24,7 +24,7 @@ class WindowStore(Store):
         raise NotImplementedError
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
-        """The lanes let go of what was lost."""
+        """Do nothing: partition tasks free the windows of lost partitions."""
 
 
 class WindowTable(faust.Table):
@@ -34,26 +34,26 @@ class WindowTable(faust.Table):
         return WindowStore(self.app.conf.store, self.app, self)
 
     def put(self, partition: int, window: DeduplicationWindow) -> None:
-        """Hold the window of a partition that was taken over."""
+        """Keep the window of a partition that was taken over."""
         self.data.data[partition] = window
 
     def forget(self, partition: int) -> None:
-        """Free the window of a partition that was lost; what it has on disk stays there."""
+        """Close the window of a lost partition; its files stay on disk."""
         window = self.data.data.pop(partition, None)
         if window is not None:
             window.close()
 
     def identities_of(self, partition: int) -> int:
-        """How many identities the window of a partition holds."""
+        """Return the number of identities in a partition's window."""
         return len(self.data.data.get(partition, ()))
 
     def identities(self) -> int:
-        """How many identities all windows hold."""
+        """Return the number of identities in all windows."""
         return sum(len(window) for window in self.data.data.values())
 
 
 def window_table(app: BatchApp) -> WindowTable:
-    """The table, registered with the app: tumbling segments that expire after the retention."""
+    """Create the table and register it with the app: tumbling segments that expire after the retention."""
     retention_s = app.settings.window_s
     table = WindowTable(app, name="window", partitions=app.settings.topic_partitions, help="identities by arrival")
     table.tumbling(retention_s / SEGMENTS_PER_RETENTION, expires=retention_s)

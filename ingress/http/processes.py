@@ -165,6 +165,7 @@ def _child_main(settings: Settings, listener: socket.socket, serving: Connection
     # Imported here: what counts must find the shared directory when it is made.
     from ingress.http.server import serve  # noqa: PLC0415
     from ingress.publisher import KafkaPublisher  # noqa: PLC0415
+    from runtime.adapters import aiokafka  # noqa: PLC0415
 
     logging.setup(settings, multiprocessing.current_process().name)
 
@@ -172,6 +173,7 @@ def _child_main(settings: Settings, listener: socket.socket, serving: Connection
         stopped = asyncio.Event()
         orphaned = asyncio.create_task(_set_when_orphaned(stopped))
         try:
+            aiokafka.install()
             publisher = KafkaPublisher(settings)
             return await serve(settings, listener, publisher, on_serving=lambda: serving.send(True), stopped=stopped)
         finally:

@@ -1,1 +1,1 @@
-"""Everything that reaches into private parts of a library, one module per library."""
+"""The only modules that use private parts of a library, one module per library; `install` patches it explicitly."""

@@ -17,8 +17,8 @@ What differs from Faust's defaults, and why:
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from typing import Any, NoReturn
 
 import aiokafka
 import faust
@@ -31,13 +31,27 @@ from faust.types import TP
 from faust.types.tuples import Message
 from mode.threads import WorkerThread
 
-from runtime.adapters.aiokafka import Fetched, as_parsed
+from runtime.adapters.aiokafka import Fetched, as_parsed, max_poll_records, reaches_broker, require_installed
 from runtime.consumer.batch import Batch
 from runtime.kafka.connection import connection
 from runtime.platform.event_loop import new_event_loop
 from runtime.platform.settings import Settings
 
 log = structlog.get_logger()
+
+#: What this module uses and Faust does not document: class -> names (see `runtime.adapters.aiokafka.PRIVATE_NAMES`).
+PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
+    "faust.transport.drivers.aiokafka:Consumer": (
+        "_buffered_partitions", "_drain_messages", "_get_active_partitions", "_new_consumer_thread", "_read_offset",
+        "_stopped", "_thread",
+    ),
+    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread": (
+        "_assignor", "_create_worker_consumer", "_ensure_consumer", "_fetch_records",
+    ),
+    "faust.transport.consumer:Fetcher": ("_stopped",),
+    "faust.app.base:App": ("_crashed", "_new_transport"),
+    "faust.tables.base:Collection": ("_new_store",),
+}  # fmt: skip
 
 _BUSY_WAIT_S = 0.01
 #: aiokafka has one fetch a broker under way, and a partition that is not in it has to wait until it returns.
@@ -60,6 +74,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
     Worker = _DaemonThread
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:  # noqa: ARG002
+        require_installed()
         app, settings = self.app, self.app.settings
         self._assignor = app.assignor if app.tables.changelog_topics else RoundRobinPartitionAssignor
         return aiokafka.AIOKafkaConsumer(
@@ -83,7 +98,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class BatchConsumer(driver.Consumer):
-    """Delivers one message a partition and fetch, its value a `Batch`, and waits for `resume` before the next."""
+    """Deliver one message per partition and fetch, its value a `Batch`; wait for `resume` before the next."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -108,6 +123,13 @@ class BatchConsumer(driver.Consumer):
         """
         earliest: Mapping[TP, int] = await self.earliest_offsets(*partitions)
         return earliest
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Do nothing: `runtime.consumer.watchdog` checks fetching and progress, and ends a stalled process.
+
+        Faust's own check expects timestamps that this consumer's path does not keep (of fetches, stream events and
+        Faust's commits). Five minutes after the start it would log an error per partition and check, however healthy.
+        """
 
     async def _drain_messages(self, fetcher: Any) -> None:
         """What is fetched while a rebalance is under way is dropped: the tasks see to it that it is fetched again."""
@@ -144,7 +166,7 @@ class BatchConsumer(driver.Consumer):
             try:
                 async with asyncio.timeout(timeout_s + _FETCH_GRACE_S):
                     return await thread._fetch_records(
-                        consumer, active, timeout=timeout_s, max_records=consumer._max_poll_records
+                        consumer, active, timeout=timeout_s, max_records=max_poll_records(consumer)
                     )
             except TimeoutError:  # an assignment is under way
                 return {}
@@ -235,13 +257,22 @@ class BatchApp(faust.App):
 
     async def reaches_kafka(self) -> bool:
         """Whether a broker answers now; asks in the consumer's own thread."""
-        thread = self.consumer._thread
-
-        async def ask() -> bool:
-            return bool(await thread._ensure_consumer()._client.force_metadata_update())
-
-        answers: bool = await in_thread(thread, ask())
+        answers: bool = await self.with_consumer(reaches_broker)
         return answers
+
+    @property
+    def aiokafka_consumer(self) -> Any:
+        """The aiokafka consumer. Await its methods in its own thread only: see `with_consumer`."""
+        return self.consumer._thread._ensure_consumer()
+
+    async def with_consumer(self, function: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+        """Run `function` with the aiokafka consumer in the consumer's thread; return its result."""
+        return await in_thread(self.consumer._thread, function(self.aiokafka_consumer))
+
+    async def crash(self) -> NoReturn:
+        """Wait until Faust has crashed, and raise the reason."""
+        await self._crashed.wait()
+        raise self.crash_reason or RuntimeError("Faust crashed without a reason")
 
     async def seek(self, tp: TP, offset: int) -> int:
         """Fetch on from this offset, or from the earliest there is; returns it.

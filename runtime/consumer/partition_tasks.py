@@ -1,12 +1,12 @@
-"""One task a partition: its batches are processed in order, those of different partitions side by side.
+"""One task per partition: its batches are processed in order, those of different partitions concurrently.
 
-A task is opened when its partition is assigned and closed when it is not any more; over a rebalance that leaves the
-partition here, the task and its state stay.
+A task opens when its partition is assigned and closes when the partition is lost. It keeps its state over a rebalance
+that leaves the partition with this worker.
 
-Around a rebalance fetched batches are dropped here and there: by the consumer, by the stream, by the task. So a task
-goes by offsets alone: a batch that is complete from an offset beyond the task's position has lost something before it.
-It is dropped, and fetching goes back to the position. If there was a rebalance since the task was opened, somebody else
-may have owned the partition in between: then the task is opened anew first.
+Around a rebalance the consumer, the stream and the task may each drop fetched batches. So a task relies on offsets
+alone: if a batch is complete only from an offset beyond the task's position, records before it are missing. The task
+drops the batch and seeks to its position. If there was a rebalance since the task opened, another worker may have owned
+the partition in between, so the task reopens first.
 """
 
 import asyncio
@@ -22,20 +22,43 @@ log = structlog.get_logger()
 
 
 class Processor(Protocol):
-    """What a task drives; an exception from any of these ends the process."""
+    """Process the batches of one partition; implemented by each stage.
+
+    The partition's task calls `open` first, then `process` for one batch after another, and `close` last. Calls never
+    overlap. After a rebalance that kept the partition, the task may call `close` and then `open` on the same object, so
+    `open` must reset all state. `close` also follows an `open` or `process` that was cancelled or has failed, and must
+    cope with a partly opened processor.
+
+    All methods run on the event loop that all partitions share: await I/O, and hand CPU work of more than a batch's
+    worth to a thread. There is no timeout but the watchdog's: `open` and `process` may wait for other systems as long
+    as the stage reports progress or a pause (`Watchdog`).
+
+    An exception from `open` or `process` ends the process, and its supervisor starts another one, which resumes at the
+    last commit. Retry what may pass, dead-letter what never will, and raise only what a restart can help with, such as
+    a fenced producer. A rebalance waits some seconds for the current `process`, but does not cancel it; losing the
+    partition does, at any await. So the commit must be atomic and fenced against a new owner.
+    """
 
     async def open(self) -> int:
-        """Take the partition over; returns the offset of the first record to process."""
+        """Take the partition over: fence the previous owner, restore state.
+
+        Returns the offset of the first record to process. Until then the partition is not ready, and its fetched
+        batches wait. The first batch may start earlier; the task cuts it to this offset.
+        """
 
     async def process(self, batch: Batch) -> None:
-        """Process the batch and commit it: when this returns, it is done for good."""
+        """Process the batch and commit its outcome and `batch.next_offset`.
+
+        Returns when the batch never needs processing again. Batches are contiguous: each starts at the previous one's
+        `next_offset`, but for transaction markers. The partition is not fetched again until this returns.
+        """
 
     async def close(self) -> None:
-        """Let go of the partition."""
+        """Release the partition's resources. Commit nothing: the partition may have a new owner."""
 
 
 class PartitionTask:
-    """The batches of one partition, one after the other."""
+    """Process the batches of one partition, one after another."""
 
     def __init__(
         self,
@@ -48,7 +71,7 @@ class PartitionTask:
         self._resume = resume
         self._seek = seek
         self._rebalances = 0
-        self._opened_in = 0  # after which of the rebalances
+        self._opened_in = 0  # number of rebalances at the last open
         self._queue: asyncio.Queue[Batch] = asyncio.Queue()
         self._idle = asyncio.Event()
         self.position: int | None = None
@@ -57,7 +80,7 @@ class PartitionTask:
 
     @property
     def busy(self) -> bool:
-        """Whether the partition is being opened or a batch is under way."""
+        """Whether the partition is opening or a batch is in progress."""
         return not self._idle.is_set()
 
     @staticmethod
@@ -66,11 +89,11 @@ class PartitionTask:
             fail(error)
 
     def submit(self, batch: Batch) -> None:
-        """Queue a batch; it is released when it has been processed."""
+        """Queue a batch; fetching resumes when it has been processed."""
         self._queue.put_nowait(batch)
 
     async def drain(self, timeout_s: float) -> None:
-        """Drop what waits and let the batch under way finish, for at most `timeout_s`."""
+        """Drop queued batches and wait for the current one, for at most `timeout_s`."""
         self._rebalances += 1
         while not self._queue.empty():
             self._resume(self._queue.get_nowait())
@@ -78,10 +101,10 @@ class PartitionTask:
             try:
                 await asyncio.wait_for(self._idle.wait(), timeout_s)
             except TimeoutError:
-                log.warning("batch still under way at a rebalance", position=self.position)
+                log.warning("batch still in progress at a rebalance", position=self.position)
 
     async def close(self) -> None:
-        """Stop and let go of the partition."""
+        """Cancel the task and close the processor."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self._processor.close()
@@ -104,7 +127,7 @@ class PartitionTask:
     async def _advance(self, batch: Batch, position: int) -> int:
         """Process what is new in the batch; returns the new position."""
         if batch.from_offset > position:
-            position = await self._go_back(batch, position)
+            position = await self._recover_gap(batch, position)
             if batch.from_offset > position:
                 return position
         fresh = batch.beginning_at(position)
@@ -113,28 +136,28 @@ class PartitionTask:
         await self._processor.process(fresh)
         return fresh.next_offset
 
-    async def _go_back(self, batch: Batch, position: int) -> int:
-        """Something before the batch is missing; returns the position from which it is fetched again."""
+    async def _recover_gap(self, batch: Batch, position: int) -> int:
+        """Seek to the records missing before the batch; return the new position."""
         if self._opened_in != self._rebalances:
-            log.info("partition may have moved while it was away: opening it anew", partition=batch.tp.partition)
+            log.info("another worker may have owned the partition; reopening it", partition=batch.tp.partition)
             await self._processor.close()
             position = await self._open()
         return position if batch.from_offset <= position else await self._seek(batch.tp, position)
 
 
 class PartitionTasks:
-    """The tasks of all partitions that this worker owns."""
+    """The tasks of all partitions that are assigned to this worker."""
 
     def __init__(
         self,
-        make: Callable[[TP], Processor],
+        make_processor: Callable[[TP], Processor],
         resume: Callable[[Batch], None],
         seek: Callable[[TP, int], Awaitable[int]],
         fail: Callable[[BaseException], None],
         *,
         drain_timeout_s: float = 4.0,
     ) -> None:
-        self._make = make
+        self._make_processor = make_processor
         self._resume = resume
         self._seek = seek
         self._fail = fail
@@ -143,7 +166,7 @@ class PartitionTasks:
         self._closed = False
 
     def submit(self, batch: Batch) -> None:
-        """Hand a batch to its partition's task; one for a partition that is not ours is dropped."""
+        """Pass a batch to its partition's task; drop it if the partition is not assigned."""
         task = self._tasks.get(batch.tp)
         if task is None:
             self._resume(batch)
@@ -151,20 +174,20 @@ class PartitionTasks:
             task.submit(batch)
 
     async def on_revoked(self) -> None:
-        """A rebalance begins: every task comes to rest, none is closed yet."""
+        """A rebalance begins: drain every task, close none."""
         await asyncio.gather(*(task.drain(self._drain_timeout_s) for task in self._tasks.values()))
 
     async def on_assigned(self, owned: set[TP]) -> None:
-        """A rebalance is over: close the tasks of lost partitions, open those of new ones, keep the rest."""
+        """A rebalance is over: close the tasks of lost partitions, open tasks for new ones, keep the rest."""
         lost = [self._tasks.pop(tp) for tp in set(self._tasks) - owned]
         await asyncio.gather(*(task.close() for task in lost))
         if self._closed:
             return
         for tp in owned - set(self._tasks):
-            self._tasks[tp] = PartitionTask(self._make(tp), self._resume, self._seek, self._fail)
+            self._tasks[tp] = PartitionTask(self._make_processor(tp), self._resume, self._seek, self._fail)
 
     async def close(self) -> None:
-        """Finish what is under way, then let go of everything; what is assigned from now on is left alone."""
+        """Drain and close all tasks; ignore later assignments."""
         self._closed = True
         await self.on_revoked()
         await self.on_assigned(set())
@@ -176,5 +199,5 @@ class PartitionTasks:
 
     @property
     def busy(self) -> set[TP]:
-        """The partitions that are being opened or have a batch under way."""
+        """The partitions that are opening or have a batch in progress."""
         return {tp for tp, task in self._tasks.items() if task.busy}

@@ -1,4 +1,4 @@
-"""Ends a worker that has work and does none: its supervisor starts another one, which goes on from the last commit."""
+"""End a worker that has lag and makes no progress; its supervisor starts another, which resumes at the last commit."""
 
 import asyncio
 import time
@@ -22,17 +22,17 @@ class StalledError(Exception):
 
 
 class StallDetector:
-    """Which partitions have had work and stood still for longer than `timeout_s`."""
+    """Find partitions that have had work and no progress for longer than `timeout_s`."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._since: dict[TP, tuple[Any, float]] = {}
 
-    def stuck(self, marks: Mapping[TP, Any], now_s: float) -> list[TP]:
-        """Return the partitions without progress for too long; `marks` maps each one that has work to its progress."""
+    def stuck(self, progress: Mapping[TP, Any], now_s: float) -> list[TP]:
+        """Return the partitions without progress for too long; `progress` maps each with work to a value."""
         since = self._since
         self._since = {
-            tp: since[tp] if tp in since and since[tp][0] == mark else (mark, now_s) for tp, mark in marks.items()
+            tp: since[tp] if tp in since and since[tp][0] == value else (value, now_s) for tp, value in progress.items()
         }
         return [tp for tp, (_, began_s) in self._since.items() if now_s - began_s > self._timeout_s]
 
@@ -60,30 +60,30 @@ class Watchdog:
         self._progress_of = progress or self._position
         self._paused_by = paused_by
         self._partitions = StallDetector(app.settings.stall_timeout_s)
-        # Everybody has rejoined, or is out, after one session timeout; the rest is Faust's way back to fetching.
+        # Every member has rejoined or been removed after one session timeout; the rest is for Faust to fetch again.
         self._rebalance_timeout_s = 2 * app.settings.session_timeout_s + _REBALANCE_MARGIN_S
         self._rebalances = StallDetector(self._rebalance_timeout_s)
         self._fetching = StallDetector(_FETCH_TIMEOUT_S)
 
     def _check_rebalance(self) -> None:
-        """Faust's recovery task may end unseen (a cancelled seek); then nothing is ever fetched again."""
+        """Detect that Faust's recovery task ended silently (a cancelled seek): nothing is ever fetched again then."""
         app = self._app
         under_way = {TP("", 0): app.consumer_generation_id} if app.rebalancing else {}
         if self._rebalances.stuck(under_way, time.monotonic()):
             raise StalledError(f"a rebalance did not end within {self._rebalance_timeout_s} s")
 
     def _check_fetching(self) -> None:
-        """The loop that fetches polls every second or so; nothing that it waits for takes long."""
+        """Detect a stuck fetch loop: a healthy one polls about every second."""
         consumer = self._app.consumer
         free = not self._app.rebalancing and consumer.flow_active and self._tasks.open
         if self._fetching.stuck({TP("", 0): consumer.polls} if free else {}, time.monotonic()):
-            raise StalledError(f"fetching has stood still for {_FETCH_TIMEOUT_S:g} s")
+            raise StalledError(f"no fetch for {_FETCH_TIMEOUT_S:g} s")
 
     def _position(self, tp: TP) -> int | None:
         return self._tasks.open.get(tp)
 
     async def run(self) -> None:
-        """Runs for ever; raises `StalledError`."""
+        """Check until cancelled; raises `StalledError`."""
         while True:
             await asyncio.sleep(_INTERVAL_S)
             self._check_rebalance()

@@ -1,4 +1,4 @@
-"""The life of a Faust worker process: start, work until told to stop or something breaks, let go in order."""
+"""The life of a Faust worker process: start, run until stopped or failed, shut down."""
 
 import asyncio
 import contextlib
@@ -16,40 +16,41 @@ from runtime.consumer.partition_tasks import PartitionTasks
 log = structlog.get_logger()
 
 STOP_TIMEOUT_S = 15.0
-#: Of one that failed: it may leave the group, but what it holds is fenced off, and its successor waits to be started.
-BROKEN_STOP_TIMEOUT_S = 3.0
+#: For a failed worker: it may leave the group, but its successor fences what it holds and should start soon.
+FAILED_STOP_TIMEOUT_S = 3.0
 
 
 class Worker:
-    """Runs an app and its tasks; `fail` may be called from anywhere and ends the process with status 1."""
+    """Run an app and its partition tasks; `fail` ends the process with status 1."""
 
     def __init__(self) -> None:
-        self._over: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        self._ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
 
     def fail(self, error: BaseException) -> None:
-        """End the process: its supervisor starts another one, which begins at the last commit."""
-        if not self._over.done():
-            self._over.set_result(error)
+        """End the process with status 1; its supervisor starts another, which resumes at the last commit."""
+        if not self._ended.done():
+            self._ended.set_result(error)
 
     def stop(self) -> None:
-        """End the process in good order."""
-        if not self._over.done():
-            self._over.set_result(None)
+        """End the process cleanly, with status 0."""
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     async def run(self, app: BatchApp, partition_tasks: PartitionTasks, *beside: Callable[[], Awaitable[None]]) -> int:
-        """Run until stopped or broken; `beside` run for as long as the app does. Returns the exit status."""
-        await asyncio.to_thread(Path(app.conf.datadir).mkdir, parents=True, exist_ok=True)  # Faust makes the last part
-        calm_collector()
+        """Run until stopped or failed, with `beside` running concurrently; return the exit status."""
+        # Faust creates only the last component of the path.
+        await asyncio.to_thread(Path(app.conf.datadir).mkdir, parents=True, exist_ok=True)
+        tune_garbage_collector()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        tasks = [asyncio.create_task(self._guard(work)) for work in (app.start, lambda: _crash_of(app), *beside)]
-        error = await self._over
+        tasks = [asyncio.create_task(self._guard(work)) for work in (app.start, app.crash, *beside)]
+        error = await self._ended
         if error is not None:
-            log.error("worker ends", reason=repr(error), exc_info=error)
-        timeout_s = STOP_TIMEOUT_S if error is None else BROKEN_STOP_TIMEOUT_S
+            log.error("worker failed", reason=repr(error), exc_info=error)
+        timeout_s = STOP_TIMEOUT_S if error is None else FAILED_STOP_TIMEOUT_S
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(_let_go(app, partition_tasks, orderly=error is None), timeout_s)
+            await asyncio.wait_for(_shut_down(app, partition_tasks, orderly=error is None), timeout_s)
         for task in tasks:
             task.cancel()
         return 0 if error is None else 1
@@ -61,22 +62,16 @@ class Worker:
             self.fail(error)
 
 
-def calm_collector() -> None:
-    """Let the garbage collector look seldom: a batch's tuples made it run a hundred times, a third of the judging.
+def tune_garbage_collector() -> None:
+    """Run the garbage collector rarely: a batch's tuples triggered it a hundred times, a third of processing time.
 
-    The objects of four partitions' largest batches, half a million that will go by themselves, do not make it run.
+    The threshold is above the objects of four partitions' largest batches: half a million, freed by reference counts.
     """
     gc.freeze()
     gc.set_threshold(600_000, 20, 20)
 
 
-async def _crash_of(app: BatchApp) -> None:
-    """Waits until Faust has crashed, and raises what it crashed of."""
-    await app._crashed.wait()
-    raise app.crash_reason or RuntimeError("Faust crashed without a reason")
-
-
-async def _let_go(app: BatchApp, partition_tasks: PartitionTasks, *, orderly: bool) -> None:
+async def _shut_down(app: BatchApp, partition_tasks: PartitionTasks, *, orderly: bool) -> None:
     if orderly:
         await partition_tasks.close()
     await app.stop()

@@ -105,7 +105,7 @@ async def create(client: AIOKafkaAdminClient, settings: Settings, topics: Iterab
         if code not in (0, TopicAlreadyExistsError.errno):
             raise OperatorError(
                 f"topic {name} cannot be created ({message or for_code(code).__name__})",
-                "mend that in the broker or in the settings EVENTPUSH_TOPIC_…, then run `eventpush topics`",
+                "fix the broker's configuration or the settings EVENTPUSH_TOPIC_…, then run `eventpush topics`",
             )
     await _settled(client, {topic.name for topic in new})
     detail = f"{settings.topic_partitions} partitions"

@@ -1,9 +1,8 @@
-"""The one exception that is shown to people."""
+"""The one exception whose message is shown to operators."""
 
 
 class OperatorError(Exception):
-    """
-    Something a person has to mend: printed as one line, exit status 1, never a traceback.
+    """A problem that an operator must fix: printed as one line, exit status 1, never a traceback.
 
     `what` names the thing and its value; `remedy` says what to do about it.
     """

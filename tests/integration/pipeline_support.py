@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from embedded import preflight
+from tests.integration.quiet import assert_quiet
 from tests.stack import ROOT
 
 T = TypeVar("T")
@@ -102,6 +103,7 @@ class Pipeline:
         try:
             for name, process in self.processes.items():
                 assert process.wait(30) == 0, f"{name} ended with {process.returncode}"
+                assert_quiet(self.home / f"{name}.log")
         finally:
             for process in self.processes.values():
                 process.kill()

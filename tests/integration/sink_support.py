@@ -21,6 +21,7 @@ from embedded import preflight
 from runtime.platform import settings as settings_module
 from runtime.platform.settings import Settings
 from schemas import topics
+from tests.integration.quiet import assert_quiet
 from tests.stack import ROOT
 
 DEADLINE_S = 60.0
@@ -89,13 +90,16 @@ class Bench:
             )
 
     @contextmanager
-    def running(self, **environ: str) -> Any:
-        """A sink for as long as the block lasts; it must end in good order."""
+    def running(self, *, allowed: str | None = None, **environ: str) -> Any:
+        """Run a sink for the block; it must stop cleanly and log nothing above INFO that `allowed` does not match."""
+        log = self.work_dir / "sink.log"
+        start = log.stat().st_size if log.exists() else 0
         process = self.start(**environ)
         try:
             yield process
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
+            assert_quiet(log, start=start, allowed=allowed)
         finally:
             process.kill()
             process.wait()

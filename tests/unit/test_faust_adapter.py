@@ -1,18 +1,24 @@
 """What one fetch hands on: records as they were parsed, complete from a known offset."""
 
+import logging
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
+from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from runtime.adapters.aiokafka import as_parsed
+from runtime.adapters.aiokafka import as_parsed, install, require_installed
 from runtime.adapters.faust import BatchConsumer
 from runtime.consumer.batch import Batch
 
 RAW = TopicPartition("raw", 1)
+
+install()
 
 
 class State:
@@ -127,3 +133,41 @@ async def test_nothing_is_handed_on_before_a_rebalance_is_over() -> None:
     assert await BatchConsumer._next_records(consumer) == ({}, {tp})
     await BatchConsumer._deliver(consumer, tp, batch)
     assert handed_on == [batch]
+
+
+async def test_faust_logs_nothing_about_a_healthy_consumer_however_long_it_runs(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faust's check expects fetch times that our path does not keep; an hour after the start it still says nothing."""
+    tp = TP("raw", 1)
+    started_s, log = time.monotonic(), logging.getLogger("faust")
+    state = SimpleNamespace(timestamp=None, highwater=5, position=5)
+    assignment = SimpleNamespace(active=True, state_value=lambda _: state)
+    subscriptions = SimpleNamespace(subscription=SimpleNamespace(assignment=assignment))
+    aiokafka_consumer = SimpleNamespace(_fetcher=SimpleNamespace(_subscriptions=subscriptions))
+    thread: Any = object.__new__(driver.AIOKafkaConsumerThread)
+    thread.time_started, thread.tp_fetch_request_timeout_secs, thread.log = started_s - 3_600, 300, log
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_ensure_consumer", lambda _: aiokafka_consumer)
+
+    async def sleep(_: float) -> None: ...
+
+    def consumer_of(cls: type) -> Any:
+        consumer = SimpleNamespace(_thread=thread, assignment=lambda: {tp}, sleep=sleep, should_stop=False)
+        consumer.verify_event_path = lambda now, tp: cls.verify_event_path(consumer, now, tp)  # type: ignore[attr-defined]
+        return consumer
+
+    await driver.Consumer.verify_all_partitions_active(consumer_of(driver.Consumer))
+    assert "has not sent" in caplog.text  # the check that ours replaces does complain
+    caplog.clear()
+    await driver.Consumer.verify_all_partitions_active(consumer_of(BatchConsumer))
+    assert not caplog.records
+
+
+def test_a_consumer_without_the_patch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the call that is missing; installing twice changes nothing."""
+    patched = fetcher.FetchResult
+    install()
+    assert fetcher.FetchResult is patched
+    monkeypatch.setattr(fetcher, "FetchResult", patched.__mro__[1])
+    with pytest.raises(RuntimeError, match=r"call runtime\.adapters\.aiokafka\.install\(\)"):
+        require_installed()

@@ -56,8 +56,7 @@ def group() -> FakeGroup:
 @pytest.fixture
 async def committer(group: FakeGroup) -> OffsetCommitter:
     consumer = SimpleNamespace(_coordinator=group, _subscription=group)
-    thread = SimpleNamespace(_ensure_consumer=lambda: consumer, thread_loop=asyncio.get_running_loop())
-    app: Any = SimpleNamespace(consumer=SimpleNamespace(_thread=thread))
+    app: Any = SimpleNamespace(with_consumer=lambda function: function(consumer))
     return OffsetCommitter(app, TP(*TOPIC_PARTITION), rebalance_timeout_s=0.2)
 
 
@@ -86,7 +85,7 @@ async def test_a_commit_is_refused_when_somebody_else_has_written(committer: Off
     group.rebalanced()
     group.other_worker_commits(20)
     group.rebalanced()
-    with pytest.raises(FencedError, match="stands at"):
+    with pytest.raises(FencedError, match="is now at"):
         await committer.commit(9)
     assert group.stored[TOPIC_PARTITION].offset == 20
 
@@ -97,7 +96,7 @@ async def test_a_zombie_is_fenced(committer: OffsetCommitter, group: FakeGroup) 
     await committer.commit(5, "insert-to:9")
     group.broker_generation += 1
     group.ours = False
-    with pytest.raises(FencedError, match="is not ours any more"):
+    with pytest.raises(FencedError, match="is no longer assigned to this worker"):
         await committer.commit(9)
     assert group.stored[TOPIC_PARTITION].offset == 5
 

@@ -26,7 +26,7 @@ def partition(world: World, step: Any = never_dies) -> PartitionProcessor:
         EVENTS,
         EVENT_ROWS,
         committer=FakeLedger(world, step),  # type: ignore[arg-type]
-        store=FakeStore(world, step),
+        writer=FakeStore(world, step),
         dead_letters=FakeDeadLetters(world, step),  # type: ignore[arg-type]
         ready=ready,
         pause_s=lambda _: 0,

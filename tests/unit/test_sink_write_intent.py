@@ -25,7 +25,7 @@ def test_a_finished_batch_leaves_no_plan() -> None:
 
 def test_a_stranger_s_metadata_is_refused() -> None:
     """Another program with this consumer group would be guessed at, and rows doubled."""
-    with pytest.raises(ValueError, match="carries metadata that is no intent: 'hello'"):
+    with pytest.raises(ValueError, match="has metadata that is not a write intent: 'hello'"):
         found(EVENTS, 17, "hello")
 
 

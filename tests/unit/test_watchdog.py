@@ -68,7 +68,7 @@ async def test_a_loop_that_does_not_fetch_any_more_ends_the_worker(
     """Long before its partitions count as stuck: nothing that fetching waits for takes ten seconds."""
     monkeypatch.setattr(watchdog, "_FETCH_TIMEOUT_S", 0.1)
     worker.app.lag = 0
-    with pytest.raises(StalledError, match="fetching has stood still"):
+    with pytest.raises(StalledError, match="no fetch for"):
         await asyncio.wait_for(Watchdog(worker.app, worker.tasks, metrics.STREAMS_LAG).run(), 5)
 
 

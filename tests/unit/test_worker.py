@@ -14,26 +14,25 @@ class HangingApp:
 
     def __init__(self, home: Path) -> None:
         self.conf = SimpleNamespace(datadir=home)
-        self._crashed = asyncio.Event()
 
     async def start(self) -> None:
         """Runs."""
         await asyncio.Event().wait()
 
-    stop = start
+    stop = crash = start
 
 
 @pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """The collector of the tests' process stays as it is."""
-    monkeypatch.setattr(worker, "calm_collector", lambda: None)
+    monkeypatch.setattr(worker, "tune_garbage_collector", lambda: None)
 
 
 async def test_a_broken_worker_does_not_wait_for_an_orderly_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What hangs while a worker ends that has failed, as its Kafka connection may, holds its successor up for a moment
     only, and not for as long as an orderly stop may take.
     """
-    monkeypatch.setattr(worker, "BROKEN_STOP_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(worker, "FAILED_STOP_TIMEOUT_S", 0.01)
     monkeypatch.setattr(worker, "STOP_TIMEOUT_S", 3_600.0)
     running, app, tasks = worker.Worker(), HangingApp(tmp_path), SimpleNamespace()
     ending = asyncio.create_task(running.run(app, tasks))
