@@ -110,7 +110,7 @@ async def _all_seen(trace: _Trace, watchers: Sequence["asyncio.Task[None]"]) -> 
 
 
 async def _subscribe(made: Stack, trace: _Trace, over: asyncio.Event) -> None:
-    """Reads all types' topics as a team would: only what is committed."""
+    """Read all types' topics as a team would: committed records only."""
     names = [topics.of_type(event) for event in KINDS]
     consumer = AIOKafkaConsumer(
         *names, bootstrap_servers=made.bootstrap, isolation_level="read_committed", auto_offset_reset="latest"

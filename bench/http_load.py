@@ -23,13 +23,13 @@ class Outcome:
     duration_s: float = 0.0
 
     def percentile_ms(self, percent: float) -> float:
-        """A percentile of the latencies, in milliseconds."""
+        """Return a percentile of the latencies, in milliseconds."""
         ordered = sorted(self.latencies_s)
         return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] * 1_000
 
 
 def request(body: bytes, content_type: str = "application/json") -> bytes:
-    """A request as it goes over the wire."""
+    """Encode a request as it goes over the wire."""
     head = (
         f"POST /api/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
@@ -157,6 +157,6 @@ async def paced(port: int, bodies: Iterator[bytes], connections: int, rate: floa
 
 
 def endless(bodies: Sequence[bytes]) -> Iterator[bytes]:
-    """The bodies, again and again."""
+    """Yield the bodies, again and again."""
     while True:
         yield from bodies

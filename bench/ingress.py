@@ -51,7 +51,7 @@ async def _start_peer(made: Stack) -> tuple[Child, int]:
 async def _singles(
     section: Section, servers: list[tuple[str, Child, int]], requests: list[bytes], duration_s: float
 ) -> None:
-    """The servers take turns, several times: what the machine does meanwhile meets all of them."""
+    """Measure the servers in turns, several times, so that other load on the machine affects all of them."""
     for connections in _CONNECTIONS:
         totals = {what: _Total() for what, _, _ in servers}
         for _, _, port in servers:

@@ -35,7 +35,7 @@ class Child:
         return sum(p.memory_info().rss for p in self._family())
 
     def require_alive(self) -> None:
-        """Raises `RuntimeError` with the end of its log when the process has ended."""
+        """Raise `RuntimeError` with the end of its log if the process has ended."""
         if self._popen.poll() is not None:
             tail = self.log_file.read_text(errors="replace")[-2_000:]
             raise RuntimeError(f"{self.log_file.name}: ended with status {self._popen.returncode}\n{tail}")

@@ -10,7 +10,7 @@ _IDENTITIES = "eventpush_streams_window_identities"
 
 
 async def measure(*, quick: bool) -> Section:
-    """A worker's start with five million identities to read, less its start with none."""
+    """Time a worker's start with five million identities to read, less its start with none."""
     section = Section("recovery")
     identities = 500_000 if quick else 5_000_000
     async with stack() as made:

@@ -30,7 +30,7 @@ def table(document: dict[str, Any], parts: Iterable[str]) -> str:
 
 
 def write(document: dict[str, Any], parts: Sequence[str]) -> None:
-    """The report and its plots (drawn by matplotlib in the peers' environment, where there is one)."""
+    """Write the report and its plots (drawn by matplotlib in the peers' environment, where there is one)."""
     lines = [_INTRODUCTION]
     lines += ["## Targets", "", *_markdown(f for part in parts for f in figures(document, part) if f.target), ""]
     for part in parts:

@@ -72,18 +72,18 @@ def load() -> dict[str, Any]:
 
 
 def figures(document: dict[str, Any], name: str) -> Sequence[Figure]:
-    """A section's figures."""
+    """Return a section's figures."""
     return [Figure(**figure) for figure in document.get(name, {}).get("figures", [])]
 
 
 def machine() -> str:
-    """What it was measured on."""
+    """Describe the machine."""
     memory_gb = psutil.virtual_memory().total / 2**30
     return f"{psutil.cpu_count()} cores ({_processor()}), {memory_gb:.0f} GB, {platform.system()} {platform.machine()}"
 
 
 def versions() -> str:
-    """What it was measured with."""
+    """List the versions used."""
     packages = [f"{name} {version(name)}" for name in _PACKAGES]
     return f"Python {platform.python_version()}, Kafka {_kafka()}, " + ", ".join(packages)
 

@@ -59,7 +59,7 @@ class Cost:
 async def follow(
     take: Callable[[], Sample | None], children: Sequence[Child], until_events: float, timeout_s: float
 ) -> list[Sample]:
-    """Samples until so many events are done or the time is over."""
+    """Sample until so many events are done or the time is over."""
     samples: list[Sample] = []
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -75,7 +75,7 @@ async def follow(
 
 
 def from_metrics(port: int, counter: str, child: Child, *, beside: Child | None = None) -> Callable[[], Sample | None]:
-    """Samples of one of our processes: a counter of its `/metrics`, and what another one (`beside`) costs."""
+    """Sample one of our processes: a counter of its `/metrics`, and what another one (`beside`) costs."""
 
     def take() -> Sample | None:
         cpu_s = child.cpu_s()
@@ -90,7 +90,7 @@ def from_metrics(port: int, counter: str, child: Child, *, beside: Child | None 
 
 
 def from_log(log_file: Path) -> Callable[[], Sample | None]:
-    """Samples of a peer: the last line of JSON in its log (see `bench.peers.progress`)."""
+    """Sample a peer: the last line of JSON in its log (see `bench.peers.progress`)."""
 
     def take() -> Sample | None:
         for line in reversed(log_file.read_text(errors="replace").splitlines()):
@@ -102,6 +102,6 @@ def from_log(log_file: Path) -> Callable[[], Sample | None]:
 
 
 def first_in_log(log_file: Path) -> Sample:
-    """The first sample that a peer reported."""
+    """Return the first sample that a peer reported."""
     line = next(line for line in log_file.read_text().splitlines() if line.startswith('{"events"'))
     return Sample(**json.loads(line))

@@ -18,7 +18,7 @@ _CHUNK = 1_000_000
 
 
 async def seed_window(made: Stack, identities: int) -> None:
-    """Writes so many identities, the oldest a horizon ago, the newest now."""
+    """Write so many identities, the oldest a horizon ago, the newest now."""
     random = np.random.default_rng(1)
     horizon_us, now_us = made.settings.window_s * 1_000_000, time.time_ns() // 1_000
     for begin in range(0, identities, _CHUNK):

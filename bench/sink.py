@@ -12,7 +12,7 @@ _ROWS = "eventpush_sink_rows_total"
 
 
 async def measure(*, quick: bool) -> Section:
-    """A million events, judged beforehand, on their way from Kafka into ClickHouse."""
+    """Measure a million events, judged beforehand, on their way from Kafka into ClickHouse."""
     section = Section("sink")
     planned = list(workload.events(100_000 if quick else 1_000_000))
     rows = sum(event.fate in {Fate.VALID, Fate.INVALID} for event in planned)

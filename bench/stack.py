@@ -42,7 +42,7 @@ class Stack:
         return self.settings.kafka_bootstrap
 
     def start(self, name: str, *arguments: str, **settings: object) -> Child:
-        """A child of this stack; `settings` differ from the stack's by name."""
+        """Start a child of this stack; `settings` override the stack's by name."""
         environ = self.environ | {variable(key): str(value) for key, value in settings.items()}
         child = Child(arguments, environ, self.home / f"{name}-{len(self.children)}.log")
         self.children.append(child)
@@ -53,13 +53,13 @@ class Stack:
         return self.start(command, sys.executable, "-m", "eventpush", command, **settings)
 
     def start_clickhouse(self) -> Child:
-        """The embedded ClickHouse on this stack's port."""
+        """Start the embedded ClickHouse on this stack's port."""
         port = self.settings.clickhouse_url.rsplit(":", 1)[1]
         arguments = ("--port", port, "--data-dir", str(self.home / "clickhouse"))
         return self.start("clickhouse", sys.executable, "-m", "embedded.clickhouse", *arguments)
 
     def free_port(self) -> int:
-        """A port that nobody listens on."""
+        """Find a free port."""
         return free_ports(1)[0]
 
     async def create_topics(self, *names: str) -> None:
@@ -72,7 +72,7 @@ class Stack:
             await client.close()
 
     async def end_offsets(self, topic: str) -> list[int]:
-        """The end offset of each partition."""
+        """Return the end offset of each partition."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap)
         await consumer.start()
         try:
@@ -85,7 +85,7 @@ class Stack:
 
 @asynccontextmanager
 async def stack(**settings: object) -> AsyncIterator[Stack]:
-    """A running Kafka with its topics; `settings` differ from the defaults by name. All is stopped and removed."""
+    """Run Kafka with its topics; `settings` override the defaults by name. Stop and remove everything at the end."""
     with tempfile.TemporaryDirectory(prefix="eventpush-bench-", ignore_cleanup_errors=True) as directory:
         made = Stack(Path(directory), _environ(Path(directory), settings))
         try:
@@ -122,7 +122,7 @@ async def wait_until(
 
 
 def scrape(port: int) -> dict[str, float]:
-    """The values on a process's `/metrics`, summed over labels."""
+    """Read the values on a process's `/metrics`, summed over labels."""
     text = _get(f"http://127.0.0.1:{port}/metrics")
     values: dict[str, float] = {}
     for name, value in _samples(text or ""):

@@ -145,7 +145,7 @@ def _full_window() -> IdentityWindow:
 
 
 def report(stages: list[Stage]) -> str:
-    """The profile in Markdown."""
+    """Render the profile in Markdown."""
     lines = [_INTRODUCTION.format(machine=results.machine(), versions=results.versions(), window=_WINDOW, batch=_BATCH)]
     lines += ["| stage | µs per event |", "| --- | ---: |"]
     lines += [f"| {'— of it: ' if s.part else ''}{s.name} | {s.us_per_event:.2f} |" for s in stages]

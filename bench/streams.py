@@ -56,7 +56,7 @@ def _add(section: Section, what: str, cost: Cost, target: float | None = None) -
 
 
 async def run_worker(made: Stack, count: int) -> list[Sample]:
-    """Starts a worker, follows it through so many raw events, stops it."""
+    """Start a worker, follow it through so many raw events, stop it."""
     worker = made.start_command("streams")
     samples = await follow(from_metrics(made.settings.streams_metrics_port, COUNTER, worker), [worker], count, 240)
     await worker.stop()

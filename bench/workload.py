@@ -38,13 +38,13 @@ class EncodedBatch(NamedTuple):
 
 
 def events(count: int, event_types: int = 0) -> Iterator[PlannedEvent]:
-    """The first `count` events of the fleet; with `event_types`, spread over so many types."""
+    """Return the first `count` events of the fleet; with `event_types`, spread over so many types."""
     planned = islice(generate(SEED, DEVICES, SHARES), count)
     return (_retyped(event, event_types) for event in planned) if event_types else planned
 
 
 def encode(planned: Iterator[PlannedEvent], partitions: int) -> list[EncodedBatch]:
-    """The events as the ingress would write them: by IMEI to a partition, with arrival and receipt in headers."""
+    """Write the events as the ingress would: by IMEI to a partition, with arrival and receipt in headers."""
     arrival_us = time.time_ns() // 1_000
     batches: list[EncodedBatch] = []
     builders: dict[int, BatchBuilder] = {}
@@ -99,7 +99,7 @@ def _requests(batches: Sequence[EncodedBatch]) -> Iterator[dict[int, EncodedBatc
 
 
 async def _produce(client: AIOKafkaClient, topic: str, batches: dict[int, EncodedBatch]) -> None:
-    """The embedded stack has one broker, which leads all partitions, as soon as it knows of a new topic itself."""
+    """Append the batches through the one broker, which leads all partitions; retry until it knows a new topic."""
     (broker,) = client.cluster.brokers()
     left = {batch.partition: batch.value for batch in batches.values()}
     for _ in range(_TRIES):

@@ -4,7 +4,7 @@ from eventpush.cli import cli
 
 
 def main() -> None:
-    """Runs the command line and ends the process with its exit status."""
+    """Run the command line and end the process with its exit status."""
     cli(prog_name="eventpush")
 
 

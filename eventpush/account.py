@@ -101,7 +101,7 @@ def coverage(
 
 
 def chunks(partition: int, batches: Sequence[BatchAccount]) -> list[Chunk]:
-    """The batches in at most 200 groups, each a range of raw offsets with its sums."""
+    """Merge the batches into at most 200 groups, each a range of raw offsets with its sums."""
     ordered = sorted(batches, key=lambda batch: batch.first_offset)
     size = max(1, -(-len(ordered) // _CHUNKS_MAX))
     groups = [ordered[at : at + size] for at in range(0, len(ordered), size)]
@@ -118,7 +118,7 @@ def chunks(partition: int, batches: Sequence[BatchAccount]) -> list[Chunk]:
 
 
 def differing(expected: Iterable[Chunk], found: Mapping[tuple[int, int], int], *, dead_letters: bool) -> list[Chunk]:
-    """The chunks of which `found` (by partition and first offset) holds another number than expected."""
+    """Return the chunks whose count in `found` (by partition and first offset) differs from the expected one."""
     return [
         chunk
         for chunk in expected
@@ -150,7 +150,7 @@ BY: dict[str, Callable[[Key], str]] = {
 
 
 def lines(batches: Iterable[BatchAccount], stored: Mapping[Key, int], dead: Mapping[Key, int]) -> dict[Key, Line]:
-    """The account by minute of arrival and event type; `stored` and `dead` are ClickHouse's counts."""
+    """Build the account by minute of arrival and event type; `stored` and `dead` are ClickHouse's counts."""
     found: dict[Key, Line] = {}
     for batch in batches:
         for count in batch.counts:

@@ -81,7 +81,7 @@ class Account:
 
 
 async def gather(settings: Settings) -> Account:
-    """Reads everything and adds it up; raises `Problem` when Kafka or ClickHouse is not there."""
+    """Read everything and add it up; raise `Problem` if Kafka or ClickHouse is unreachable."""
     # The order matters: what is read later may be ahead of what was read before, never behind.
     batches, began = await _summaries(settings), await kafka.offsets(settings, topics.ACCOUNT)
     raw = await kafka.offsets(settings, topics.RAW)
@@ -105,7 +105,7 @@ async def gather(settings: Settings) -> Account:
 
 
 async def _summaries(settings: Settings) -> dict[int, list[BatchAccount]]:
-    """The stream stage's summaries, by partition."""
+    """Return the stream stage's summaries, by partition."""
     found: defaultdict[int, list[BatchAccount]] = defaultdict(list)
     async with aclosing(kafka.records(settings, topics.ACCOUNT)) as batches:
         async for partition, records in batches:
@@ -125,7 +125,7 @@ def _summary(partition: int, record: Any) -> BatchAccount:
 
 
 async def _waiting(settings: Settings, target: _Target) -> defaultdict[int, set[int]]:
-    """The raw offsets, by partition, of the records that the sink has not committed yet."""
+    """Return the raw offsets, by partition, of the records that the sink has not committed yet."""
     done = await kafka.committed(settings, settings.sink_app_id, target.topic)
     begins = {p: max(begin, done.get(p, 0)) for p, (begin, _) in (await kafka.offsets(settings, target.topic)).items()}
     waiting: defaultdict[int, set[int]] = defaultdict(set)
@@ -138,7 +138,7 @@ async def _waiting(settings: Settings, target: _Target) -> defaultdict[int, set[
 async def _outcomes(
     settings: Settings, target: _Target, begins: Mapping[int, int] | None = None
 ) -> AsyncGenerator[Outcome, None]:
-    """What the stream stage has put on the topic."""
+    """Read what the stream stage has put on the topic."""
     async with aclosing(kafka.records(settings, target.topic, begins)) as batches:
         async for _, records in batches:
             for record in records:
@@ -155,7 +155,7 @@ async def _missing(
     waiting: set[int],
     since: str,
 ) -> list[Remainder]:
-    """What of the chunks is in no table and not on its way to one."""
+    """Return the part of the chunks that is neither in a table nor on its way to one."""
     if not chunks:
         return []
     found = await _rows(client, target, chunks, since)
@@ -220,5 +220,5 @@ async def _by_minute(client: AsyncClient, target: _Target, since: str) -> Counte
 
 
 def _clock(minute: str) -> str:
-    """A minute as ClickHouse compares it with a time."""
+    """Format a minute for comparison with a time in ClickHouse."""
     return minute.replace("T", " ").replace("Z", ":00") if minute else "1970-01-01 00:00:00"

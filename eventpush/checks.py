@@ -35,7 +35,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 async def run(settings: Settings) -> list[Finding]:
-    """Runs all checks side by side, each bounded to 10 s."""
+    """Run all checks concurrently, each bounded to 10 s."""
     checks: Mapping[str, Callable[[Settings], Awaitable[tuple[State, str]]]] = {
         "settings": _settings,
         "kafka": _kafka,
@@ -51,7 +51,7 @@ async def run(settings: Settings) -> list[Finding]:
 
 
 def _said_once(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings; a detail that an earlier one has already given is not repeated."""
+    """Replace a detail that an earlier finding has already given by a reference to it."""
     first: dict[str, str] = {}
     for finding in findings:
         first.setdefault(finding.detail, finding.check)

@@ -66,24 +66,24 @@ class Commands(click.Group):
         return list(SUMMARIES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """The command of that name, imported now; None if there is none."""
+        """Import and return the command of that name; None if there is none."""
         if cmd_name not in SUMMARIES:
             return None
         command: click.Command = importlib.import_module(f"eventpush.commands.{cmd_name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """The commands by section, without importing them."""
+        """List the commands by section, without importing them."""
         for section, commands in SECTIONS.items():
             with formatter.section(section):
                 formatter.write_dl(list(commands.items()), col_max=12)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """A first look."""
+        """Write the examples for a first look."""
         write_examples(formatter, EXAMPLES)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; no traceback for what a person can mend, nor for Ctrl-C."""
+        """Run the command; no traceback for a problem that a person can fix, nor for Ctrl-C."""
         try:
             return super().invoke(ctx)
         except Problem as problem:

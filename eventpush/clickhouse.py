@@ -12,7 +12,7 @@ from sinks.store import UNAVAILABLE, connect
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[AsyncClient]:
-    """A connected client; what ClickHouse refuses or does not answer inside becomes a `Problem`."""
+    """Connect a client; turn ClickHouse errors and timeouts inside the block into a `Problem`."""
     try:
         client = await connect(settings)
         try:

@@ -58,7 +58,7 @@ class BadLine:
 
 
 def read(file: TextIO) -> Iterator[Device | BadLine]:
-    """The file's devices and bad lines, in order, while it is read; raises `Problem` when the header is not right."""
+    """Yield the file's devices and bad lines, in order, while reading; raise `Problem` if the header is wrong."""
     rows = csv.reader(file, strict=True)
     header = _header(rows)
     first_line_of: dict[str, int] = {}
@@ -120,7 +120,7 @@ async def load(
     replace: bool = False,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[int, int]:
-    """Writes the devices, acknowledged by all replicas; returns how many were loaded and how many removed.
+    """Write the devices, acknowledged by all replicas; return how many were loaded and how many removed.
 
     With `replace`, a device that is in the topic and not among `devices` is removed too. `on_progress` gets the number
     written so far. Raises `Problem` when Kafka cannot be used.
@@ -143,7 +143,7 @@ async def load(
 
 
 async def registered(settings: Settings) -> set[str]:
-    """The IMEIs that are in the topic now."""
+    """Return the IMEIs that are in the topic now."""
     found: set[str] = set()
     async with aclosing(records(settings, DEVICES)) as batches:
         async for _, batch in batches:
@@ -159,7 +159,7 @@ def _chunks(devices: Iterable[Device]) -> Iterator[list[Device]]:
 
 
 async def _write(producer: AIOKafkaProducer, devices: list[Device]) -> None:
-    """Sends the devices; returns when all are acknowledged."""
+    """Send the devices; return when all are acknowledged."""
     sent = [
         await producer.send(DEVICES, msgspec.json.encode(device.entry) if device.entry else None, device.imei.encode())
         for device in devices

@@ -30,7 +30,7 @@ async def require_topic(settings: Settings, topic: str) -> int:
 
 @asynccontextmanager
 async def consumer_of(settings: Settings, topic: str) -> AsyncIterator[tuple[AIOKafkaConsumer, list[TopicPartition]]]:
-    """A consumer of committed records that belongs to no group, and the topic's partitions, assigned to it.
+    """Open a consumer of committed records without a group; yield it and the topic's partitions, assigned to it.
 
     What Kafka refuses or does not answer inside becomes a `Problem`.
     """
@@ -54,7 +54,7 @@ async def offsets(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
 
 
 async def committed(settings: Settings, group: str, topic: str) -> dict[int, int]:
-    """The offset that a consumer group has committed, by partition; those without one are left out."""
+    """Return a consumer group's committed offset by partition, leaving out partitions without one."""
     async with admin(settings) as client:
         found = await client.list_consumer_group_offsets(group)
     return {tp.partition: at.offset for tp, at in found.items() if tp.topic == topic and at.offset >= 0}
@@ -63,7 +63,7 @@ async def committed(settings: Settings, group: str, topic: str) -> dict[int, int
 async def records(
     settings: Settings, topic: str, begins: Mapping[int, int] | None = None
 ) -> AsyncGenerator[tuple[int, Sequence[Any]], None]:
-    """The committed records, by partition, from `begins` (or the first ones) up to the end as it is now."""
+    """Yield the committed records, by partition, from `begins` (or the first ones) up to the current end."""
     async with consumer_of(settings, topic) as (consumer, partitions):
         if begins is None:
             await consumer.seek_to_beginning(*partitions)

@@ -18,7 +18,7 @@ class Command(click.Command):
         self.examples = examples
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """The examples, each on its line, never wrapped."""
+        """Write the examples, each on its line, never wrapped."""
         write_examples(formatter, self.examples)
 
 
@@ -28,7 +28,7 @@ def write_examples(formatter: click.HelpFormatter, examples: tuple[str, ...]) ->
 
 
 def command_with_examples(name: str, *examples: str) -> Callable[[Callable[..., None]], Command]:
-    """Makes a function a command with examples; its docstring is the help."""
+    """Make a function a command with examples; its docstring is the help."""
     return click.command(name, cls=Command, examples=examples)
 
 
@@ -36,7 +36,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 
 
 def settings_of_a_command() -> Settings:
-    """The settings, with logging set up for a command that a person runs: only errors are shown beside its output."""
+    """Return the settings, with logging set up for a command that a person runs: only errors beside its output."""
     settings = load()
     quiet = settings if settings.log_level == "debug" else settings.model_copy(update={"log_level": "error"})
     logging.setup(quiet, "eventpush")
@@ -44,12 +44,12 @@ def settings_of_a_command() -> Settings:
 
 
 def settings_of_a_process(name: str) -> Settings:
-    """The settings, with logging set up for a process that runs for long."""
+    """Return the settings, with logging set up for a long-running process."""
     settings = load()
     logging.setup(settings, name)
     return settings
 
 
 def echo_json(value: object) -> None:
-    """Prints a value as one line of JSON."""
+    """Print a value as one line of JSON."""
     click.echo(msgspec.json.encode(value).decode())

@@ -33,7 +33,7 @@ def pages() -> dict[str, str]:
 
 
 def write(directory: Path = DOCS) -> None:
-    """Writes the pages into a directory."""
+    """Write the pages into a directory."""
     for name, text in pages().items():
         (directory / name).write_text(text, encoding="utf-8")
 

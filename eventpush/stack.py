@@ -6,7 +6,7 @@ from runtime.errors import Problem
 
 
 def embedded_stack() -> ModuleType:
-    """The module `embedded.stack`; raises `Problem` when the extra `embedded` is not installed."""
+    """Import `embedded.stack`; raise `Problem` if the extra `embedded` is not installed."""
     try:
         from embedded import stack  # noqa: PLC0415 - optional dependencies
     except ModuleNotFoundError as error:

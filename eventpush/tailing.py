@@ -10,7 +10,7 @@ from runtime.settings import Settings
 
 
 async def values(settings: Settings, topic: str, *, from_beginning: bool) -> AsyncGenerator[bytes, None]:
-    """The values of the topic's committed records, without end; raises `Problem` when there is no such topic."""
+    """Yield the values of the topic's committed records, without end; raise `Problem` if the topic does not exist."""
     async with consumer_of(settings, topic) as (consumer, partitions):
         await (consumer.seek_to_beginning if from_beginning else consumer.seek_to_end)(*partitions)
         async for record in consumer:
@@ -19,7 +19,7 @@ async def values(settings: Settings, topic: str, *, from_beginning: bool) -> Asy
 
 
 def line(value: bytes) -> str:
-    """An event, or a dead letter, in one readable line; anything else as it is."""
+    """Render an event or a dead letter in one readable line; anything else as it is."""
     try:
         fields = msgspec.json.decode(value, type=dict[str, Any])
         return _dead_letter(fields) if "dead_letter_id" in fields else _event(fields)
@@ -50,5 +50,5 @@ def _dead_letter(letter: Mapping[str, Any]) -> str:
 
 
 def printable(text: str) -> str:
-    """What came from outside must not move the terminal's cursor."""
+    """Escape control characters: foreign bytes must not move the terminal's cursor."""
     return "".join(c if c.isprintable() else "�" for c in text)

@@ -29,7 +29,7 @@ async def receive(request: web.Request) -> web.Response:
 
 
 def create_app(bootstrap: str) -> web.Application:
-    """The application with its producer."""
+    """Build the application with its producer."""
 
     async def producer(app: web.Application) -> AsyncIterator[None]:
         app[PRODUCER] = AIOKafkaProducer(

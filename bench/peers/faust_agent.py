@@ -17,7 +17,7 @@ OUT, DEAD, TYPE_PREFIX = "peer.faust.events", "peer.faust.dead", "peer.faust.eve
 
 
 def create_app(variant: str, bootstrap: str, directory: str) -> faust.App:
-    """The app with its one agent."""
+    """Build the app with its one agent."""
     app = faust.App(
         f"peer-faust-{variant}",
         broker=f"kafka://{bootstrap}",

@@ -31,7 +31,7 @@ class Outcome(bytes):
 
 
 def create_app(variant: str, bootstrap: str, directory: str) -> Application:
-    """The application with its one pipeline."""
+    """Build the application with its one pipeline."""
     progress = Progress()
     app = Application(
         broker_address=bootstrap,

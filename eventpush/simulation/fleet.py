@@ -124,7 +124,7 @@ class _Device:
         self.held: list[PlannedEvent] = []
 
     def drive(self, random: Callable[[], float]) -> None:
-        """Some seconds pass on the road; far out, the vehicle turns back to the city."""
+        """Drive for some seconds; far out, turn back to the city."""
         seconds = 1 + int(random() * _STEP_MAX_S)
         self.time_us += seconds * 1_000_000
         city = self.place.city
@@ -139,7 +139,7 @@ class _Device:
 
 
 def generate(seed: int, devices: int, shares: Shares = Shares()) -> Iterator[PlannedEvent]:  # noqa: B008 - immutable
-    """The events of a fleet of `devices`, without end: take as many as are wanted.
+    """Yield the events of a fleet of `devices`, without end.
 
     A device's time advances by 8 s an event on average: ten million events of one device would reach the future.
     """
@@ -173,7 +173,7 @@ def generate(seed: int, devices: int, shares: Shares = Shares()) -> Iterator[Pla
 
 
 def _valid(device: _Device, random: Callable[[], float], shares: Shares) -> Iterator[tuple[_Draft, PlannedEvent]]:
-    """What the device reports at this instant: mostly one event."""
+    """Return what the device reports at this instant: mostly one event."""
     if random() < shares.unknown_type:
         draft, extra = _draft(device, random, _UNKNOWN), f',"Odometer":{device.time_us // 1_000_000 % 1_000_000}'
     else:
@@ -200,7 +200,7 @@ def _device(seed: int, index: int, random: Callable[[], float], shares: Shares) 
 
 
 def with_check_digit(digits: str) -> str:
-    """The 14 digits with the check digit that makes them an IMEI (Luhn, 3GPP TS 23.003 annex B)."""
+    """Append to the 14 digits the check digit that makes them an IMEI (Luhn, 3GPP TS 23.003 annex B)."""
     doubled = [int(d) * (2 if i % 2 else 1) for i, d in enumerate(digits)]
     return digits + str(-sum(n // 10 + n % 10 for n in doubled) % 10)
 
@@ -226,7 +226,7 @@ def _draft(device: _Device, random: Callable[[], float], kind: tuple[str, int, i
 
 
 def _body(draft: _Draft, extra: str = "") -> bytes:
-    """The event in JSON, as the contract writes it."""
+    """Encode the event in JSON, as the contract writes it."""
     return (
         f'{{"Event":"{draft.event}","Changes":{draft.changes},"Device_Time":"{_time(draft.device_us)}",'
         f'"IMEI":"{draft.imei}","Server_Time":"{_time(draft.server_us)}",'
@@ -241,14 +241,14 @@ def _time(us: int) -> str:
 
 
 def _repeat(draft: _Draft, random: Callable[[], float]) -> PlannedEvent:
-    """The same event again; the platform may have stamped it anew."""
+    """Repeat the event; the platform may have stamped it again."""
     if random() < 0.3:
         draft = draft._replace(server_us=draft.server_us + 1_000_000 + int(random() * 30_000_000))
     return PlannedEvent(draft.imei, _body(draft), Fate.REPEAT, draft.identity)
 
 
 def _conflict(draft: _Draft) -> PlannedEvent:
-    """The same identity with other content."""
+    """Return an event with the same identity and other content."""
     return PlannedEvent(draft.imei, _body(draft._replace(changes=draft.changes + 100)), Fate.CONFLICT, draft.identity)
 
 

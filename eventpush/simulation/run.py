@@ -82,7 +82,7 @@ _message = msgspec.json.Decoder(_Message).decode
 
 
 async def simulate(settings: Settings, plan: Plan, on_progress: Callable[[str], None]) -> Report:
-    """Runs the plan; `on_progress` gets a line each second. Raises `Problem` when one of the parties is not there."""
+    """Run the plan; `on_progress` gets a line each second. Raise `Problem` if a service is unreachable."""
     await _reachable(plan.url)
     events = list(islice(fleet.generate(plan.seed, plan.devices, plan.shares), round(plan.rate * plan.duration_s)))
     begins = {topic: _ends(await kafka.offsets(settings, topic)) for topic in (topics.EVENTS, topics.ACCOUNT)}
@@ -135,7 +135,7 @@ async def _progress(sender: Sender, visibility: Visibility, on_progress: Callabl
 
 
 async def _drained(settings: Settings, plan: Plan, wanted: verdict.Expected) -> bool:
-    """Waits until the stream stage has read all raw records and ClickHouse shows all that is wanted.
+    """Wait until the stream stage has read all raw records and ClickHouse shows everything expected.
 
     False when neither has advanced for `patience_s`.
     """

@@ -64,7 +64,7 @@ class Sender:
         self._devices: set[asyncio.Task[None]] = set()
 
     async def send(self, events: Iterable[PlannedEvent], rate: float, give_up_after_s: float) -> None:
-        """Sends all events, `rate` a second; returns when each is acknowledged, or none was for `give_up_after_s`.
+        """Send all events, `rate` a second; return when each is acknowledged, or none was for `give_up_after_s`.
 
         What has not been acknowledged by then has `acknowledged_at` 0.
         """

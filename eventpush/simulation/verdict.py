@@ -19,7 +19,7 @@ class Expected(msgspec.Struct):
 
 
 def expected(deliveries: Iterable[Delivery]) -> Expected:
-    """What must have become of these deliveries."""
+    """Derive the expected outcome of these deliveries."""
     found = Expected(set(), set(), set(), 0)
     for delivery in deliveries:
         event, acknowledged = delivery.event, delivery.acknowledged_at > 0
@@ -51,6 +51,6 @@ def more_than_once(wanted: Expected, messages: Counter[Identity]) -> int:
 
 
 def quantile(values: Iterable[float], share: float) -> float | None:
-    """The smallest value that at least this share of all is not above; None without values."""
+    """Return the smallest value that at least this share of all values does not exceed; None without values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else None

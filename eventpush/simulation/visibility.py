@@ -29,7 +29,7 @@ class Visibility:
         self._began_us = time.time_ns() // 1_000
 
     async def watch(self) -> None:
-        """Polls until cancelled; while ClickHouse is away, it waits for it."""
+        """Poll until cancelled; wait while ClickHouse is unavailable."""
         while True:
             try:
                 async with connected(self._settings) as client:
