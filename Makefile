@@ -12,9 +12,14 @@ NOT_INSTALLED = { echo "the packages could not be installed: check the network (
 up: $(VENV)/.runtime
 	@exec $(BIN)/eventpush up
 
-# No Kafka, no ClickHouse.
+# No Kafka, no ClickHouse, under a minute on two cores; tests of one file stay in one process.
+UNIT := tests/unit -m "not load" --numprocesses=auto --dist=loadfile
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/unit $(ARGS)
+	$(BIN)/python -m pytest $(UNIT) $(ARGS)
+
+# Of the unit tests in their own processes: what only integration and fault tests reach counts as missed.
+coverage: $(VENV)/.dev
+	$(BIN)/python -m pytest $(UNIT) --cov --cov-report=term $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
