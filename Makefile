@@ -7,10 +7,19 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --requir
 # pip's last line names a package, and not what to do.
 NOT_INSTALLED = { echo "the packages could not be installed: check the network (pip's own lines above say more) and run make again" >&2; exit 1; }
 
-.PHONY: up test lint bench soak lock clean
+.PHONY: up unit test coverage lint bench soak lock clean
 
 up: $(VENV)/.runtime
 	@exec $(BIN)/eventpush up
+
+# No Kafka, no ClickHouse, under a minute on two cores; tests of one file stay in one process.
+UNIT := tests/unit -m "not load" --numprocesses=auto --dist=loadfile
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest $(UNIT) $(ARGS)
+
+# Of the unit tests in their own processes: what only integration and fault tests reach counts as missed.
+coverage: $(VENV)/.dev
+	$(BIN)/python -m pytest $(UNIT) --cov --cov-report=term $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
@@ -19,6 +28,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/codespell
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench $(ARGS)
@@ -59,4 +70,4 @@ lock:
 	$(LOCK) -o requirements-bench.lock requirements-bench.in
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist

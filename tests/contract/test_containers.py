@@ -190,8 +190,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
 
 
 def test_the_wheel_starts_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
-    """
-    Installed from the wheel with nothing but the server's lock, `eventpush` says its version and loads every command.
+    """Installed from the wheel with only the server's lock, `eventpush` says its version and loads every command.
 
     What needs the embedded stack says in one line that it is not installed.
     """

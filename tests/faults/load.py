@@ -19,8 +19,7 @@ _PAUSES_S = (0.1, 0.2, 0.5, 1.0)
 
 
 class Load:
-    """
-    `rate` events a second from `devices` devices, each sending one after the other until it has a 200.
+    """`rate` events a second from `devices` devices, each sending one after the other until it has a 200.
 
     A tenth of the requests repeat an earlier event (half of them with another Server_Time, as a platform's retry may
     have it); some contradict one, some break a rule, some clients hang up while their publish is under way.

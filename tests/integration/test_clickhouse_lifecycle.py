@@ -72,8 +72,7 @@ def test_what_was_answered_survives(door, how):
 
 
 def test_kill_in_the_middle_of_inserts_loses_nothing_and_halves_nothing(door):
-    """
-    Six kills under load: each acknowledged batch is there, once and whole, before and after the sender's repetition.
+    """Six kills under load: each acknowledged batch is there, once and whole, before and after the sender's repetition.
 
     A batch without an answer is there whole or not at all, and its repetition with the same token never doubles it. If
     it is not there after the repetition (docs/decisions/0011), it is stored under a new token.
@@ -114,8 +113,7 @@ def test_kill_in_the_middle_of_inserts_loses_nothing_and_halves_nothing(door):
 
 
 def test_a_token_outlives_a_part_that_was_never_committed(door):
-    """
-    What kill -9 leaves between ClickHouse's log of tokens and the part: a repetition is 200 and may store nothing.
+    """What kill -9 leaves between ClickHouse's log of tokens and the part: a repetition is 200 and may store nothing.
 
     It never doubles, and under a new token the rows are stored: what docs/decisions/0011 has the sink do.
     """

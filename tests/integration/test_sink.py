@@ -136,8 +136,7 @@ async def test_killed_at(bench: Bench, imei: str, point: str) -> None:
 
 
 async def test_a_token_without_its_rows(bench: Bench, imei: str) -> None:
-    """
-    ClickHouse knows an insert's token but has not its rows: the sink that finds the plan unfinished inserts them anew.
+    """ClickHouse knows an insert's token but lacks its rows: a sink that finds the plan unfinished inserts them again.
 
     That is what a kill leaves behind between the token's record and the part's (see `sinks.missing_rows`); a mutation
     that removes the rows leaves the same.

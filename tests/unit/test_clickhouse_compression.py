@@ -86,8 +86,7 @@ def test_blocks_go_both_ways(data, size):
 
 
 def test_a_block_of_a_server_is_read():
-    """
-    The checksum is ClickHouse's own (CityHash128 1.0.2 of method, sizes and data).
+    """The checksum is ClickHouse's own (CityHash128 1.0.2 of method, sizes and data).
 
     The bytes are column files that ClickHouse 26.9 wrote for the numbers 0 to 9 as UInt64, codecs NONE and LZ4.
     """

@@ -14,6 +14,8 @@ from tests.unit.attackers import KINDS
 from tests.unit.ingress_process import door_process
 from tests.unit.ingress_support import Running, read_answer, request
 
+pytestmark = pytest.mark.load
+
 HELD_MAX_BYTES = 20_000_000  # of bodies that are still coming in
 GROWTH_MAX_BYTES = 60_000_000  # an attack that is held in memory would be several hundred
 SENDERS_PATIENCE_S = 2.0
