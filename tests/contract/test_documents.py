@@ -1,4 +1,4 @@
-"""What the documents say is true: commands, settings, targets, links, tables and examples are those of the code."""
+"""The documents match the code: commands, settings, targets, links, tables and examples."""
 
 import asyncio
 import json
@@ -13,27 +13,31 @@ import msgspec
 import pytest
 
 from eventpush.cli import SUMMARIES, cli
+from eventpush.reference import GENERATED, documents, names
 from ingress.refusals import STATUS
 from ingress.replies import ACCEPTED_BODY
 from runtime import settings
-from schemas import topics
-from schemas.clickhouse import INSERTED_AT, TABLES, Table
 from schemas.events import CleanEvent
 from schemas.identity import digest_of, uuid_text
-from schemas.reasons import DESCRIPTION
 from schemas.validation import validate
 from sinks.migrations import migrate
 from tests.unit.ingress_support import running
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+DOCUMENTS = documents()
 _SAMPLE = (ROOT / "schemas" / "examples" / "overspeed.json").read_bytes()
 
 
-def blocks(language: str, text: str = README) -> list[str]:
-    """The fenced blocks of a language."""
+def blocks(language: str, text: str) -> list[str]:
+    """Return the fenced blocks of a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def blocks_of_all(language: str) -> list[str]:
+    """Return the fenced blocks of a language in all documents."""
+    return [block for document in DOCUMENTS for block in blocks(language, document.read_text())]
 
 
 def commands_in(text: str) -> list[list[str]]:
@@ -68,24 +72,45 @@ def test_settings_that_are_named_exist(document: Path) -> None:
     assert set(re.findall(r"\bEVENTPUSH_[A-Z0-9_]*[A-Z0-9]", document.read_text())) <= known
 
 
+def links_in(document: Path) -> list[tuple[Path, str]]:
+    """Return each local link outside of fenced blocks: the file it names and the anchor, which may be empty."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", target)]
+    parts = [target.partition("#") for target in targets]
+    return [((document.parent / name).resolve() if name else document, anchor) for name, _, anchor in parts]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_resolve(document: Path) -> None:
-    """Files and headings that are linked are there."""
-    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if re.match(r"[a-z]+://", target):
-            continue
-        name, _, anchor = target.partition("#")
-        file = document if not name else (document.parent / name).resolve()
-        assert file.exists(), f"{document.name}: {target}"
+    """Every file and every heading that a document links to exists."""
+    for file, anchor in links_in(document):
+        assert file.exists(), f"{document.name}: {file}"
         if anchor:
-            assert anchor in anchors(file), f"{document.name}: {target}"
+            assert anchor in anchors(file), f"{document.name}: {file.name}#{anchor}"
 
 
 def anchors(document: Path) -> set[str]:
-    """The headings of a document as links name them."""
-    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    """Return the headings of a document as links name them."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("start", [README, DOCS / "README.md"], ids=["README", "docs index"])
+def test_every_page_is_reachable(start: Path) -> None:
+    """From the README, and from the index, links lead to every page."""
+    reached, to_visit = set[Path](), [start]
+    while to_visit:
+        page = to_visit.pop()
+        if page not in reached and page.suffix == ".md":
+            reached.add(page)
+            to_visit += [file for file, _ in links_in(page)]
+    assert set(DOCUMENTS) - reached == set()
+
+
+def test_the_readme_is_short() -> None:
+    """The README has at most 150 lines; everything else is in `docs/`."""
+    assert len(README.read_text().splitlines()) <= 150
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -106,7 +131,7 @@ def test_tests_that_are_named_exist(document: Path) -> None:
 def test_every_threat_has_a_measure_and_a_test_that_exists() -> None:
     """Each line of the table of threats names tests, and each name is that of a test of this project."""
     tests = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
-    table = (ROOT / "docs" / "security.md").read_text().split("\n## Threats")[1].split("\n## ")[0]
+    table = (DOCS / "security.md").read_text().split("\n## Threats")[1].split("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][2:]
     assert len(rows) >= 20
     for threat, measure, named in rows:
@@ -119,57 +144,52 @@ def test_every_threat_has_a_measure_and_a_test_that_exists() -> None:
 
 
 def test_every_guarantee_names_a_test() -> None:
-    """Each line of the table has at least one."""
-    section = README.split("\n## Guarantees\n")[1].split("\n### ")[0]
+    """Each line of the table of guarantees links to at least one."""
+    section = (DOCS / "guarantees.md").read_text().split("\n# ")[0].split("\n## ")[0]
     claims = [line for line in section.splitlines() if line.startswith("| ")][2:]
     assert len(claims) >= 10
-    assert all(re.search(r"\[`test_\w+(\.py)?`\]\(tests/", claim) for claim in claims)
+    assert all(re.search(r"\[`test_\w+(\.py)?`\]\(\.\./tests/", claim) for claim in claims)
 
 
-def test_the_topics_are_those_of_the_registry() -> None:
-    """Name, purpose, writers and readers of each."""
-    for topic in (*topics.FIXED, topics.type_topic("telematics.event.<type>.v1")):
-        producers, consumers = ", ".join(topic.producers), ", ".join(topic.consumers)
-        assert f"| `{topic.name}` | {topic.description} | {producers} | {consumers} |" in README
-
-
-@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_the_columns_are_those_of_the_registry(table: Table) -> None:
-    """Name, type and meaning of each, in order."""
-    rows = [f"| `{c.name}` | `{c.type}` | {c.comment} |" for c in (*table.columns, INSERTED_AT)]
-    assert "\n".join(rows) in README
-
-
-def test_the_reasons_are_those_of_the_registry() -> None:
-    """Every reason code with its meaning."""
-    for reason, meaning in DESCRIPTION.items():
-        assert f"| `{reason}` | {meaning} |" in README
+def test_every_generated_table_is_shown() -> None:
+    """Every table that the code can generate is in a document, and exactly one."""
+    assert sorted(name for document in DOCUMENTS for name in names(document.read_text())) == sorted(GENERATED)
 
 
 def test_the_statuses_are_those_of_the_ingress() -> None:
     """Every status that the ingress answers with is in the table, and no other."""
-    section = README.split("\n## The API\n")[1].split("\n### ")[0]
+    section = (DOCS / "api.md").read_text().split("\n## Status codes\n")[1].split("\n### ")[0]
     rows = re.findall(r"^\| ((?:\d{3}(?:, )?)+) \|", section, re.MULTILINE)
-    told = {int(status) for row in rows for status in row.split(", ")}
-    assert told == {200} | {status.value for status, _ in STATUS.values()}
+    documented = {int(status) for row in rows for status in row.split(", ")}
+    assert documented == {200} | {status.value for status, _ in STATUS.values()}
 
 
-def test_the_answer_and_the_event_are_as_shown() -> None:
-    """The success body is the API's; the event on the topics has the fields and the identity that the code gives it."""
-    shown = [json.loads(block) for block in blocks("json")]
-    assert json.loads(ACCEPTED_BODY) == shown[0]
-    event = msgspec.convert(shown[-1], CleanEvent)
-    assert set(shown[-1]) == set(CleanEvent.__struct_fields__)
+def test_the_answer_is_as_shown() -> None:
+    """The success body in the README and in the API's page is the one that the ingress sends."""
+    for document in (README, DOCS / "api.md"):
+        assert json.loads(blocks("json", document.read_text())[0]) == json.loads(ACCEPTED_BODY)
+
+
+def test_the_event_is_as_shown() -> None:
+    """The event on the topics has the fields and the identity that the code gives it."""
+    [shown] = [json.loads(block) for block in blocks("json", (DOCS / "events.md").read_text())]
+    event = msgspec.convert(shown, CleanEvent)
+    assert set(shown) == set(CleanEvent.__struct_fields__)
     sent = validate(_SAMPLE, 2**60, 0)
     assert not isinstance(sent, list)
     assert event.event_id == uuid_text(digest_of(sent.imei, sent.device_us, sent.event, sent.geofence_name))
     assert event.device_time == sent.device_time
 
 
-def requests_in_the_readme() -> list[tuple[str, int]]:
-    """Each curl of the README that goes to the API, and the status that the comment before it names (none: 200)."""
+def test_json_is_json() -> None:
+    """Every JSON block of every document parses."""
+    assert len([json.loads(block) for block in blocks_of_all("json")]) >= 4
+
+
+def requests_in_the_documents() -> list[tuple[str, int]]:
+    """Each curl in a shell block that goes to the API, and the status that the comment before it names (none: 200)."""
     found = []
-    for block in blocks("sh"):
+    for block in blocks_of_all("sh"):
         for part in re.split(r"\n(?=# )", block):
             match = re.match(r"# .*: (\d{3})\n", part)
             if "/api/events" in part and "curl" in part:
@@ -177,7 +197,7 @@ def requests_in_the_readme() -> list[tuple[str, int]]:
     return found
 
 
-@pytest.mark.parametrize(("script", "status"), requests_in_the_readme(), ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("script", "status"), requests_in_the_documents(), ids=lambda value: str(value)[:30])
 async def test_the_requests_are_answered_as_shown(script: str, status: int) -> None:
     """Run by a shell with curl, as a reader would, against the real ingress with a publisher in memory."""
     async with running(ingress_tokens=None) as door:
@@ -192,11 +212,11 @@ async def test_the_requests_are_answered_as_shown(script: str, status: int) -> N
         assert bool(door.publisher.records) == (status == 200)
 
 
-def test_the_readme_shows_every_kind_of_request() -> None:
+def test_the_documents_show_every_kind_of_request() -> None:
     """The sample event, several at once, and what is refused."""
-    assert {200, 400, 415, 422} <= {status for _, status in requests_in_the_readme()}
-    assert len(requests_in_the_readme()) >= 6
-    sample = next(script for script, _ in requests_in_the_readme())
+    assert {200, 400, 415, 422} <= {status for _, status in requests_in_the_documents()}
+    assert len(requests_in_the_documents()) >= 6
+    sample = next(script for script, _ in requests_in_the_documents() if "-d '{" in script)
     assert json.loads(_SAMPLE) == json.loads(sample[sample.index("{") : sample.rindex("}") + 1])
 
 
@@ -206,9 +226,9 @@ async def test_the_queries_run(clickhouse_url: str) -> None:
     client = await clickhouse_connect.get_async_client(host=host, port=int(port))
     try:
         await migrate(client, settings.load({"EVENTPUSH_CLICKHOUSE_URL": clickhouse_url}))
-        queries = [query for block in blocks("sql") for query in block.split(";") if query.strip()]
-        queries += re.findall(r"`(SELECT [^`]+)`", README)
-        assert len(queries) >= 4
+        queries = [query for block in blocks_of_all("sql") for query in block.split(";") if query.strip()]
+        queries += [query for page in DOCUMENTS for query in re.findall(r"`(SELECT [^`]+)`", page.read_text())]
+        assert len(queries) >= 5
         for query in queries:
             await client.query(query)
     finally:
