@@ -198,8 +198,8 @@ def report(run: Run, verdict: Verdict) -> str:
     return "\n".join(lines) + "\n"
 
 
-_LEGEND = """A stall is a period in which no event arrived on `telematics.events.v1`, whatever the cause: faults overlap, and
-some take several seconds by themselves (a frozen broker, everything killed)."""
+_LEGEND = """A stall is a period in which no event arrived on `telematics.events.v1`, whatever the cause: faults
+overlap, and some take several seconds by themselves (a frozen broker, everything killed)."""
 
 
 def as_json(run: Run, verdict: Verdict, directory: Path) -> str:
