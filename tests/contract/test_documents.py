@@ -12,6 +12,7 @@ import clickhouse_connect
 import msgspec
 import pytest
 
+from eventpush import tailing
 from eventpush.cli import SUMMARIES, cli
 from eventpush.reference import GENERATED, documents, names
 from ingress.refusals import STATUS
@@ -179,6 +180,15 @@ def test_the_event_is_as_shown() -> None:
     assert not isinstance(sent, list)
     assert event.event_id == uuid_text(digest_of(sent.imei, sent.device_us, sent.event, sent.geofence_name))
     assert event.device_time == sent.device_time
+
+
+def test_the_tail_is_as_shown() -> None:
+    """`eventpush tail` prints the sample event as the README shows it, which is cut at the ellipsis."""
+    event = json.loads(blocks("json", (DOCS / "events.md").read_text())[0]) | {"vehicle": "", "fleet": "", "driver": ""}
+    [console] = [block for block in blocks("console", README.read_text()) if "eventpush tail" in block]
+    shown, _, _ = console.splitlines()[-1].partition("…")
+    assert tailing.line(json.dumps(event).encode()).startswith(shown)
+    assert len(shown) > 80
 
 
 def test_json_is_json() -> None:
