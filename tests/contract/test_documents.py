@@ -230,6 +230,28 @@ def test_the_documents_show_every_kind_of_request() -> None:
     assert json.loads(_SAMPLE) == json.loads(sample[sample.index("{") : sample.rindex("}") + 1])
 
 
+async def test_the_signed_transcript_is_answered_as_shown(tmp_path: Path) -> None:
+    """Each curl of the transcript with a token and a signature, run by a shell in order, gets the answer below it."""
+    section = (DOCS / "first-event.md").read_text().split("\n## With a token and a signature\n")[1]
+    sent = [block for block in blocks("console", section) if "/api/events" in block]
+    commands = re.findall(r"^\$ ((?:.*\\\n)*.*)$", "".join(sent), re.MULTILINE)
+    answers = [json.loads(line) for line in "".join(sent).splitlines() if line.startswith("{")]
+    assert len(answers) == sum(command.startswith("curl") for command in commands) >= 5
+    (tmp_path / "event.json").write_bytes(_SAMPLE)
+    async with running(
+        ingress_tokens=f"fleet-a {'t' * 32}", ingress_verifier="hmac-sha256",
+        ingress_signature_secrets="a-long-shared-secret",
+    ) as door:  # fmt: skip
+        script = "\n".join(commands).replace("127.0.0.1:8080", f"127.0.0.1:{door.port}")
+        shell = await asyncio.create_subprocess_exec(
+            "bash", "-c", re.sub(r"\bcurl (-i )?", "curl -s -w '\\n' ", script), cwd=tmp_path,
+            env=os.environ | {"TOKEN": "t" * 32}, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        output, _ = await shell.communicate()
+        assert [json.loads(line) for line in output.splitlines()] == answers
+        assert len(door.publisher.records) == 1
+
+
 async def test_the_queries_run(clickhouse_url: str) -> None:
     """On the real ClickHouse with the schema of this code."""
     host, port = clickhouse_url.removeprefix("http://").split(":")
