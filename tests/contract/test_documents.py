@@ -54,7 +54,9 @@ def test_commands_that_are_named_exist(document: Path) -> None:
     text = document.read_text()
     for words in commands_in(text):
         command: click.Command = cli
-        context = click.Context(cli)
+        context = click.Context(
+            cli, **cli.context_settings
+        )  # click caches a command's help option: name it as the CLI does
         for word in words:
             if not isinstance(command, click.Group) or word.startswith("-"):
                 break
