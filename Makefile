@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --requir
 # pip's last line names a package, and not what to do.
 NOT_INSTALLED = { echo "the packages could not be installed: check the network (pip's own lines above say more) and run make again" >&2; exit 1; }
 
-.PHONY: up unit test coverage lint bench soak lock clean
+.PHONY: up test lint docs bench soak lock clean
 
 up: $(VENV)/.runtime
 	@exec $(BIN)/eventpush up
@@ -30,6 +30,10 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/codespell
+
+# Fill the generated tables of the documents from the code.
+docs: $(VENV)/.dev
+	$(BIN)/python -m eventpush.reference
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench $(ARGS)

@@ -47,13 +47,13 @@ def write(document: dict[str, Any], parts: Sequence[str]) -> None:
 _INTRODUCTION = """\
 # Benchmarks
 
-Written by `make bench`; do not edit. To measure one part again: `make bench ARGS=streams`.
+Written by `make bench`; do not edit. One part can be measured again by itself: `make bench ARGS=streams`.
 
-CPU-seconds are those of the process (user and system, including its children) between its first and last progress, so
-without its start. Peers run alternately in the same run, on the same bytes, each on a fresh Kafka of the same kind on
-the same machine. The CPU time of the broker, the load generator and other processes is not counted, but they share the
-cores, so wall rates and latencies are those of the whole machine. All settings are the defaults unless a row says
-otherwise.
+CPU-seconds are those of the process (user and system, with its children), from its first progress to its last, so its
+start is not included. Peers alternate in the same run, on the same bytes, each on a fresh Kafka of the same kind on the
+same machine. The broker, the sender of requests and other programs are not counted, but they share the cores, so wall
+rates and latencies are what this machine yields for everything together. All settings are the defaults unless a row
+says otherwise.
 """
 
 

@@ -160,7 +160,7 @@ Written by `python -m bench.stages`; do not edit. {machine}; {versions}.
 
 CPU time per event of each stage run alone, the best of several rounds, on batches of {batch:,} events of the benchmark
 (10 % repeats, 1 % invalid), with {window:,} identities in the window. "In one" contains the stages from read to
-encode, with less work for repeats; what it has on top of them is counting and bookkeeping.
+encode, with less work for repeats; the rest of it is counting and bookkeeping.
 """
 
 

@@ -1,45 +1,84 @@
-"""Generate the reference pages in `docs/` from the code: `python -m eventpush.reference`.
+"""Fill the generated parts of the documents from the registries: `make docs`.
 
-Settings, topics, commands, reason codes and metrics are documented where they are declared, and nowhere else. A test
-fails if a page differs from `pages()`.
+A document holds a marked pair of comments; what lies between them is replaced, the rest is written by hand:
+
+    <!-- generated: settings -->
+    <!-- end generated -->
+
+`GENERATED` maps each name to the function that yields its lines. A new table is one entry there and one pair of markers
+in a page. A test fails when a page is out of date. (cog does the same with Python code inside the documents; here a
+document holds names only, and this module is type-checked like any other.)
 """
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import click
 
 from eventpush.cli import SECTIONS, cli
-from runtime.kafka.topic_admin import configuration
+from ingress.errors import STATUS
 from runtime.platform import metrics, settings
-from schemas.rules import DESCRIPTION
-from schemas.topics import EVENT_PREFIX, FIXED, OTHER, all_topics, type_topic
+from runtime.kafka.topic_admin import configuration
+from schemas.clickhouse import DEAD_LETTERS, EVENTS, INSERTED_AT, Table
+from schemas.reasons import DESCRIPTION
+from schemas.topics import EVENT_PREFIX, FIXED, all_topics, type_topic
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
 
-_WRITTEN = "<!-- Written by `python -m eventpush.reference`; change the source that it names, not this page. -->"
-_SHOWN_WIDTH = 100
-
-
-def pages() -> dict[str, str]:
-    """Return every reference page, by file name."""
-    return {
-        "commands.md": _page("Commands", "`eventpush/commands/`", _commands()),
-        "metrics.md": _page("Metrics", "`runtime/platform/metrics.py`", _metrics()),
-        "reasons.md": _page("Reason codes", "`schemas/rules.py`", _reasons()),
-        "settings.md": _page("Settings", "`runtime/platform/settings.py`", _settings()),
-        "topics.md": _page("Topics", "`schemas/topics.py` and `runtime/kafka/topic_admin.py`", _topics()),
-    }
+_BLOCK = re.compile(
+    r"^(?P<begin><!-- generated: (?P<name>[a-z-]+) -->\n).*?^(?P<end><!-- end generated -->)$", re.MULTILINE | re.DOTALL
+)
+_MARKER = re.compile(r"^<!-- (?:generated: .*|end generated) -->$", re.MULTILINE)
+_HELP_WIDTH = 100
 
 
-def write(directory: Path = DOCS) -> None:
-    """Write the pages into a directory."""
-    for name, text in pages().items():
-        (directory / name).write_text(text, encoding="utf-8")
+def documents(root: Path = ROOT) -> list[Path]:
+    """Return every Markdown page of the project that may hold generated parts."""
+    return sorted([*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("deploy/**/*.md")])
 
 
-def _page(title: str, source: str, body: Iterable[str]) -> str:
-    return "\n".join([f"# {title}", "", _WRITTEN, "", f"Source: {source}.", "", *body, ""])
+def names(text: str) -> list[str]:
+    """Return the names of a document's generated parts, in order."""
+    return [match["name"] for match in _BLOCK.finditer(text)]
+
+
+def fill(text: str) -> str:
+    """Return the document with its generated parts renewed; everything else stays byte for byte.
+
+    Raises ValueError for a marker without its partner and for a name that `GENERATED` does not have.
+    """
+    if len(_MARKER.findall(text)) != 2 * len(names(text)):
+        raise ValueError(
+            "each `<!-- generated: NAME -->` needs an `<!-- end generated -->` after it, and no other marker"
+        )
+    unknown = sorted(set(names(text)) - set(GENERATED))
+    if unknown:
+        raise ValueError(f"unknown generated part {unknown[0]!r}: the known ones are {', '.join(sorted(GENERATED))}")
+    return _BLOCK.sub(lambda block: block["begin"] + _rendered(block["name"]) + block["end"], text)
+
+
+def write(root: Path = ROOT) -> list[Path]:
+    """Renew all documents and return those that changed.
+
+    Raises ClickException, which names the page, when its markers are wrong.
+    """
+    changed = []
+    for page in documents(root):
+        text = page.read_text(encoding="utf-8")
+        try:
+            filled = fill(text)
+        except ValueError as error:
+            raise click.ClickException(f"{page.relative_to(root)}: {error}") from None
+        if filled != text:
+            page.write_text(filled, encoding="utf-8")
+            changed.append(page)
+    return changed
+
+
+def _rendered(name: str) -> str:
+    """Return the part's Markdown with a blank line before and after, as Markdown wants around tables."""
+    return "\n" + "\n".join(GENERATED[name]()).strip("\n") + "\n\n"
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
@@ -53,43 +92,51 @@ def _code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
+def _columns(table: Table) -> Callable[[], Iterator[str]]:
+    return lambda: _table(
+        ("column", "type", "meaning"),
+        ((_code(c.name), _code(c.type), c.comment) for c in (*table.columns, INSERTED_AT)),
+    )
+
+
 def _settings() -> Iterator[str]:
-    yield "All are environment variables, read once at start. A wrong or unknown one is refused with name and value."
-    yield ""
     rows = settings.table()
     yield from _table(("variable", "default", "meaning"), ((_code(v), _code(d), text) for v, d, text in rows))
 
 
 def _reasons() -> Iterator[str]:
-    yield "Why an event is in the dead letters: `reasons[].code` there, and labels of the metrics."
-    yield ""
     yield from _table(("code", "meaning"), ((_code(reason.value), text) for reason, text in DESCRIPTION.items()))
 
 
+def _refusals() -> Iterator[str]:
+    yield from _table(
+        ("status", "code", "meaning"),
+        ((str(status.value), _code(reason.value), text) for reason, (status, text) in STATUS.items()),
+    )
+
+
 def _metrics() -> Iterator[str]:
-    yield "Each process shows its own on `/metrics` of its metrics port."
-    yield ""
     rows = metrics.table()
     yield from _table(("metric", "kind", "labels", "meaning"), ((_code(n), k, labels, m) for n, k, labels, m in rows))
 
 
 def _topics() -> Iterator[str]:
-    defaults = settings.load({})
-    yield "`eventpush topics` creates them. All have `EVENTPUSH_TOPIC_PARTITIONS` partitions, and what comes of a raw"
-    yield "record goes to the partition number that it came from, so a device's events stay in order on every topic."
-    yield "Further types get their topic with their first event, up to `EVENTPUSH_EVENT_TOPICS_MAX`; then they share"
-    yield f"`{OTHER}`."
-    yield ""
     yield from _table(
         ("topic", "carries", "key", "written by", "read by"),
         (
             (_code(t.name), t.description, t.key or "-", ", ".join(t.producers), ", ".join(t.consumers))
-            for t in all_topics()
+            for t in (*FIXED, type_topic(f"{EVENT_PREFIX}<type>.v1"))
         ),
     )
-    yield ""
-    yield "Configuration at the default settings:"
-    yield ""
+
+
+def _type_topics() -> Iterator[str]:
+    fixed = {topic.name for topic in FIXED}
+    yield from (f"- {_code(topic.name)}" for topic in all_topics() if topic.name not in fixed)
+
+
+def _topic_configuration() -> Iterator[str]:
+    defaults = settings.load({})
     for topic in (*FIXED, type_topic(f"{EVENT_PREFIX}<type>.v1")):
         config = ", ".join(f"`{key}={value}`" for key, value in sorted(configuration(topic, defaults).items()))
         yield f"- `{topic.name}`: {config}"
@@ -107,10 +154,32 @@ def _commands() -> Iterator[str]:
 
 
 def _help(command: click.Command, name: str) -> Iterator[str]:
-    context = click.Context(command, info_name=name, terminal_width=_SHOWN_WIDTH, max_content_width=_SHOWN_WIDTH)
+    context = click.Context(command, info_name=name, terminal_width=_HELP_WIDTH, max_content_width=_HELP_WIDTH)
     context.help_option_names = ["-h", "--help"]
     yield from (f"## {name}", "", "```text", command.get_help(context).rstrip(), "```", "")
 
 
+#: Each generated part's name and the function that yields its lines.
+GENERATED: Mapping[str, Callable[[], Iterable[str]]] = {
+    "commands": _commands,
+    "dead-letters-columns": _columns(DEAD_LETTERS),
+    "events-columns": _columns(EVENTS),
+    "metrics": _metrics,
+    "reasons": _reasons,
+    "refusals": _refusals,
+    "settings": _settings,
+    "topic-configuration": _topic_configuration,
+    "topics": _topics,
+    "type-topics": _type_topics,
+}
+
+
+@click.command()
+def main() -> None:
+    """Renew the generated parts of all documents."""
+    for page in write():
+        click.echo(f"renewed {page.relative_to(ROOT)}")
+
+
 if __name__ == "__main__":
-    write()
+    main()

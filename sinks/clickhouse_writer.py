@@ -83,7 +83,7 @@ class ClickHouseWriter:
         return None
 
     async def insert(self, rows: RowEncoder, values: Sequence[bytes | None], token: str, *, repeated: bool) -> None:
-        """Store the records as rows, all or none, once per token; return when ClickHouse has acknowledged.
+        """ClickHouseWriter the records as rows, all or none, once per token; return when ClickHouse has acknowledged.
 
         While ClickHouse is unavailable, retries the same bytes with the same token. `repeated` says that the insert may
         have been made before; then, and after a failure here, missing rows are looked for and inserted (see

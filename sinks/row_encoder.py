@@ -35,7 +35,7 @@ def _event_ids(values: Sequence[Conflict | None]) -> list[str | None]:
     return [value.event_id if value else None for value in values]
 
 
-#: Rows mapped at a time: they stay in the processor's cache, which halved the time of a large batch.
+#: RowEncoder mapped at a time: they stay in the processor's cache, which halved the time of a large batch.
 _CHUNK_ROWS = 500
 
 _Convert = Callable[[Sequence[Any]], native.Values]

@@ -28,7 +28,7 @@ class WindowStore(Store):
 
 
 class WindowTable(faust.Table):
-    """Partition number → `DeduplicationWindow`."""
+    """PartitionProcessor number → `DeduplicationWindow`."""
 
     def _new_store(self) -> WindowStore:
         return WindowStore(self.app.conf.store, self.app, self)

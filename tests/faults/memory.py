@@ -10,7 +10,7 @@ from tests.faults.pipeline import Pipeline
 
 _EVERY_S = 0.5
 
-#: What README, "Sizing" states for the settings' defaults and four partitions, in bytes.
+#: What docs/deploying.md, "Sizing", states for the settings' defaults and four partitions, in bytes.
 _BOUNDS = {"ingress": (150 + 64) * 2**20, "streams": 550_000_000, "sink": 550_000_000}
 
 

@@ -188,18 +188,18 @@ def report(run: Run, verdict: Verdict) -> str:
     lines += [f"| {what} | {number} |" for what, number in figures(run, verdict).items()]
     lines += ["", _LEGEND, "", "| fault | times |", "| --- | ---: |"]
     lines += [f"| {name} | {count} |" for name, count in sorted(run.done.items())]
-    lines += ["", "How processes ended (exit status, or the signal's number negated):", ""]
+    lines += ["", "How processes ended (exit status, or the negated signal number):", ""]
     lines += [f"- {ended}: {count}" for ended, count in sorted(run.deaths.items())]
     long = [stall for stall in run.stalls if stall.lasted_s > _STALL_S]
     if long:
-        lines += ["", "The stalls above 10 s, and the faults of their time:", ""]
+        lines += ["", "The stalls above 10 s, and the faults during them:", ""]
         lines += [f"- {stall.lasted_s:.1f} s: {run.around(stall)}" for stall in long]
     lines += ["", "What did not come back:", "", *(f"- {what}" for what in run.broken)] if run.broken else []
     return "\n".join(lines) + "\n"
 
 
-_LEGEND = """A stall is a time in which no event came on `telematics.events.v1`, whatever the cause: faults come on top
-of each other, and some are several seconds long by themselves (a frozen broker, everything killed)."""
+_LEGEND = """A stall is a period in which no event arrived on `telematics.events.v1`, whatever the cause: faults
+overlap, and some take several seconds by themselves (a frozen broker, everything killed)."""
 
 
 def as_json(run: Run, verdict: Verdict, directory: Path) -> str:
