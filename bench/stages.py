@@ -16,6 +16,7 @@ import tzfpy
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from h3.api.basic_int import latlng_to_cell
+from schemas.events import SentEvent
 
 from bench import results, workload
 from bench.seeding import random_rows
@@ -23,7 +24,6 @@ from runtime.adapters.aiokafka import encoded_batch
 from runtime.consumer.batch import Record
 from runtime.consumer.worker import tune_garbage_collector
 from schemas import topics
-from schemas.events import SentEvent
 from streams import batch_processor, decoding, enrichment, timestamp_columns
 from streams.memory_segment import MemorySegment
 from streams.state_restore import encode as encode_rows

@@ -6,10 +6,10 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
-
-from schemas import clickhouse, clickhouse_ddl
 from schemas.clickhouse import DEAD_LETTERS, EVENTS, TABLES, Table
 from schemas.events import CleanEvent, DeadLetter
+
+from schemas import clickhouse, clickhouse_ddl
 from schemas.migrations import LATEST, MIGRATIONS, ground
 from sinks.row_encoder import FIELD
 

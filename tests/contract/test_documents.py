@@ -11,6 +11,7 @@ import click
 import clickhouse_connect
 import msgspec
 import pytest
+from schemas.events import CleanEvent
 
 from eventpush import tailing
 from eventpush.cli import SUMMARIES, cli
@@ -18,7 +19,6 @@ from eventpush.reference import GENERATED, documents, names
 from ingress.errors import STATUS
 from ingress.http.responses import ACCEPTED_BODY
 from runtime.platform import settings
-from schemas.events import CleanEvent
 from schemas.identity import digest_of, uuid_text
 from schemas.validation import validate
 from sinks.migrator import migrate

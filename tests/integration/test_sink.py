@@ -8,10 +8,10 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from schemas.events import CleanEvent, Conflict
 
 from runtime.kafka.topic_admin import ensure_topics
 from schemas import times, topics
-from schemas.events import CleanEvent, Conflict
 from sinks.clickhouse_writer import connect
 from sinks.migrator import migrate
 from tests import stack

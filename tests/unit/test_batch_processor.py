@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schemas.events import CleanEvent, DeadLetter
 
 from runtime.consumer.batch import Record
 from schemas import times
-from schemas.events import CleanEvent, DeadLetter
 from schemas.identity import uuid_text
 from streams.batch_processor import BatchProcessor, BatchResult, event_ids_of
 from streams.enrichment import Device

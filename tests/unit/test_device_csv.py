@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 from eventpush.cli import cli
 from eventpush.device_csv import BadLine, DeviceRow, read
-from schemas.device import Device
 from runtime.platform.errors import OperatorError
+from schemas.device import Device
 from tests.unit.cli_support import logging_as_it_was  # noqa: F401 - a fixture
 
 HEADER = "imei,vehicle,fleet,driver\n"

@@ -4,10 +4,10 @@ from collections import defaultdict
 from itertools import islice
 
 import pytest
+from schemas.events import ValidEvent
 
 from eventpush.simulation.fleet import ExpectedOutcome, Identity, PlannedEvent, Shares, generate, with_check_digit
 from schemas.event_types import KINDS
-from schemas.events import ValidEvent
 from schemas.validation import validate
 
 PRESENT_US = 1_770_000_000_000_000

@@ -11,13 +11,13 @@ import schemathesis
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from openapi_spec_validator import validate
+from schemas.events import ValidEvent
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from ingress.docs_page import page
 from ingress.errors import STATUS
 from ingress.openapi import document, examples
 from schemas.event_types import KINDS
-from schemas.events import ValidEvent
 from schemas.validation import validate as judge
 from tests.unit.ingress_support import request, running, settings
 

@@ -10,9 +10,9 @@ from clickhouse_connect.driver import ctypes
 from clickhouse_connect.driver.transform import NativeTransform
 from hypothesis import given
 from hypothesis import strategies as st
+from schemas.events import CleanEvent, Conflict, DeadLetter, RawPosition, Violation
 
 from schemas import times
-from schemas.events import CleanEvent, Conflict, DeadLetter, RawPosition, Violation
 from sinks import native_format
 from sinks.row_encoder import _CHUNK_ROWS, DEAD_LETTER_ROWS, EVENT_ROWS, UNMAPPABLE, RowEncoder
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from schemas import times
 from schemas.events import ValidEvent
 from schemas.reasons import DESCRIPTION, Reason
+
+from schemas import times
 from schemas.validation import validate
 
 EXAMPLES = sorted(Path("schemas/examples").glob("*.json"))
