@@ -1,8 +1,9 @@
-"""Signatures of requests, over the body's bytes as they were sent (before any decompression).
+"""Signatures of requests, over the body's bytes as sent (before decompression).
 
 `standard-webhooks`: the scheme of standardwebhooks.com, through its own package: `webhook-id`, `webhook-timestamp`
 (within five minutes) and `webhook-signature`. `hmac-sha256`: HMAC-SHA256 of the body alone, in a header of choice, hex
-or base64; it has no time, so a repeat of the same bytes verifies too, and is dropped as a duplicate later.
+or base64; it has no timestamp, so a replay of the same bytes verifies too, and the stream stage drops it as a
+duplicate.
 """
 
 import base64
@@ -15,7 +16,7 @@ from typing import Protocol
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from ingress.access.file_watcher import FileWatcher, read_secret_file
-from ingress.errors import Reason, RequestError
+from ingress.errors import Rejection, RequestError
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 
@@ -24,24 +25,26 @@ class Scheme(Protocol):
     """A way of signing."""
 
     headers: tuple[str, ...]
+    mismatch: str  # message for a signature that does not match
 
-    def good(self, secret: str, headers: Mapping[str, str], body: bytes) -> bool:
-        """Whether the signature is that of `secret` over `body`."""
+    def verify(self, secret: str, headers: Mapping[str, str], body: bytes) -> bool:
+        """Return whether the signature is that of `secret` over `body`."""
 
     def check_secret(self, secret: str) -> None:
-        """Raises ValueError when the secret cannot be one."""
+        """Raise ValueError for a secret that the scheme cannot use."""
 
 
 class StandardWebhooks:
     """https://www.standardwebhooks.com."""
 
     headers: tuple[str, ...] = ("webhook-id", "webhook-timestamp", "webhook-signature")
+    mismatch = "signature does not match the body, or webhook-timestamp is more than 5 minutes off (standard-webhooks)"
 
-    def good(self, secret: str, headers: Mapping[str, str], body: bytes) -> bool:
+    def verify(self, secret: str, headers: Mapping[str, str], body: bytes) -> bool:
         """See `Scheme`."""
         try:
             Webhook(secret).verify(body, {name: headers[name] for name in self.headers}, json_parse=False)
-        except (WebhookVerificationError, ValueError):  # ValueError: base64, UTF-8 or commas that are not
+        except (WebhookVerificationError, ValueError):  # ValueError: malformed base64, UTF-8 or list
             return False
         return True
 
@@ -53,11 +56,13 @@ class StandardWebhooks:
 class HmacSha256:
     """HMAC-SHA256 of the body (RFC 2104) in one header."""
 
+    mismatch = "signature does not match the body (hmac-sha256)"
+
     def __init__(self, header: str, encoding: str) -> None:
         self.headers: tuple[str, ...] = (header,)
         self._decode: Callable[[str], bytes] = bytes.fromhex if encoding == "hex" else _from_base64
 
-    def good(self, secret: str, headers: Mapping[str, str], body: bytes) -> bool:
+    def verify(self, secret: str, headers: Mapping[str, str], body: bytes) -> bool:
         """See `Scheme`."""
         try:
             presented = self._decode(headers[self.headers[0]].strip().removeprefix("sha256="))
@@ -77,7 +82,7 @@ class Signatures:
         self._scheme = _scheme(settings)
         self._secrets: tuple[str, ...] = ()
         file = settings.ingress_signature_secrets_file
-        self.reloading = FileWatcher([file] if file else [], self._load)
+        self.watcher = FileWatcher([file] if file else [], self._load)
 
     def __bool__(self) -> bool:
         return self._scheme is not None
@@ -100,25 +105,26 @@ class Signatures:
                 self._scheme.check_secret(secret)
             except Exception:
                 raise OperatorError(
-                    f"signature secret {number} is none for {self._settings.ingress_verifier}",
-                    "a secret of Standard Webhooks is base64, with or without whsec_",
+                    f"signature secret {number} is not a valid {self._settings.ingress_verifier} secret",
+                    "use base64, with or without the prefix whsec_",
                 ) from None
         self._secrets = secrets
 
     def check_headers(self, headers: Mapping[str, str]) -> None:
-        """Before the body is read: raises `RequestError` (401) when a header is missing."""
+        """Check before the body is read that the request is signed. Raises `RequestError` (401)."""
         if self._scheme is not None:
             missing = [name for name in self._scheme.headers if not headers.get(name)]
             if missing:
-                raise _bad_signature(f"the request is not signed: {', '.join(missing)} missing")
+                raise _bad_signature(f"request not signed; missing {', '.join(missing)}")
 
     def check(self, headers: Mapping[str, str], body: bytes) -> None:
-        """Raises `RequestError` (401) when the signature is not that of one of the secrets over these bytes."""
-        if self._scheme is None:
-            return
-        if not any([self._scheme.good(secret, headers, body) for secret in self._secrets]):  # noqa: C419 - all of them
-            scheme = self._settings.ingress_verifier
-            raise _bad_signature(f"the signature ({scheme}) is not that of these bytes, or too old")
+        """Raise `RequestError` (401) unless one of the secrets signed these bytes.
+
+        Every secret is tried, so that the time does not tell which one it was.
+        """
+        scheme = self._scheme
+        if scheme is not None and not any([scheme.verify(secret, headers, body) for secret in self._secrets]):  # noqa: C419 - all of them
+            raise _bad_signature(scheme.mismatch)
 
 
 def _scheme(settings: Settings) -> Scheme | None:
@@ -132,7 +138,7 @@ def _scheme(settings: Settings) -> Scheme | None:
 
 
 def _bad_signature(message: str) -> RequestError:
-    return RequestError(Reason.BAD_SIGNATURE, message, {"WWW-Authenticate": 'Signature realm="eventpush"'})
+    return RequestError(Rejection.BAD_SIGNATURE, message, {"WWW-Authenticate": 'Signature realm="eventpush"'})
 
 
 def _from_base64(text: str) -> bytes:
