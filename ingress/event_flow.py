@@ -27,7 +27,7 @@ from ingress.publisher import Publisher
 from ingress.request_body import BodyReader, gunzip, has_arrived
 from ingress.time_slicing import TimeSlicing
 from runtime.platform.settings import Settings
-from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID, HEADER_TRACEPARENT
+from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID, HEADER_SENDER, HEADER_TRACEPARENT
 
 _TRACEPARENT = istr("traceparent")
 _TRACEPARENT_MAX = 128  # characters
@@ -76,10 +76,11 @@ class EventFlow:
         try:
             if self.inflight > self._inflight_max:
                 raise _too_many_requests()
-            self._admission.admit(request)
+            token_name = self._admission.admit(request)
             body_format = negotiate(request.message.headers)
             body = self._bodies.take(request) if has_arrived(request.payload) else await self._bodies.read(request)
-            self._admission.check_body(request, body)
+            secret_name = self._admission.check_body(request, body)
+            sender = token_name or secret_name
             if body_format.gzip or len(body) > AT_ONCE_MAX_BYTES:
                 events = await self._parse_in_slices(body, body_format)
             else:
@@ -88,7 +89,7 @@ class EventFlow:
                 await self._destinations(events, arrival_ns // 1_000)
             delivery = Delivery()
             self._publisher.publish(
-                _records(events, arrival_ns // 1_000, receipt_id, request.message.headers), delivery
+                _records(events, arrival_ns // 1_000, receipt_id, sender, request.message.headers), delivery
             )
             await delivery
         finally:
@@ -138,9 +139,13 @@ def _too_many_requests() -> RequestError:
     return unavailable(Rejection.OVERLOADED, "too many requests in flight; retry")
 
 
-def _records(events: list[Event], arrival_us: int, receipt_id: str, headers: "CIMultiDictProxy[str]") -> list[Record]:
+def _records(
+    events: list[Event], arrival_us: int, receipt_id: str, sender: str | None, headers: "CIMultiDictProxy[str]"
+) -> list[Record]:
     """Make the raw records; in a request of several events, the receipt id ends with the event's index."""
     common = [(HEADER_ARRIVAL_US, b"%d" % arrival_us)]
+    if sender is not None:
+        common.append((HEADER_SENDER, sender.encode()))
     traceparent = headers.get(_TRACEPARENT)
     if traceparent is not None and len(traceparent) <= _TRACEPARENT_MAX and traceparent.isascii():
         common.append((HEADER_TRACEPARENT, traceparent.encode()))

@@ -24,22 +24,26 @@ class Admission(NamedTuple):
     by_token: bool
     by_signature: bool
 
-    def admit(self, request: Request) -> None:
-        """Check all that can be known before the body is read. Raises `RequestError` (403, 401 or 429)."""
-        headers = request.message.headers
+    def admit(self, request: Request) -> str | None:
+        """Check all that can be known before the body is read; return the bearer token's name, if one is required.
+
+        Raises `RequestError` (403, 401 or 429).
+        """
+        headers, name = request.message.headers, None
         if self.by_address:
             address = self.addresses.sender(request.peer, headers)
             self.addresses.check(address)
             self.rates.check_address(address)
         if self.by_token:
-            self.rates.check_token(self.tokens.check(headers.getall(hdrs.AUTHORIZATION, [])))
+            name = self.tokens.check(headers.getall(hdrs.AUTHORIZATION, []))
+            self.rates.check_token(name)
         if self.by_signature:
             self.signatures.check_headers(headers)
+        return name
 
-    def check_body(self, request: Request, body: bytes) -> None:
-        """Check the body's signature, if one is required. Raises `RequestError` (401)."""
-        if self.by_signature:
-            self.signatures.check(request.message.headers, body)
+    def check_body(self, request: Request, body: bytes) -> str | None:
+        """Check the body's signature; return its secret's name, if one is required. Raises `RequestError` (401)."""
+        return self.signatures.check(request.message.headers, body) if self.by_signature else None
 
     def watchers(self) -> list[FileWatcher]:
         """Return the watchers of the files that may change."""

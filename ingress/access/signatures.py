@@ -4,6 +4,9 @@
 (within five minutes) and `webhook-signature`. `hmac-sha256`: HMAC-SHA256 of the body alone, in a header of choice, hex
 or base64; it has no timestamp, so a replay of the same bytes verifies too, and the stream stage drops it as a
 duplicate.
+
+One entry: `secret [name=NAME]`. Entries are separated by commas or line ends. Without a name, an entry is `secret-` and
+its number, from 1, so names keep their meaning only where secrets are added at the end.
 """
 
 import base64
@@ -11,14 +14,24 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from ingress.access.file_watcher import FileWatcher, read_secret_file
+from ingress.access.tokens import NAME
 from ingress.errors import Rejection, RequestError
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
+
+_ENTRY = re.compile(r"(?P<secret>.*?)(?:\s+name=(?P<name>\S*))?", re.DOTALL)
+
+
+class Secret(NamedTuple):
+    """A secret that requests may be signed with, and the name that their events are stored with."""
+
+    name: str
+    secret: str
 
 
 class Scheme(Protocol):
@@ -80,7 +93,7 @@ class Signatures:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._scheme = _scheme(settings)
-        self._secrets: tuple[str, ...] = ()
+        self._secrets: tuple[Secret, ...] = ()
         file = settings.ingress_signature_secrets_file
         self.watcher = FileWatcher([file] if file else [], self._load)
 
@@ -94,7 +107,7 @@ class Signatures:
         text = given.get_secret_value() if given else ""
         if file is not None:
             text += "\n" + read_secret_file(file, "EVENTPUSH_INGRESS_SIGNATURE_SECRETS_FILE")
-        secrets = tuple(part.strip() for part in re.split(r"[\n,]", text) if part.strip())
+        secrets = parse(text)
         if not secrets:
             raise OperatorError(
                 f"EVENTPUSH_INGRESS_VERIFIER={self._settings.ingress_verifier} has no secret",
@@ -102,13 +115,13 @@ class Signatures:
             )
         for number, secret in enumerate(secrets, 1):
             try:
-                self._scheme.check_secret(secret)
+                self._scheme.check_secret(secret.secret)
             except Exception:
                 raise OperatorError(
                     f"signature secret {number} is not a valid {self._settings.ingress_verifier} secret",
                     "use base64, with or without the prefix whsec_",
                 ) from None
-        self._secrets = secrets
+        self._secrets = tuple(secrets)
 
     def check_headers(self, headers: Mapping[str, str]) -> None:
         """Check before the body is read that the request is signed. Raises `RequestError` (401)."""
@@ -117,14 +130,37 @@ class Signatures:
             if missing:
                 raise _bad_signature(f"request not signed; missing {', '.join(missing)}")
 
-    def check(self, headers: Mapping[str, str], body: bytes) -> None:
-        """Raise `RequestError` (401) unless one of the secrets signed these bytes.
+    def check(self, headers: Mapping[str, str], body: bytes) -> str | None:
+        """Return the name of the secret that signed these bytes; None without a scheme.
 
-        Every secret is tried, so that the time does not tell which one it was.
+        Every secret is tried, so that the time does not tell which one it was. Raises `RequestError` (401).
         """
         scheme = self._scheme
-        if scheme is not None and not any([scheme.verify(secret, headers, body) for secret in self._secrets]):  # noqa: C419 - all of them
+        if scheme is None:
+            return None
+        names = [secret.name for secret in self._secrets if scheme.verify(secret.secret, headers, body)]
+        if not names:
             raise _bad_signature(scheme.mismatch)
+        return names[0]
+
+
+def parse(text: str) -> list[Secret]:
+    """Parse the entries in `text`. Raises `OperatorError` with the entry's number, never its content."""
+    entries = [entry.strip() for entry in re.split(r"[\n,]", text)]
+    return [_entry(entry, number) for number, entry in enumerate(filter(None, entries), 1)]
+
+
+def _entry(entry: str, number: int) -> Secret:
+    match = _ENTRY.fullmatch(entry)
+    secret, name = match.group("secret", "name") if match else (entry, None)
+    if name is None:
+        return Secret(f"secret-{number}", secret)
+    if not NAME.fullmatch(name):
+        raise OperatorError(
+            f"signature secret {number} has an invalid name",
+            "use 1 to 64 letters, digits, dots, dashes and underscores",
+        )
+    return Secret(name, secret)
 
 
 def _scheme(settings: Settings) -> Scheme | None:

@@ -19,7 +19,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from prometheus_client import generate_latest
 from standardwebhooks.webhooks import Webhook
 
-from ingress.access import tokens
+from ingress.access import signatures, tokens
 from ingress.access.addresses import Addresses, parsed
 from ingress.access.file_watcher import FileWatcher
 from ingress.errors import Rejection, RequestError, unavailable
@@ -28,6 +28,7 @@ from ingress.rejection_log import RejectionLog
 from runtime.platform import logging
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import load
+from schemas import topics
 from tests.unit.ingress_support import BODY, request, running, settings
 from tests.unit.memory_publisher import MemoryPublisher
 
@@ -327,6 +328,62 @@ async def test_hmac_of_the_body(encoding):
             assert (await door.post(X_Hub_Signature=wrong)).status in {400, 401}
         assert (await door.post(BODY + b" ", X_Hub_Signature=written)).status == 401
         assert len(door.publisher.records) == 2
+
+
+def sender_of(record) -> bytes | None:
+    return dict(record.headers).get(topics.HEADER_SENDER)
+
+
+async def test_the_sender_is_the_name_of_the_token():
+    """Each record carries the name of the token that its request was sent with."""
+    async with running(ingress_tokens=f"fleet-a {TOKEN}, fleet.b {OTHER}") as door:
+        for token in (TOKEN, OTHER):
+            assert (await door.post(b"[{},{}]", **bearer(token))).status == 200
+        assert [sender_of(record) for record in door.publisher.records] == [b"fleet-a"] * 2 + [b"fleet.b"] * 2
+
+
+async def test_the_sender_is_the_name_of_the_signature_secret(tmp_path):
+    """Each record carries the name of the secret that signed its request, `secret-` and a number by default."""
+    file = tmp_path / "secrets"
+    file.write_text(f"{SECRETS[1]}   name=fleet-b\n")
+    given = {"ingress_verifier": "standard-webhooks", "ingress_signature_secrets_file": str(file)}
+    async with running(ingress_signature_secrets=SECRETS[0], **given) as door:
+        for secret in SECRETS:
+            assert (await door.post(**signed(secret, BODY))).status == 200
+        assert [sender_of(record) for record in door.publisher.records] == [b"secret-1", b"fleet-b"]
+
+
+async def test_the_token_names_the_sender_of_a_signed_request():
+    """A request with both checks carries the token's name."""
+    both = {"ingress_tokens": f"one {TOKEN}", "ingress_verifier": "standard-webhooks"}
+    async with running(ingress_signature_secrets=SECRETS[0], **both) as door:
+        assert (await door.post(**bearer(TOKEN), **signed(SECRETS[0], BODY))).status == 200
+        assert (await door.post(**bearer(TOKEN))).status == 401
+        assert [sender_of(record) for record in door.publisher.records] == [b"one"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "parsed_as"),
+    [
+        ("a secret", ("secret-1", "a secret")),
+        ("a secret name=fleet-a", ("fleet-a", "a secret")),
+        ("name=fleet-a", ("secret-1", "name=fleet-a")),
+        ("whsec_YQ==", ("secret-1", "whsec_YQ==")),
+        ("x\tname=a_b.c-1", ("a_b.c-1", "x")),
+    ],
+)
+def test_an_entry_of_signature_secrets(entry, parsed_as):
+    """An entry is a secret, which may hold blanks, and optionally its name."""
+    assert signatures.parse(f" {entry} ,") == [signatures.Secret(*parsed_as)]
+
+
+@pytest.mark.parametrize("name", ["", "ä", "a/b", "x" * 65])
+def test_an_invalid_name_of_a_signature_secret(name):
+    """It does not start, and the message says which secret without showing it."""
+    with pytest.raises(OperatorError) as caught:
+        signatures.parse(f"good\nhush name={name}")
+    assert caught.value.what == "signature secret 2 has an invalid name"
+    assert "hush" not in str(caught.value)
 
 
 async def test_messages_to_the_sender_and_to_the_operator():

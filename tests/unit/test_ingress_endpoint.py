@@ -152,6 +152,13 @@ async def test_a_request_target_in_absolute_form_is_served(target, status):
         assert len(door.publisher.records) == (status == 200)
 
 
+async def test_the_sender_is_absent_while_the_door_is_open():
+    """Without tokens and signatures nothing says who sent an event, so the record has no header `sender`."""
+    async with running() as door:
+        assert (await door.post(Authorization="Bearer a-token")).status == 200
+        assert topics.HEADER_SENDER not in dict(door.publisher.records[0].headers)
+
+
 async def test_size_limits():
     """A body at the limit passes, one byte more is 413: declared, chunked, and before any of it is read."""
     async with running(ingress_body_max_bytes=2_000, ingress_event_max_bytes=5_000) as door:
