@@ -6,7 +6,7 @@ measures for the whole process.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,23 +16,27 @@ import tzfpy
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from h3.api.basic_int import latlng_to_cell
-from schemas.events import SentEvent
 
 from bench import results, workload
 from bench.seeding import random_rows
 from runtime.adapters.aiokafka import encoded_batch
 from runtime.consumer.batch import Record
 from runtime.consumer.worker import tune_garbage_collector
-from schemas import topics
-from streams import batch_processor, decoding, enrichment, timestamp_columns
+from schemas import positions, time_columns, topics
+from schemas.event import SENT_FIELDS
+from schemas.validation import ClockLimits
+from streams import batch_processor, decoding, enrichment
+from streams.content import content_of, default_content_fields
 from streams.memory_segment import MemorySegment
 from streams.state_restore import encode as encode_rows
-from streams.window import DeduplicationWindow, Rows
+from streams.window import DeduplicationWindow, Rows, identity_rows
 
 REPORT_FILE = Path("docs/profile.md")
 _BATCH = 1_000  # events that the worker processes at once
 _ROUNDS = 20
-_SKEW_US = 300_000_000
+_CLOCK = ClockLimits.of_seconds(300, 86_400)
+_SOURCE = enrichment.Source(topics.RAW, 0, {}, _CLOCK.skew_us)
+_CONTENT = content_of(default_content_fields())
 _WINDOW = 1_000_000  # identities in the window
 _OUTPUT_BYTES, _ZSTD = 900_000, 4
 
@@ -79,34 +83,39 @@ def _round(watch: _Stopwatch, window: DeduplicationWindow, wire: list[bytes]) ->
     def run(name: str, work: Callable[[], Any], *, part: bool = False) -> Any:
         return watch.run(name, work, count, part=part)
 
-    valid, _ = run("read: valid events as columns", lambda: decoding.read(records, _SKEW_US))
+    values = [record.value or b"" for record in records]
+    valid, _ = run("decode: valid events as columns", lambda: decoding.decode(records, _CLOCK))
     run("headers", lambda: decoding.arrivals(records), part=True)
-    sent, _ = run("typed decode of the JSON", lambda: decoding._decoded([r.value or b"" for r in records]), part=True)
-    run("two times", lambda: (_parsed(sent, "device_time"), _parsed(sent, "server_time")), part=True)
-    run("coordinates", lambda: decoding._positions([event.coordinates for event in sent]), part=True)
-    run("IMEI and names", lambda: decoding._plain_texts(sent), part=True)
+    sent = run("typed decode of the JSON", lambda: decoding._decoded(values), part=True).sent
+    run("two times", lambda: [time_columns.parse(sent[name]) for name in ("device_time", "server_time")], part=True)
+    run("coordinates", lambda: positions.parse_column(sent["coordinates"]), part=True)
+    run("rules on texts", lambda: _suspects(sent), part=True)
     digests = run("identity: digest", lambda: batch_processor.digests_of(valid))
-    rows: Rows = run("identity: rows for the window", lambda: batch_processor.rows_of(valid, digests))
-    run("window: look up", lambda: window.judge(rows))
-    event_ids = batch_processor.event_ids_of(digests)
-    clean = run(
-        "enrich: cells, zone, local time, registry", lambda: enrichment.enrich(valid, event_ids, topics.RAW, 0, {})
+    numbers = list(map(int, valid.imei))
+    rows: Rows = run(
+        "identity: rows for the window", lambda: identity_rows(numbers, valid.device_us, digests, _CONTENT(valid))
     )
-    latitudes, longitudes = valid.latitudes.tolist(), valid.longitudes.tolist()
+    run("window: look up", lambda: window.classify(rows))
+    event_ids = batch_processor.event_ids_of(digests)
+    enriched = run("enrich: cells, zone, local time, registry", lambda: enrichment.enrich(valid, event_ids, _SOURCE))
+    latitudes, longitudes = valid.latitude.tolist(), valid.longitude.tolist()
     nines = [9] * len(latitudes)
     run("a cell", lambda: list(map(latlng_to_cell, latitudes, longitudes, nines)), part=True)
     run("the zone", lambda: list(map(tzfpy.get_tz, longitudes, latitudes)), part=True)
-    values = run("encode", lambda: batch_processor._encoded(clean))
-    built = run("outputs: into batches, twice (all, by type)", lambda: _append(valid, values) + _append(valid, values))
+    encoded = run("encode", lambda: batch_processor._encoded(enriched))
+    built = run(
+        "outputs: into batches, twice (all, by type)", lambda: _append(valid, encoded) + _append(valid, encoded)
+    )
     run("outputs: zstd and checksum, twice", lambda: [encoded_batch(builder) for builder in built])
-    judge = batch_processor.BatchProcessor(topics.RAW, 0, window, {}, _SKEW_US)
-    result = run("read to encode as the worker does it, in one", lambda: judge.judge(records))
+    processor = batch_processor.BatchProcessor(_SOURCE, window, _CLOCK, _CONTENT)
+    result = run("decode to encode as the worker does it, in one", lambda: processor.process(records))
     run("changelog record", lambda: encode_rows(result.rows, result.latest_us))
     run("window: remember", lambda: window.add(result.rows, result.latest_us))
 
 
-def _parsed(sent: list[SentEvent], field: str) -> Any:
-    return timestamp_columns.parse([getattr(event, field) for event in sent])
+def _suspects(sent: dict[str, list[Any]]) -> list[Sequence[int]]:
+    return [rule.suspects(sent[field.attribute]) for field in SENT_FIELDS.values() if not field.nullable
+            for rule in field.rules]  # fmt: skip
 
 
 def _append(valid: decoding.ValidEvents, values: list[bytes]) -> list[BatchBuilder]:

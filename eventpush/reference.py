@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import click
-from schemas.clickhouse import DEAD_LETTERS, EVENTS, INSERTED_AT, Table
-from schemas.reasons import DESCRIPTION
 
 from eventpush.cli import SECTIONS, cli
 from ingress.errors import STATUS
 from runtime.kafka.topic_admin import configuration
 from runtime.platform import metrics, settings
+from schemas.rules import DESCRIPTION
+from schemas.tables import DEAD_LETTERS, EVENTS, INSERTED_AT, Table
 from schemas.topics import EVENT_PREFIX, FIXED, all_topics, type_topic
 
 ROOT = Path(__file__).parent.parent

@@ -1,4 +1,4 @@
-"""`/docs`: the OpenAPI document as one readable page that needs nothing from anywhere else."""
+"""`/docs`: the OpenAPI document as one self-contained HTML page."""
 
 import json
 from html import escape
@@ -17,12 +17,12 @@ body{color:#ddd;background:#181818}code,pre{background:#282828}td,th{border-colo
 
 
 def page(document: dict[str, Any]) -> bytes:
-    """The page for an OpenAPI document."""
+    """Make the page for an OpenAPI document."""
     info = document["info"]
     parts = [
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>",
         f"<p>{_text(info['description'])}</p>",
-        "<p>The same for programs: <a href=openapi.json>openapi.json</a></p>",
+        "<p>For programs: <a href=openapi.json>openapi.json</a></p>",
         _first_event(document),
     ]
     for path, methods in document["paths"].items():
@@ -47,8 +47,8 @@ def _first_event(document: dict[str, Any]) -> str:
     commands = f"echo '{json.dumps(example)}' > event.json\ncurl -i $URL/api/events {options} --data-binary @event.json"
     note = f"<p><code>$SIGNATURE</code>: {_text(signed['description'])}</p>" if signed else ""
     return (
-        f"<h2>A first event</h2><pre>{escape(commands)}</pre>{note}"
-        "<p>Add <code>/validate</code> to the path to try an event without storing it.</p>"
+        f"<h2>Your first event</h2><pre>{escape(commands)}</pre>{note}"
+        "<p>Add <code>/validate</code> to the path to validate an event without storing it.</p>"
     )
 
 
@@ -82,7 +82,7 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def _text(text: str) -> str:
-    """Escaped, with what stands between backticks as code."""
+    """Escape text, and turn what is between backticks into code."""
     return "".join(
         f"<code>{escape(part)}</code>" if number % 2 else escape(part) for number, part in enumerate(text.split("`"))
     )

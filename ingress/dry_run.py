@@ -1,35 +1,35 @@
-"""The event's rules at the door: for strict mode and for the dry run, the same code that judges events later."""
+"""The event's rules at the ingress, for strict mode and the dry run: the rules that the stream stage applies."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ingress.errors import Reason, RequestError
+from ingress.errors import Rejection, RequestError
 from ingress.event_parser import Event
 from schemas import topics
 from schemas.dead_letter import Violation
 from schemas.identity import digest_of, uuid_text
 from schemas.validation import ClockLimits, ValidEvent, validate
 
-Judged = ValidEvent | list[Violation]
+Validated = ValidEvent | list[Violation]
 
 
-def judge(events: Sequence[Event], arrival_us: int, clock: ClockLimits) -> Iterator[Judged]:
-    """What each event is, or which rules it breaks; one at a time, for it may take long."""
+def validated(events: Sequence[Event], arrival_us: int, clock: ClockLimits) -> Iterator[Validated]:
+    """Validate one event at a time, for many take long: the valid event, or the rules that it breaks."""
     return (validate(event.value, arrival_us, clock) for event in events)
 
 
-def destinations(judged: Sequence[Judged]) -> list[dict[str, Any]]:
-    """Where each event would go: identity and topic. Raises `RequestError` (422) with every broken rule."""
+def destinations(outcomes: Sequence[Validated]) -> list[dict[str, Any]]:
+    """Determine identity and topic of every event. Raises `RequestError` (422) with every broken rule."""
     errors = [
-        _error(violation, index if len(judged) > 1 else None)
-        for index, outcome in enumerate(judged)
+        _error(violation, index if len(outcomes) > 1 else None)
+        for index, outcome in enumerate(outcomes)
         if not isinstance(outcome, ValidEvent)
         for violation in outcome
     ]
     if errors:
-        rules = "one rule is" if len(errors) == 1 else f"{len(errors)} rules are"
-        raise RequestError(Reason.BROKEN_RULES, f"{rules} broken: see errors", errors=errors)
-    return [_destination(outcome) for outcome in judged if isinstance(outcome, ValidEvent)]
+        rules = "1 rule" if len(errors) == 1 else f"{len(errors)} rules"
+        raise RequestError(Rejection.BROKEN_RULES, f"{rules} broken; see errors", errors=errors)
+    return [_destination(outcome) for outcome in outcomes if isinstance(outcome, ValidEvent)]
 
 
 def _destination(event: ValidEvent) -> dict[str, Any]:
@@ -38,11 +38,11 @@ def _destination(event: ValidEvent) -> dict[str, Any]:
 
 
 def _error(violation: Violation, index: int | None) -> dict[str, Any]:
-    """A broken rule with the JSON Pointer (RFC 6901) of its field, from the root of what was sent."""
-    place = [] if index is None else [str(index)]
-    place += [violation.field.replace("~", "~0").replace("/", "~1")] if violation.field else []
+    """Describe a broken rule with the JSON Pointer (RFC 6901) of its field, from the root of the body."""
+    path = [] if index is None else [str(index)]
+    path += [violation.field.replace("~", "~0").replace("/", "~1")] if violation.field else []
     return {
-        "pointer": "".join(f"/{part}" for part in place),
+        "pointer": "".join(f"/{part}" for part in path),
         "reason": str(violation.code),
         "found": violation.found,
         "expected": violation.expected,

@@ -1,7 +1,7 @@
-"""The metrics of answers and of what is stored, told to prometheus_client once for all of a turn of the loop.
+"""Metrics of responses and of stored events, passed on to prometheus_client once for each iteration of the loop.
 
-Its counters take a lock, or write a file that other processes read, each time: done for every answer, that costs as
-much as parsing the event.
+A counter of prometheus_client takes a lock, or writes to a file that other processes read. Done for every response,
+that costs as much as parsing the event.
 """
 
 import asyncio
@@ -11,47 +11,49 @@ from http import HTTPStatus
 
 import prometheus_client
 
-from ingress.errors import STATUS, Reason
+from ingress.errors import STATUS, Rejection
 from ingress.http.responses import Response
 from runtime.platform import metrics
 
 
 class MetricsBuffer:
-    """Counts on a running loop; what a turn of it has counted can be seen after the next one."""
+    """Counts on a running loop; the metrics show it from the next iteration on."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._due = False  # to be told after this turn
-        self._replies: Counter[str] = Counter()
+        self._flush_is_due = False
+        self._responses: Counter[str] = Counter()
         self._acknowledged_s: list[float] = []
         self._batches: list[int] = []
         self._stored_bytes = 0
 
-    def reply(self, reply: Response) -> None:
-        """An answer that is given."""
-        if not self._due:
-            self._tell_soon()
-        self._replies[reply.reason] += 1
+    def response(self, response: Response) -> None:
+        """Count a response by its reason."""
+        if not self._flush_is_due:
+            self._flush_soon()
+        self._responses[response.reason] += 1
 
     def acknowledged(self, seconds: float) -> None:
-        """A request that will be answered 200, so long after its headers."""
+        """Observe the time from a request's headers to the acknowledgement of its events."""
+        if not self._flush_is_due:
+            self._flush_soon()
         self._acknowledged_s.append(seconds)
 
     def stored(self, events: int, size_bytes: int) -> None:
-        """A batch of so many events and bytes that Kafka has acknowledged."""
-        if not self._due:
-            self._tell_soon()
+        """Count a batch that Kafka has acknowledged."""
+        if not self._flush_is_due:
+            self._flush_soon()
         self._batches.append(events)
         self._stored_bytes += size_bytes
 
-    def _tell_soon(self) -> None:
-        self._due = True
-        self._loop.call_soon(self._tell)
+    def _flush_soon(self) -> None:
+        self._flush_is_due = True
+        self._loop.call_soon(self._flush)
 
-    def _tell(self) -> None:
-        self._due = False
-        replies, self._replies = self._replies, Counter()
-        for reason, number in replies.items():
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        responses, self._responses = self._responses, Counter()
+        for reason, number in responses.items():
             _counter(reason).inc(number)
         if self._acknowledged_s:
             acknowledged_s, self._acknowledged_s = self._acknowledged_s, []
@@ -64,7 +66,7 @@ class MetricsBuffer:
             metrics.INGRESS_BYTES.metric.inc(stored_bytes)
 
 
-@lru_cache  # bounded by the table of reasons
+@lru_cache  # bounded by the table of rejections
 def _counter(reason: str) -> prometheus_client.Counter:
-    status = STATUS[Reason(reason)][0] if reason else HTTPStatus.OK
+    status = STATUS[Rejection(reason)][0] if reason else HTTPStatus.OK
     return metrics.INGRESS_REPLIES.metric.labels(str(status.value), reason)

@@ -1,7 +1,7 @@
-"""The OpenAPI 3.1 document, made of what the door works with: refusals, the event's definition, limits.
+"""The OpenAPI 3.1 document, derived from what the ingress uses: rejections, the event's definition, limits.
 
-Nothing here is stated twice: statuses and reasons come from `refusals`, the event's fields and bounds from `schemas`,
-sizes from the settings. So the document says what this very process does.
+Nothing is stated twice: statuses and reasons come from `errors`, the event's fields and limits from `schemas`, sizes
+from the settings. So the document describes this very process.
 """
 
 from http import HTTPStatus
@@ -9,20 +9,18 @@ from importlib.metadata import version
 from itertools import groupby
 from typing import Any
 
-from ingress.errors import STATUS, Reason
+from ingress.errors import STATUS, Rejection
 from runtime.platform.settings import Settings
 from schemas.event_types import TYPES
 from schemas.sent_schema import event_schema, example
 
-#: Reasons that belong to no operation of the document: another path, another method.
-_WITHOUT_PATH = {Reason.NOT_FOUND, Reason.WRONG_METHOD}
-_STRICT_ONLY = {Reason.BROKEN_RULES}
-
-_TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?(\+0000|\+00:00|Z)$"
+#: Rejections outside every operation of the document: another path, another method.
+_WITHOUT_PATH = {Rejection.NOT_FOUND, Rejection.WRONG_METHOD}
+_STRICT_ONLY = {Rejection.BROKEN_RULES}
 
 
 def document(settings: Settings) -> dict[str, Any]:
-    """The document for a door with these settings."""
+    """Make the document for an ingress with these settings."""
     return {
         "openapi": "3.1.1",
         "info": {
@@ -53,16 +51,17 @@ def document(settings: Settings) -> dict[str, Any]:
 
 def _description(settings: Settings) -> str:
     stored = (
-        "An event that breaks a rule is refused with 422 and all its broken rules."
+        "An event that breaks a rule is rejected with 422, which lists every broken rule."
         if settings.ingress_strict
         else "Any JSON object is stored; one that breaks a rule goes to the dead letters with every reason."
     )
     return (
-        "200 means that Kafka has the event. Only 503 and 429 say: send the same bytes again, after `Retry-After`. "
-        f"{stored} A body is at most {settings.ingress_body_max_bytes} bytes as it is sent and "
-        f"{settings.ingress_decompressed_max_bytes} after gzip; an event {settings.ingress_event_max_bytes} bytes, "
-        f"nested {settings.ingress_nesting_max} levels deep; a request {settings.ingress_request_max_events} events. "
-        "A repeat of an event is answered 200 like the first and counted once."
+        "200 means that Kafka has stored the event. On 503 and 429, and only then, retry the same bytes after "
+        f"`Retry-After`. {stored} "
+        f"Limits: a body of {settings.ingress_body_max_bytes} bytes as sent and "
+        f"{settings.ingress_decompressed_max_bytes} after gzip; an event of {settings.ingress_event_max_bytes} bytes, "
+        f"nested {settings.ingress_nesting_max} levels deep; {settings.ingress_request_max_events} events per request. "
+        "A repeated event is answered 200 like the first and counted once."
     )
 
 
@@ -70,14 +69,14 @@ def _receive(settings: Settings) -> dict[str, Any]:
     return {
         "operationId": "receiveEvents",
         "tags": ["events"],
-        "summary": "Send an event, or several",
-        "description": "Several events (an array, or one a line) are acknowledged whole or not at all.",
+        "summary": "Send one event or several",
+        "description": "Several events (an array, or one per line) are accepted all together or not at all.",
         "security": _security(settings),
         "parameters": [_traceparent()],
         "requestBody": _request_body(strict=settings.ingress_strict),
         "responses": {
             "200": {
-                "description": "Kafka has the event, or every one of the request.",
+                "description": "Kafka has stored every event of the request.",
                 "headers": {"X-Receipt-Id": _receipt_header()},
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Success"}}},
             },
@@ -90,13 +89,13 @@ def _validate(settings: Settings) -> dict[str, Any]:
     return {
         "operationId": "validateEvents",
         "tags": ["events"],
-        "summary": "Try an event without storing it",
-        "description": "Says every broken rule, or the identity and the topic that the event would get.",
+        "summary": "Validate an event without storing it",
+        "description": "Lists every broken rule, or the identity and the topic that the event would get.",
         "security": _security(settings),
         "requestBody": _request_body(strict=True),
         "responses": {
             "200": {
-                "description": "Every rule is kept; nothing was stored.",
+                "description": "No rule is broken. Nothing was stored.",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Validated"}}},
             },
             **_errors(_WITHOUT_PATH, settings),
@@ -109,7 +108,7 @@ def _health(name: str, summary: str, failures: tuple[int, ...]) -> dict[str, Any
     status = {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}
     responses: dict[str, Any] = {
         "200": {"description": "Yes.", "content": {"application/json": {"schema": status}}},
-        "400": {"description": "Not an HTTP/1.1 request.", "content": error},
+        "400": {"description": "Not a valid HTTP/1.1 request.", "content": error},
     }
     for failure in failures:
         responses[str(failure)] = {
@@ -122,25 +121,25 @@ def _health(name: str, summary: str, failures: tuple[int, ...]) -> dict[str, Any
 
 def _request_body(*, strict: bool) -> dict[str, Any]:
     event: dict[str, Any] = {"$ref": "#/components/schemas/Event"}
-    if not strict:  # what is stored is wider than what keeps the rules
+    if not strict:  # any JSON object is stored
         event = {"anyOf": [event, {"type": "object"}]}
     some = {"oneOf": [event, {"type": "array", "minItems": 1, "items": event}]}
     return {
         "required": True,
         "content": {
             "application/json": {"schema": some, "examples": examples()},
-            "application/x-ndjson": {"schema": {"type": "string", "description": "One event a line."}},
+            "application/x-ndjson": {"schema": {"type": "string", "description": "One event per line."}},
         },
     }
 
 
 def examples() -> dict[str, Any]:
-    """An example of every event type that the API names."""
+    """Make an example of every event type that the API names."""
     return {name: {"summary": name.replace("_", " "), "value": example(name)} for name in TYPES}
 
 
-def _errors(left_out: set[Reason], settings: Settings) -> dict[str, Any]:
-    """The error responses by status, each with an example for every reason."""
+def _errors(left_out: set[Rejection], settings: Settings) -> dict[str, Any]:
+    """Make the error responses by status, each with an example for every reason."""
     reasons = sorted((r for r in STATUS if r not in left_out and _possible(r, settings)), key=lambda r: STATUS[r][0])
     return {
         str(status.value): _error_response(status, list(group))
@@ -148,17 +147,17 @@ def _errors(left_out: set[Reason], settings: Settings) -> dict[str, Any]:
     }
 
 
-def _possible(reason: Reason, settings: Settings) -> bool:
-    """429 only where a rate is set, and so on: the document is that of these settings."""
+def _possible(reason: Rejection, settings: Settings) -> bool:
+    """Whether these settings can cause the rejection: 429 only with a rate limit, and so on."""
     return {
-        Reason.UNAUTHORIZED: bool(settings.ingress_tokens or settings.ingress_tokens_file),
-        Reason.BAD_SIGNATURE: settings.ingress_verifier != "none",
-        Reason.FORBIDDEN_ADDRESS: bool(settings.ingress_allow),
-        Reason.TOO_MANY_REQUESTS: bool(settings.ingress_rate_per_token or settings.ingress_rate_per_address),
+        Rejection.UNAUTHORIZED: bool(settings.ingress_tokens or settings.ingress_tokens_file),
+        Rejection.BAD_SIGNATURE: settings.ingress_verifier != "none",
+        Rejection.FORBIDDEN_ADDRESS: bool(settings.ingress_allow),
+        Rejection.TOO_MANY_REQUESTS: bool(settings.ingress_rate_per_token or settings.ingress_rate_per_address),
     }.get(reason, True)
 
 
-def _error_response(status: HTTPStatus, reasons: list[Reason]) -> dict[str, Any]:
+def _error_response(status: HTTPStatus, reasons: list[Rejection]) -> dict[str, Any]:
     headers: dict[str, Any] = {"X-Receipt-Id": _receipt_header()}
     if status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
         headers["Retry-After"] = _retry_after()
@@ -177,11 +176,11 @@ def _error_response(status: HTTPStatus, reasons: list[Reason]) -> dict[str, Any]
     }
 
 
-def _error_example(reason: Reason) -> dict[str, Any]:
-    if reason is not Reason.BROKEN_RULES:
+def _error_example(reason: Rejection) -> dict[str, Any]:
+    if reason is not Rejection.BROKEN_RULES:
         return {"status": "error", "message": STATUS[reason][1]}
     broken = {"pointer": "/IMEI", "reason": "bad_format", "found": '"12345"', "expected": "a string of 15 digits"}
-    return {"status": "error", "message": "one rule is broken: see errors", "errors": [broken]}
+    return {"status": "error", "message": "1 rule broken; see errors", "errors": [broken]}
 
 
 def _schemas() -> dict[str, Any]:
@@ -220,9 +219,9 @@ def _security_schemes(settings: Settings) -> dict[str, Any]:
             "in": "header",
             "name": header,
             "description": "Standard Webhooks (standardwebhooks.com): `v1,` and the HMAC-SHA256, in base64, of "
-            "`webhook-id.webhook-timestamp.body`, with the first two in headers of these names, the time in seconds."
+            "`webhook-id.webhook-timestamp.body`; send the first two in headers of these names, the time in seconds."
             if standard
-            else f"HMAC-SHA256 of the body's bytes as they are sent, in {settings.ingress_signature_encoding}.",
+            else f"HMAC-SHA256 of the body's bytes as sent, in {settings.ingress_signature_encoding}.",
         }
     return schemes
 
@@ -236,13 +235,16 @@ def _traceparent() -> dict[str, Any]:
     return {
         "name": "traceparent",
         "in": "header",
-        "description": "W3C Trace Context; kept with the event.",
+        "description": "W3C Trace Context; stored with the event.",
         "schema": {"type": "string", "maxLength": 128},
     }
 
 
 def _receipt_header() -> dict[str, Any]:
-    return {"description": "Names this request in our logs and in the stored events.", "schema": {"type": "string"}}
+    return {
+        "description": "Identifies this request in the logs of the ingress and in the stored events.",
+        "schema": {"type": "string"},
+    }
 
 
 def _retry_after() -> dict[str, Any]:

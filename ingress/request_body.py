@@ -1,87 +1,93 @@
-"""A request's body: read within bounds of size and time, decompressed within bounds of size."""
+"""A request's body: read within limits of size and time, decompressed within a limit of size."""
 
 import asyncio
-import contextlib
 import zlib
-from collections.abc import AsyncIterator, Generator
+from collections.abc import Generator
 
-from aiohttp import StreamReader
-from aiohttp.web_protocol import RequestPayloadError
+from aiohttp import StreamReader, hdrs
 
-from ingress.errors import Reason, RequestError, unavailable
+from ingress.errors import Rejection, RequestError, unavailable
+from ingress.http.connection import Request
+from runtime.adapters.aiohttp import RequestPayloadError
 
 _GZIP = 16 + zlib.MAX_WBITS
-_PIECE_BYTES = 131_072
-_MEMBERS_MAX = 64  # of a gzip body (RFC 1952 allows any number); each of them costs a copy of what follows it
+_CHUNK_BYTES = 131_072
+_MEMBERS_MAX = 64  # of a gzip body (RFC 1952 allows any number); each costs a copy of what follows it
 
 
-def is_here(payload: StreamReader) -> bool:
-    """Whether all of it has arrived."""
+def has_arrived(payload: StreamReader) -> bool:
+    """Whether all of the body is here."""
     return payload.is_eof() and payload.exception() is None
 
 
-class Bodies:
-    """
-    Reads bodies within bounds of size and time.
+class BodyReader:
+    """Reads bodies within limits of size and time.
 
-    Those that are not whole when their request is taken up, large or slow ones, are held together within
-    `held_max_bytes`, until their requests are through with them. Small events are never refused for it.
+    Bodies that had not arrived with their request's head, large or slow ones, share `held_max_bytes` until their
+    requests are answered. Small events are never rejected for it.
     """
 
     def __init__(self, *, max_bytes: int, timeout_s: float, held_max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._held_max_bytes = held_max_bytes
-        self.held_bytes = 0
+        self._held_bytes = 0
 
-    def whole(self, payload: StreamReader) -> bytes:
-        """A body that is here, as sent. Raises `RequestError` when it is too large."""
-        body = payload.read_nowait()
+    def take(self, request: Request) -> bytes:
+        """Take a body that has arrived, as sent. Raises `RequestError` when it is too large."""
+        body = request.payload.read_nowait()
         if len(body) > self._max_bytes:
-            raise too_large(self._max_bytes)
+            raise self._too_large()
         return body
 
-    @contextlib.asynccontextmanager
-    async def hold(self, payload: StreamReader) -> AsyncIterator[bytes]:
-        """A body that is still coming, as sent. Raises `RequestError`: too large, too slow, too much, badly framed."""
+    async def read(self, request: Request) -> bytes:
+        """Read a body that is still arriving, as sent; `release` it later.
+
+        Raises `RequestError`: too large, too slow, too many bodies at once, badly framed.
+        """
+        declared = request.message.headers.get(hdrs.CONTENT_LENGTH)
+        if declared is not None and int(declared) > self._max_bytes:
+            raise self._too_large()
+        if hdrs.EXPECT in request.message.headers:
+            request.connection.invite_body()
+        return await asyncio.create_task(self._read(request))  # asyncio.timeout needs a task
+
+    def release(self, request: Request) -> None:
+        """Make room for other bodies: the request is answered."""
+        self._held_bytes -= request.held_bytes
+        request.held_bytes = 0
+
+    async def _read(self, request: Request) -> bytes:
         parts: list[bytes] = []
         try:
-            await self._read(payload, parts)
-            yield b"".join(parts)
-        finally:
-            self.held_bytes -= sum(map(len, parts))
-
-    async def _read(self, payload: StreamReader, parts: list[bytes]) -> None:
-        size = 0
-        try:
             async with asyncio.timeout(self._timeout_s):
-                while part := await payload.readany():
+                while part := await request.payload.readany():
                     parts.append(part)
-                    self.held_bytes += len(part)
-                    size += len(part)
-                    if size > self._max_bytes:
-                        raise too_large(self._max_bytes)
-                    if self.held_bytes > self._held_max_bytes:
-                        raise unavailable(Reason.OVERLOADED, "too many bodies are on their way: send it again")
+                    self._hold(request, len(part))
         except TimeoutError:
-            message = f"the body did not arrive within {self._timeout_s:g} s"
-            raise RequestError(Reason.TIMED_OUT, message, close=True) from None
+            message = f"request body did not arrive within {self._timeout_s:g} s"
+            raise RequestError(Rejection.TIMED_OUT, message, close=True) from None
         except ConnectionError:
-            raise RequestError(Reason.BAD_BODY, "the connection ended before the body did", close=True) from None
+            raise RequestError(Rejection.BAD_BODY, "connection closed before the end of the body", close=True) from None
         except RequestPayloadError as error:
-            raise RequestError(Reason.BAD_BODY, f"the body is broken: {error}", close=True) from None
+            raise RequestError(Rejection.BAD_BODY, f"malformed body: {error}", close=True) from None
+        return b"".join(parts)
 
+    def _hold(self, request: Request, size_bytes: int) -> None:
+        self._held_bytes += size_bytes
+        request.held_bytes += size_bytes
+        if request.held_bytes > self._max_bytes:
+            raise self._too_large()
+        if self._held_bytes > self._held_max_bytes:
+            raise unavailable(Rejection.OVERLOADED, "too many bodies in transit; retry")
 
-def too_large(max_bytes: int) -> RequestError:
-    """The refusal of a body larger than is accepted; what follows of it is not worth reading."""
-    return RequestError(
-        Reason.TOO_LARGE, f"the body is larger than the {max_bytes} bytes that are accepted", close=True
-    )
+    def _too_large(self) -> RequestError:
+        """Reject a body for its size; the rest of it is not worth reading."""
+        return RequestError(Rejection.TOO_LARGE, f"body exceeds the limit of {self._max_bytes} bytes", close=True)
 
 
 def gunzip(body: bytes, max_bytes: int) -> Generator[None, None, bytes]:
-    """
-    Decompresses a piece at a time, pausing (with None) after each; returns the whole.
+    """Decompress a chunk at a time, yielding None after each; return the whole.
 
     Never holds more than `max_bytes` of it. Raises `RequestError`.
     """
@@ -92,26 +98,24 @@ def gunzip(body: bytes, max_bytes: int) -> Generator[None, None, bytes]:
     for _ in range(_MEMBERS_MAX):
         member = zlib.decompressobj(_GZIP)
         while not member.eof:
-            part = _inflate(member, body, min(left + 1, _PIECE_BYTES))
+            part = _inflate(member, body, min(left + 1, _CHUNK_BYTES))
             left -= len(part)
             if left < 0:
-                raise RequestError(
-                    Reason.TOO_LARGE, f"the decompressed body is larger than the {max_bytes} bytes that are accepted"
-                )
+                raise RequestError(Rejection.TOO_LARGE, f"decompressed body exceeds the limit of {max_bytes} bytes")
             parts.append(part)
             body = member.unconsumed_tail
             yield
         body = member.unused_data
         if not body:
             return b"".join(parts)
-    raise RequestError(Reason.BAD_BODY, f"the gzip body has more than {_MEMBERS_MAX} members")
+    raise RequestError(Rejection.BAD_BODY, f"gzip body has more than {_MEMBERS_MAX} members")
 
 
 def _inflate(member: "zlib._Decompress", body: bytes, max_bytes: int) -> bytes:
     try:
         part = member.decompress(body, max_bytes)
     except zlib.error as error:
-        raise RequestError(Reason.BAD_BODY, f"the body is not gzip: {error}") from None
+        raise RequestError(Rejection.BAD_BODY, f"body is not gzip: {error}") from None
     if not part and not member.eof:
-        raise RequestError(Reason.BAD_BODY, "the gzip body ends too early")
+        raise RequestError(Rejection.BAD_BODY, "gzip body is truncated")
     return part

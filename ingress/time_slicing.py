@@ -1,9 +1,9 @@
-"""Large bodies, a little at a time: nobody waits for one of them to be inflated and parsed as a whole.
+"""Cooperative time slicing: a large body is decompressed and parsed a few milliseconds at a time.
 
-A few kilobytes of gzip can be megabytes of JSON. They take tens or hundreds of milliseconds, in which a process with
-one loop would answer nobody, and threads would not help: parsers do not let go of the interpreter. So this work is cut
-into steps, after a few of which the loop has its turn, and one large body is worked on at a time: however many there
-are, everybody else waits for a few steps, and no more than one body stands decompressed in memory.
+A few kilobytes of gzip can be megabytes of JSON: tens or hundreds of milliseconds in which a process with one loop
+would answer no other request. Threads do not help, for parsers hold the interpreter's lock. So the work is cut into
+steps, the loop runs between slices of them, and one large body is worked on at a time: other requests never wait for
+more than a slice, and no more than one decompressed body is in memory.
 """
 
 import asyncio
@@ -11,34 +11,34 @@ from collections.abc import Iterator
 from time import perf_counter
 from typing import TypeVar
 
-TURN_S = 0.002
+SLICE_S = 0.002
 
 Step = TypeVar("Step")
 
 
 class TimeSlicing:
-    """Takes turns with everything else that the loop does."""
+    """Shares the loop between large bodies and everything else."""
 
     def __init__(self) -> None:
         self._one_at_a_time = asyncio.Lock()
 
-    async def take(self, steps: Iterator[Step]) -> list[Step]:
-        """All that the steps give, in order. What fits into one turn waits for nobody."""
-        taken: list[Step] = []
-        done = _turn(steps, taken)
+    async def run(self, steps: Iterator[Step]) -> list[Step]:
+        """Exhaust `steps`, yielding to the loop after each slice. Work that fits in one slice never yields."""
+        results: list[Step] = []
+        done = _run_slice(steps, results)
         if not done:
             async with self._one_at_a_time:
                 while not done:
                     await asyncio.sleep(0)
-                    done = _turn(steps, taken)
-        return taken
+                    done = _run_slice(steps, results)
+        return results
 
 
-def _turn(steps: Iterator[Step], taken: list[Step]) -> bool:
-    """Steps until a turn's time is over. Gives whether there are no more."""
-    ends = perf_counter() + TURN_S
+def _run_slice(steps: Iterator[Step], results: list[Step]) -> bool:
+    """Advance for one time slice; return True when exhausted."""
+    ends = perf_counter() + SLICE_S
     for step in steps:
-        taken.append(step)
+        results.append(step)
         if perf_counter() > ends:
             return False
     return True

@@ -29,11 +29,12 @@ class DeadLetter(msgspec.Struct, gc=False, frozen=True):
     """What could not become an event, with every reason at once and the bytes as they came."""
 
     dead_letter_id: Annotated[str, Field(
-        "streams: UUID of the payload's bytes; sink: UUID of the refused record's position. The same after every replay",
+        "streams: UUID of the payload's bytes; sink: UUID of the refused record's position. Stable over replays",
         "UUID", schema={"format": "uuid"})]  # fmt: skip
     stage: Annotated[str, Field("which stage refused it: streams or sink", WORD, schema={"enum": ["streams", "sink"]})]
     reasons: Annotated[list[Violation], Field(
-        "every broken rule: reason code, field, what was found, what is expected", _VIOLATIONS, TEXT_CODEC)]  # fmt: skip
+        "every broken rule: reason code, field, what was found, what is expected",
+        _VIOLATIONS, TEXT_CODEC)]  # fmt: skip
     event: Annotated[str | None, Field("event type as sent, where it is a string", "Nullable(String)", TEXT_CODEC)]
     imei: Annotated[str | None, Field("IMEI as sent, where it is a string", "Nullable(String)", TEXT_CODEC)]
     received_at: Annotated[str, Field("when the ingress accepted it", TIME, TIME_CODEC, schema={"format": "date-time"})]

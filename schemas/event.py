@@ -117,7 +117,7 @@ class Event(msgspec.Struct, gc=False, frozen=True):
                                       TEXT_CODEC)]  # fmt: skip
 
 
-#: The published fields that make up an event's identity, and its content unless EVENTPUSH_CONTENT_FIELDS says otherwise.
+#: The published fields of an event's identity, and of its content unless EVENTPUSH_CONTENT_FIELDS says otherwise.
 IDENTITY = tuple(name for name, field in fields_of(Event).items() if field.part_of == "identity")
 CONTENT = tuple(name for name, field in fields_of(Event).items() if field.part_of == "content")
 

@@ -26,7 +26,7 @@ PAYLOAD_BYTES_MAX = 3 * 2**20
 
 
 class Reason(StrEnum):
-    """Why an event is a dead letter. The codes are on the wire, in tables and in metric labels: their number is bounded."""
+    """Why an event is a dead letter. The codes are on the wire, in tables and in metric labels: a bounded set."""
 
     NOT_JSON = "not_json"
     NOT_OBJECT = "not_object"

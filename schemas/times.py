@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - text without a zone is what is wanted
-#: The contract's format is YYYY-MM-DDTHH:MM:SS.SSSSSS+0000 ("Timestamp Format"); these spellings name the same instants.
+#: The contract's format is YYYY-MM-DDTHH:MM:SS.SSSSSS+0000 ("Timestamp Format"); these name the same instants.
 _SPELLINGS = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):(\d\d)(?:\.(\d{1,6})(\d{0,3}))?(?:Z|[+-]00:?00)", re.ASCII)
 
 FORMAT = "YYYY-MM-DDTHH:MM:SS.SSSSSS+0000"

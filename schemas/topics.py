@@ -24,6 +24,7 @@ OTHER = "telematics.event.other.v1"
 #: Headers of a raw record (ASCII).
 HEADER_ARRIVAL_US = "arrival_us"  # microseconds since the epoch, decimal
 HEADER_RECEIPT_ID = "receipt_id"
+HEADER_SENDER = "sender"  # name of the bearer token or signature secret; absent when none is required
 HEADER_TRACEPARENT = "traceparent"  # W3C Trace Context, as it was sent
 
 _TYPE_LENGTH_MAX = 64

@@ -22,7 +22,7 @@ NO_EXTRA = b"{}"
 
 
 class ClockLimits(NamedTuple):
-    """How far a platform's clock may be ahead of ours, in µs: beyond `skew_us` with a warning, never beyond `lead_us`."""
+    """How far a clock may be ahead of ours, in µs: beyond `skew_us` with a warning, never beyond `lead_us`."""
 
     skew_us: int
     lead_us: int

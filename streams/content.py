@@ -21,7 +21,7 @@ Content = Callable[[ValidEvents], Words]
 
 
 def content_of(names: Sequence[str]) -> Content:
-    """Return the function that mixes the fields with these names in the sender's API; unknown names are unknown fields."""
+    """Return the function that mixes the fields with these sender's names; other names are unknown fields."""
     columns = [column for name in names for column in _columns(name)]
     return lambda events: content_words([column(events) for column in columns])
 

@@ -74,7 +74,7 @@ def identity_rows(imeis: Sequence[int], device_us: Int64s, digests: Sequence[byt
 
 
 def content_words(columns: Sequence[Words]) -> Words:
-    """Mix 64-bit columns, one a content field, into 64 bits an event: different content collides by a chance of 2^-64."""
+    """Mix 64-bit columns, one a content field, into 64 bits an event: different contents collide with 2^-64."""
     mixed = _mix(columns[0])
     for column in columns[1:]:
         mixed = _mix(mixed ^ column)
@@ -114,7 +114,7 @@ class DeduplicationWindow:
         return sum(len(segment) for segment in self._segments.values())
 
     def classify(self, rows: Rows) -> DedupResults:
-        """Return one result a row, in order; changes nothing. An earlier equal row may be in the window or in `rows`."""
+        """Return one result a row, in order; changes nothing. An earlier equal row may also be in `rows`."""
         known = np.zeros(len(rows), np.uint64)
         for segment in self._segments.values():
             known = np.where(known == 0, segment.find(rows), known)

@@ -1,7 +1,7 @@
-"""Who sends, and whether that address may.
+"""The sender's address, and whether it is on the allowlist.
 
-`X-Forwarded-For` and `Forwarded` (RFC 7239) are written by whoever likes to: they count only as far as trusted proxies
-vouch for them. Read from the right, hop by hop, the first address that is not a trusted proxy is the sender's.
+Anyone can write `X-Forwarded-For` and `Forwarded` (RFC 7239), so they count only as far as trusted proxies vouch for
+them: read from the right, hop by hop, the first address that is not a trusted proxy is the sender's.
 """
 
 from functools import lru_cache
@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from multidict import CIMultiDictProxy
 
-from ingress.errors import Reason, RequestError
+from ingress.errors import Rejection, RequestError
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 
@@ -27,11 +27,11 @@ class Addresses:
 
     @property
     def restricted(self) -> bool:
-        """Whether not everybody may send."""
+        """Whether there is an allowlist."""
         return bool(self._allowed)
 
     def sender(self, peer: str | None, headers: "CIMultiDictProxy[str]") -> Address | None:
-        """The sender's address; None when a proxy that is trusted names none that can be understood."""
+        """Determine the sender's address; None when a trusted proxy names none that can be parsed."""
         hop = parsed(peer or "")
         if hop is None or not _within(hop, self._proxies):
             return hop
@@ -41,14 +41,14 @@ class Addresses:
                 return hop
         return hop
 
-    def check(self, sender: Address | None) -> None:
-        """Raises `RequestError` (403) when the sender is not on the allowlist."""
-        if self._allowed and (sender is None or not _within(sender, self._allowed)):
-            raise RequestError(Reason.FORBIDDEN_ADDRESS, f"the address {sender or '(unknown)'} may not send here")
+    def check(self, address: Address | None) -> None:
+        """Raise `RequestError` (403) when the address is not on the allowlist."""
+        if self._allowed and (address is None or not _within(address, self._allowed)):
+            raise RequestError(Rejection.FORBIDDEN_ADDRESS, f"address {address or '(unknown)'} not allowed")
 
 
 def networks(text: str, variable: str) -> tuple[Network, ...]:
-    """CIDRs separated by commas. Raises `OperatorError`."""
+    """Parse CIDRs separated by commas. Raises `OperatorError`."""
     try:
         return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
     except ValueError as error:
@@ -59,7 +59,7 @@ def networks(text: str, variable: str) -> tuple[Network, ...]:
 
 @lru_cache(maxsize=4_096)
 def parsed(text: str) -> Address | None:
-    """An address as headers write it, with or without port and brackets; IPv4 inside IPv6 is IPv4."""
+    """Parse an address as headers contain it, with or without port and brackets; IPv4 mapped to IPv6 becomes IPv4."""
     text = text.strip().strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -81,7 +81,7 @@ def _hops(values: list[str], header: str) -> list[str]:
 
 
 def _for(element: str) -> str:
-    """The `for` of one element of Forwarded; "" when there is none."""
+    """Return the `for` of one element of Forwarded; "" when there is none."""
     for pair in element.split(";"):
         name, _, value = pair.partition("=")
         if name.strip().lower() == "for":

@@ -1,4 +1,4 @@
-"""Whether a request may come in: everything that can be known before its body is read, cheapest first."""
+"""Whether a request is admitted: every check on the sender, cheapest first."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from runtime.platform.settings import Settings
 
 
 class Admission(NamedTuple):
-    """Every check on who sends; those that are not asked for cost nothing."""
+    """Every check on the sender; those that are switched off cost nothing."""
 
     addresses: Addresses
     tokens: Tokens
@@ -24,30 +24,34 @@ class Admission(NamedTuple):
     by_token: bool
     by_signature: bool
 
-    def admit(self, request: Request) -> None:
-        """Raises `RequestError`: 403, 401 or 429."""
-        headers = request.message.headers
+    def admit(self, request: Request) -> str | None:
+        """Check all that can be known before the body is read; return the bearer token's name, if one is required.
+
+        Raises `RequestError` (403, 401 or 429).
+        """
+        headers, name = request.message.headers, None
         if self.by_address:
-            sender = self.addresses.sender(request.peer, headers)
-            self.addresses.check(sender)
-            self.rates.check_address(sender)
+            address = self.addresses.sender(request.peer, headers)
+            self.addresses.check(address)
+            self.rates.check_address(address)
         if self.by_token:
-            self.rates.check_token(self.tokens.check(headers.getall(hdrs.AUTHORIZATION, [])))
+            name = self.tokens.check(headers.getall(hdrs.AUTHORIZATION, []))
+            self.rates.check_token(name)
         if self.by_signature:
             self.signatures.check_headers(headers)
+        return name
 
-    def check_body(self, request: Request, body: bytes) -> None:
-        """Raises `RequestError` (401) when the body is not signed as it must be."""
-        if self.by_signature:
-            self.signatures.check(request.message.headers, body)
+    def check_body(self, request: Request, body: bytes) -> str | None:
+        """Check the body's signature; return its secret's name, if one is required. Raises `RequestError` (401)."""
+        return self.signatures.check(request.message.headers, body) if self.by_signature else None
 
-    def reloadings(self) -> list[FileWatcher]:
-        """What to watch for changes."""
-        return [self.tokens.reloading, self.signatures.reloading]
+    def watchers(self) -> list[FileWatcher]:
+        """Return the watchers of the files that may change."""
+        return [self.tokens.watcher, self.signatures.watcher]
 
 
-def admission(settings: Settings) -> Admission:
-    """The checks that the settings ask for. Raises `OperatorError` when they ask for what cannot be had."""
+def make_admission(settings: Settings) -> Admission:
+    """Make the checks that the settings ask for. Raises `OperatorError` for unusable tokens, secrets or addresses."""
     addresses, tokens, signatures = Addresses(settings), Tokens(settings), Signatures(settings)
     by_address = addresses.restricted or settings.ingress_rate_per_address > 0
     rates = RateLimits(settings)

@@ -1,4 +1,4 @@
-"""Files that are read again when they change: tokens, secrets, certificates."""
+"""Files that are reloaded when they change: tokens, secrets, certificates."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,18 +10,17 @@ from runtime.platform.errors import OperatorError
 
 log = structlog.get_logger(__name__)
 
-_LOOK_EVERY_S = 1.0
+_POLL_INTERVAL_S = 1.0
 
 Stamp = tuple[tuple[int, int, int], ...]
 
 
 class FileWatcher:
-    """
-    Calls `load` now, and again when one of `files` has changed.
+    """Calls `load` now, and again when one of `files` has changed.
 
-    `load` raises `OperatorError` for unusable content: at start that is fatal; later it is logged and what
-    was read before stays in force. A file that has changed since the last look may still be being written: it is read
-    when a look finds it as the one before did.
+    `load` raises `OperatorError` for unusable content. At start that is fatal; later it is logged, and what was loaded
+    before stays in force. A file that changed since the last poll may still be being written: it is loaded once two
+    polls find it the same.
     """
 
     def __init__(self, files: list[Path], load: Callable[[], None]) -> None:
@@ -30,8 +29,8 @@ class FileWatcher:
         self._seen = self._last = self._stamp()
         load()
 
-    def look(self) -> None:
-        """Reads again if a file has changed and is at rest."""
+    def poll(self) -> None:
+        """Reload if a file has changed and is at rest."""
         stamp, before = self._stamp(), self._last
         self._last = stamp
         if stamp == self._seen or stamp != before:
@@ -41,12 +40,12 @@ class FileWatcher:
         try:
             self._load()
         except OperatorError as problem:
-            log.error("changed files cannot be used; the old ones stay in force", files=names, why=str(problem))
+            log.error("changed files are unusable; the old content stays in force", files=names, error=str(problem))
         else:
-            log.info("changed files are in force", files=names)
+            log.info("changed files reloaded", files=names)
 
     def _stamp(self) -> Stamp:
-        """Inode, size and time of change: a file replaced by renaming, or written to, differs."""
+        """Return inode, size and modification time: they differ after a rename and after a write."""
         stamps = []
         for file in self._files:
             try:
@@ -58,16 +57,16 @@ class FileWatcher:
         return tuple(stamps)
 
 
-async def watch(reloadings: list[FileWatcher]) -> None:
-    """Looks every second, for ever."""
+async def watch(watchers: list[FileWatcher]) -> None:
+    """Poll every second, forever."""
     while True:
-        await asyncio.sleep(_LOOK_EVERY_S)
-        for reloading in reloadings:
-            reloading.look()
+        await asyncio.sleep(_POLL_INTERVAL_S)
+        for watcher in watchers:
+            watcher.poll()
 
 
 def read_secret_file(file: Path, variable: str) -> str:
-    """The file's text. Raises `OperatorError`, which shows the variable and the name, never the content."""
+    """Read the file's text. Raises `OperatorError` with the variable and the file's name, never the content."""
     try:
         return file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

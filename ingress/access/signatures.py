@@ -1,8 +1,12 @@
-"""Signatures of requests, over the body's bytes as they were sent (before any decompression).
+"""Signatures of requests, over the body's bytes as sent (before decompression).
 
 `standard-webhooks`: the scheme of standardwebhooks.com, through its own package: `webhook-id`, `webhook-timestamp`
 (within five minutes) and `webhook-signature`. `hmac-sha256`: HMAC-SHA256 of the body alone, in a header of choice, hex
-or base64; it has no time, so a repeat of the same bytes verifies too, and is dropped as a duplicate later.
+or base64; it has no timestamp, so a replay of the same bytes verifies too, and the stream stage drops it as a
+duplicate.
+
+One entry: `secret [name=NAME]`. Entries are separated by commas or line ends. Without a name, an entry is `secret-` and
+its number, from 1, so names keep their meaning only where secrets are added at the end.
 """
 
 import base64
@@ -10,38 +14,50 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from ingress.access.file_watcher import FileWatcher, read_secret_file
-from ingress.errors import Reason, RequestError
+from ingress.access.tokens import NAME
+from ingress.errors import Rejection, RequestError
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
+
+_ENTRY = re.compile(r"(?P<secret>.*?)(?:\s+name=(?P<name>\S*))?", re.DOTALL)
+
+
+class Secret(NamedTuple):
+    """A secret that requests may be signed with, and the name that their events are stored with."""
+
+    name: str
+    secret: str
 
 
 class Scheme(Protocol):
     """A way of signing."""
 
     headers: tuple[str, ...]
+    mismatch: str  # message for a signature that does not match
 
-    def good(self, secret: str, headers: Mapping[str, str], body: bytes) -> bool:
-        """Whether the signature is that of `secret` over `body`."""
+    def verify(self, secret: str, headers: Mapping[str, str], body: bytes) -> bool:
+        """Return whether the signature is that of `secret` over `body`."""
 
     def check_secret(self, secret: str) -> None:
-        """Raises ValueError when the secret cannot be one."""
+        """Raise ValueError for a secret that the scheme cannot use."""
 
 
 class StandardWebhooks:
     """https://www.standardwebhooks.com."""
 
     headers: tuple[str, ...] = ("webhook-id", "webhook-timestamp", "webhook-signature")
+    mismatch = "signature does not match the body, or webhook-timestamp is more than 5 minutes off (standard-webhooks)"
 
-    def good(self, secret: str, headers: Mapping[str, str], body: bytes) -> bool:
+    def verify(self, secret: str, headers: Mapping[str, str], body: bytes) -> bool:
         """See `Scheme`."""
         try:
             Webhook(secret).verify(body, {name: headers[name] for name in self.headers}, json_parse=False)
-        except (WebhookVerificationError, ValueError):  # ValueError: base64, UTF-8 or commas that are not
+        except (WebhookVerificationError, ValueError):  # ValueError: malformed base64, UTF-8 or list
             return False
         return True
 
@@ -53,11 +69,13 @@ class StandardWebhooks:
 class HmacSha256:
     """HMAC-SHA256 of the body (RFC 2104) in one header."""
 
+    mismatch = "signature does not match the body (hmac-sha256)"
+
     def __init__(self, header: str, encoding: str) -> None:
         self.headers: tuple[str, ...] = (header,)
         self._decode: Callable[[str], bytes] = bytes.fromhex if encoding == "hex" else _from_base64
 
-    def good(self, secret: str, headers: Mapping[str, str], body: bytes) -> bool:
+    def verify(self, secret: str, headers: Mapping[str, str], body: bytes) -> bool:
         """See `Scheme`."""
         try:
             presented = self._decode(headers[self.headers[0]].strip().removeprefix("sha256="))
@@ -75,9 +93,9 @@ class Signatures:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._scheme = _scheme(settings)
-        self._secrets: tuple[str, ...] = ()
+        self._secrets: tuple[Secret, ...] = ()
         file = settings.ingress_signature_secrets_file
-        self.reloading = FileWatcher([file] if file else [], self._load)
+        self.watcher = FileWatcher([file] if file else [], self._load)
 
     def __bool__(self) -> bool:
         return self._scheme is not None
@@ -89,7 +107,7 @@ class Signatures:
         text = given.get_secret_value() if given else ""
         if file is not None:
             text += "\n" + read_secret_file(file, "EVENTPUSH_INGRESS_SIGNATURE_SECRETS_FILE")
-        secrets = tuple(part.strip() for part in re.split(r"[\n,]", text) if part.strip())
+        secrets = parse(text)
         if not secrets:
             raise OperatorError(
                 f"EVENTPUSH_INGRESS_VERIFIER={self._settings.ingress_verifier} has no secret",
@@ -97,28 +115,52 @@ class Signatures:
             )
         for number, secret in enumerate(secrets, 1):
             try:
-                self._scheme.check_secret(secret)
+                self._scheme.check_secret(secret.secret)
             except Exception:
                 raise OperatorError(
-                    f"signature secret {number} is none for {self._settings.ingress_verifier}",
-                    "a secret of Standard Webhooks is base64, with or without whsec_",
+                    f"signature secret {number} is not a valid {self._settings.ingress_verifier} secret",
+                    "use base64, with or without the prefix whsec_",
                 ) from None
-        self._secrets = secrets
+        self._secrets = tuple(secrets)
 
     def check_headers(self, headers: Mapping[str, str]) -> None:
-        """Before the body is read: raises `RequestError` (401) when a header is missing."""
+        """Check before the body is read that the request is signed. Raises `RequestError` (401)."""
         if self._scheme is not None:
             missing = [name for name in self._scheme.headers if not headers.get(name)]
             if missing:
-                raise _bad_signature(f"the request is not signed: {', '.join(missing)} missing")
+                raise _bad_signature(f"request not signed; missing {', '.join(missing)}")
 
-    def check(self, headers: Mapping[str, str], body: bytes) -> None:
-        """Raises `RequestError` (401) when the signature is not that of one of the secrets over these bytes."""
-        if self._scheme is None:
-            return
-        if not any([self._scheme.good(secret, headers, body) for secret in self._secrets]):  # noqa: C419 - all of them
-            scheme = self._settings.ingress_verifier
-            raise _bad_signature(f"the signature ({scheme}) is not that of these bytes, or too old")
+    def check(self, headers: Mapping[str, str], body: bytes) -> str | None:
+        """Return the name of the secret that signed these bytes; None without a scheme.
+
+        Every secret is tried, so that the time does not tell which one it was. Raises `RequestError` (401).
+        """
+        scheme = self._scheme
+        if scheme is None:
+            return None
+        names = [secret.name for secret in self._secrets if scheme.verify(secret.secret, headers, body)]
+        if not names:
+            raise _bad_signature(scheme.mismatch)
+        return names[0]
+
+
+def parse(text: str) -> list[Secret]:
+    """Parse the entries in `text`. Raises `OperatorError` with the entry's number, never its content."""
+    entries = [entry.strip() for entry in re.split(r"[\n,]", text)]
+    return [_entry(entry, number) for number, entry in enumerate(filter(None, entries), 1)]
+
+
+def _entry(entry: str, number: int) -> Secret:
+    match = _ENTRY.fullmatch(entry)
+    secret, name = match.group("secret", "name") if match else (entry, None)
+    if name is None:
+        return Secret(f"secret-{number}", secret)
+    if not NAME.fullmatch(name):
+        raise OperatorError(
+            f"signature secret {number} has an invalid name",
+            "use 1 to 64 letters, digits, dots, dashes and underscores",
+        )
+    return Secret(name, secret)
 
 
 def _scheme(settings: Settings) -> Scheme | None:
@@ -132,7 +174,7 @@ def _scheme(settings: Settings) -> Scheme | None:
 
 
 def _bad_signature(message: str) -> RequestError:
-    return RequestError(Reason.BAD_SIGNATURE, message, {"WWW-Authenticate": 'Signature realm="eventpush"'})
+    return RequestError(Rejection.BAD_SIGNATURE, message, {"WWW-Authenticate": 'Signature realm="eventpush"'})
 
 
 def _from_base64(text: str) -> bytes:

@@ -1,8 +1,8 @@
-"""Bearer tokens (RFC 6750): several at once, each with a name, a beginning and an end.
+"""Bearer tokens (RFC 6750): several at once, each with a name and optional dates.
 
-One entry: `name token [from=DATE] [until=DATE]`, the token in clear or as `sha256:` and 64 hex digits; dates are
-`2026-06-30` (midnight UTC) or `2026-06-30T12:00:00+00:00`. Entries stand on lines of their own or between commas;
-`#` begins a comment. Only digests are kept in memory, and they are compared in constant time, all of them.
+One entry: `name token [from=DATE] [until=DATE]`, the token in clear text or as `sha256:` and 64 hex digits; dates are
+`2026-06-30` (midnight UTC) or `2026-06-30T12:00:00+00:00`. Entries are separated by commas or line ends; `#` starts a
+comment. Only digests are kept in memory. Every digest is compared, in constant time.
 """
 
 import hashlib
@@ -14,19 +14,19 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from ingress.access.file_watcher import FileWatcher, read_secret_file
-from ingress.errors import Reason, RequestError
+from ingress.errors import Rejection, RequestError
 from runtime.platform import metrics
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 
 _HASHED = "sha256:"
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1: b64token
 
 
 class Token(NamedTuple):
-    """A token that may send: its name, SHA-256, and when it is good (seconds since the epoch)."""
+    """A token: its name, its SHA-256 digest, and when it is valid (seconds since the epoch)."""
 
     name: str
     digest: bytes
@@ -35,13 +35,13 @@ class Token(NamedTuple):
 
 
 class Tokens:
-    """All tokens that may send; empty when none is asked for."""
+    """The tokens in force; empty when none is required."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._tokens: tuple[Token, ...] = ()
         file = settings.ingress_tokens_file
-        self.reloading = FileWatcher([file] if file else [], self._load)
+        self.watcher = FileWatcher([file] if file else [], self._load)
 
     def __bool__(self) -> bool:
         return bool(self._tokens)
@@ -55,51 +55,59 @@ class Tokens:
             tokens += parse(read_secret_file(file, variable), f"{variable}={file}")
         if (given is not None or file is not None) and not tokens:
             raise OperatorError(
-                "bearer tokens are asked for, but none is given", "add a line made by `eventpush token new`"
+                "bearer tokens are required, but none is configured", "add a line made by `eventpush token new`"
             )
         self._tokens = tuple(tokens)
 
     def check(self, authorization: list[str]) -> str:
-        """The name of the token in the Authorization headers; raises `RequestError` (401)."""
+        """Return the name of the token in the Authorization headers. Raises `RequestError` (401)."""
         if not authorization:
-            raise _unauthorized("the Authorization header is missing: `Authorization: Bearer <token>` is expected")
+            raise _unauthorized("Authorization header missing; send `Authorization: Bearer <token>`")
         scheme, _, presented = authorization[0].partition(" ")
         if len(authorization) > 1 or scheme.lower() != "bearer":
-            raise _unauthorized("one header `Authorization: Bearer <token>` is expected")
+            raise _unauthorized("send exactly one header `Authorization: Bearer <token>`")
         digest = hashlib.sha256(presented.strip().encode("utf-8", "surrogateescape")).digest()
         now_s = time.time()
         found = None
-        for token in self._tokens:  # all of them, so that the time says nothing about which
+        for token in self._tokens:  # all of them, so that the time does not tell which one matched
             if hmac.compare_digest(token.digest, digest) and token.not_before_s <= now_s < token.until_s:
                 found = token
         if found is None:
-            raise _unauthorized("the bearer token is not one of ours, or not good today", ', error="invalid_token"')
+            raise _unauthorized("unknown or expired bearer token", ', error="invalid_token"')
         metrics.INGRESS_TOKEN_USES.metric.labels(found.name).inc()
         return found.name
 
 
 def parse(text: str, source: str) -> list[Token]:
-    """The entries in `text`. Raises `OperatorError` that names the source and the entry's number, never its content."""
+    """Parse the entries in `text`. Raises `OperatorError` with the source and the entry's number, never its content."""
     entries = [line.partition("#")[0].strip() for line in re.split(r"[\n,]", text)]
     return [_entry(entry, f"{source}, entry {number}") for number, entry in enumerate(filter(None, entries), 1)]
 
 
 def _entry(entry: str, where: str) -> Token:
     name, *rest = entry.split()
-    if not rest or not _NAME.fullmatch(name):
+    if not rest or not NAME.fullmatch(name):
         raise OperatorError(f"{where} is not `name token`", "make one with `eventpush token new NAME`")
     token, *dates = rest
     if not _TOKEN.fullmatch(token.removeprefix(_HASHED)):
-        raise OperatorError(f"{where} ({name}): a token is made of letters, digits and -._~+/", "make one")
+        raise OperatorError(
+            f"{where} ({name}): a token consists of letters, digits and -._~+/",
+            "make one with `eventpush token new NAME`",
+        )
     if token.startswith(_HASHED):
         if not _DIGEST.fullmatch(token.removeprefix(_HASHED)):
-            raise OperatorError(f"{where} ({name}): sha256: is not followed by 64 hex digits", "make one")
+            raise OperatorError(
+                f"{where} ({name}): sha256: must be followed by 64 hex digits",
+                "make one with `eventpush token new NAME`",
+            )
         digest = bytes.fromhex(token.removeprefix(_HASHED))
     else:
         digest = hashlib.sha256(token.encode()).digest()
     given = dict(date.partition("=")[::2] for date in dates)
     if not set(given) <= {"from", "until"}:
-        raise OperatorError(f"{where} ({name}): only from=DATE and until=DATE may follow", "correct the entry")
+        raise OperatorError(
+            f"{where} ({name}): only from=DATE and until=DATE may follow the token", "correct the entry"
+        )
     return Token(name, digest, _date(given.get("from"), 0, where), _date(given.get("until"), float("inf"), where))
 
 
@@ -116,12 +124,14 @@ def _date(text: str | None, default_s: float, where: str) -> float:
 
 
 def new(name: str) -> tuple[str, str]:
-    """Make a token and the line for our side (its hash alone). Raises `OperatorError` for an invalid name."""
-    if not _NAME.fullmatch(name):
-        raise OperatorError(f"{name!r} cannot be a token's name", "use up to 64 letters, digits, dots, dashes")
+    """Make a token, and the line for the ingress (only its hash). Raises `OperatorError` for an invalid name."""
+    if not NAME.fullmatch(name):
+        raise OperatorError(
+            f"{name!r} is not a valid token name", "use 1 to 64 letters, digits, dots, dashes and underscores"
+        )
     token = "ep_" + secrets.token_urlsafe(32)
     return token, f"{name} {_HASHED}{hashlib.sha256(token.encode()).hexdigest()}"
 
 
 def _unauthorized(message: str, detail: str = "") -> RequestError:
-    return RequestError(Reason.UNAUTHORIZED, message, {"WWW-Authenticate": f'Bearer realm="eventpush"{detail}'})
+    return RequestError(Rejection.UNAUTHORIZED, message, {"WWW-Authenticate": f'Bearer realm="eventpush"{detail}'})

@@ -1,35 +1,35 @@
-"""The end of a connection whose client may still be sending: the answer must reach it.
+"""Lingering close: end a connection so that the last response reaches a client that is still sending.
 
-Closing while bytes are on their way makes the kernel answer them with a reset, and a reset throws away what the client
-has not read yet: our answer. So our side alone is closed (where there is no TLS; it knows no half-close), and what
-still comes is discarded until the client closes too, for a bounded time and amount.
+Closing a socket with unread bytes makes the kernel send a reset, and a reset discards what the client has not read
+yet: our response. So only our side is closed (not over TLS, which has no half-close), and what the client still sends
+is discarded until it closes too, within a time and an amount.
 """
 
 import asyncio
 
 TIME_S = 5.0
 MAX_BYTES = 32 * 1024 * 1024
-AT_ONCE_MAX = 512  # in one process; further ones are closed as they are
+AT_ONCE_MAX = 512  # lingering connections in one process; further ones are closed at once
 
 
-class Lingering:
-    """Ends `transport` in that way; nothing of what comes is kept."""
+class LingeringClose:
+    """The lingering close of one transport."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._left = MAX_BYTES
-        self._timer = loop.call_later(TIME_S, self.cut)
-        transport.resume_reading()  # it may have been paused while a body waited to be read
+        self._left_bytes = MAX_BYTES
+        self._timer = loop.call_later(TIME_S, self.abort)
+        transport.resume_reading()  # reading may be paused while a body waits to be read
         if transport.can_write_eof():
             transport.write_eof()
 
     def discard(self, data: bytes) -> None:
-        """What the client still sends."""
-        self._left -= len(data)
-        if self._left < 0:
-            self.cut()
+        """Discard what the client still sends; abort when it is too much."""
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            self.abort()
 
-    def cut(self) -> None:
-        """Ends it now, reset or not."""
+    def abort(self) -> None:
+        """End the connection now, with a reset if need be."""
         self._timer.cancel()
         self._transport.abort()

@@ -1,13 +1,12 @@
-"""Several ingress processes on one port: a small parent that keeps them running.
+"""Several ingress processes on one port: a small parent keeps its children running.
 
-The parent holds the one listening socket and every child inherits it. So there is one queue of connections that wait
-to be accepted, and it outlives every child: a child that stops leaves the waiting ones to the others. (With
-`SO_REUSEPORT` each child has a queue of its own, and what waits in it is reset when the child closes it.)
+The parent holds the only listening socket and every child inherits it. So there is one accept queue, and it outlives
+every child: a child that stops leaves waiting connections to the others. (With `SO_REUSEPORT` each child has its own
+queue, and connections in it are reset when the child closes it.)
 
 SIGTERM and SIGINT stop the children gracefully, then the parent. SIGHUP replaces them one at a time: the new child
-serves before the old one is told to stop. A child that dies is started again, after a pause that grows to 10 s.
-The parent serves `/metrics` for all, added up through files that the children write (prometheus_client's
-multi-process mode).
+serves before the old one is stopped. A child that dies is restarted after a delay that grows to 10 s. The parent serves
+`/metrics` for all of them, summed over files that the children write (prometheus_client's multi-process mode).
 """
 
 import asyncio
@@ -27,26 +26,27 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from ingress.http.signals import on_stop_signals, readable
 from runtime.platform import health, logging
+from runtime.platform.backoff import Backoff
 from runtime.platform.event_loop import run_loop
 from runtime.platform.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-_spawn = multiprocessing.get_context("spawn")  # a fresh interpreter: no locks or threads of the parent's
-_PAUSE_S = (0.2, 10.0)
+_spawn = multiprocessing.get_context("spawn")  # a fresh interpreter, without the parent's locks and threads
+_RESTART_FIRST_S, _RESTART_MAX_S = 0.2, 10.0
 _START_TIMEOUT_S = 30.0
 _HEALTHY_AFTER_S = 30.0
 
 
 def run_many(settings: Settings, listener: socket.socket) -> int:
-    """Runs `settings.ingress_processes` children on `listener` until a signal; gives the exit status."""
+    """Run `settings.ingress_processes` children on `listener` until a signal; return the exit status."""
     with shared_metrics():
         return run_loop(_Parent(settings, listener).run())
 
 
 @contextlib.contextmanager
 def shared_metrics() -> Iterator[None]:
-    """A directory in which the children, started inside, leave their metrics."""
+    """Share a directory where children that are started meanwhile write their metrics."""
     with tempfile.TemporaryDirectory(prefix="eventpush-metrics-") as directory:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
         try:
@@ -69,7 +69,7 @@ class _Child:
         theirs.close()
 
     async def serves(self) -> bool:
-        """Waits until it serves; False if it dies or takes too long."""
+        """Wait until it serves; return False if it dies or takes too long."""
         try:
             await asyncio.wait_for(readable(self._serving.fileno()), _START_TIMEOUT_S)
             return bool(self._serving.recv())
@@ -77,14 +77,14 @@ class _Child:
             return False
 
     async def ended(self) -> None:
-        """Waits for its end."""
+        """Wait for its end."""
         await readable(self.process.sentinel)
         self.process.join()
         self._serving.close()
         mark_process_dead(self.process.pid)  # type: ignore[no-untyped-call]
 
     def stop(self) -> None:
-        """Asks it to finish what it has begun."""
+        """Ask it to finish its requests and end."""
         if self.process.is_alive():
             self.process.terminate()
 
@@ -104,23 +104,23 @@ class _Parent:
         operators = await health.start(
             self._settings.ingress_metrics_port, {"processes": self._missing}, host=self._settings.metrics_host
         )
-        keepers = [asyncio.create_task(self._keep(slot)) for slot in range(self._settings.ingress_processes)]
+        restarters = [asyncio.create_task(self._keep_running(slot)) for slot in range(self._settings.ingress_processes)]
         replacer = asyncio.create_task(self._replace_on_request())
         log.info("serving", processes=self._settings.ingress_processes, port=self._settings.ingress_port)
         await self._stopped.wait()
         replacer.cancel()
         for child in self._children.values():
             child.stop()
-        await asyncio.gather(*keepers)
+        await asyncio.gather(*restarters)
         await health.stop(operators)
         return 0
 
-    async def _keep(self, slot: int) -> None:
-        """One slot's children, one after the other."""
-        pause_s, longest_s = _PAUSE_S
+    async def _keep_running(self, slot: int) -> None:
+        """Restart a slot's child whenever it dies."""
+        backoff = Backoff(_RESTART_FIRST_S, _RESTART_MAX_S)
         while not self._stopped.is_set():
             child = self._children[slot] = _Child(self._settings, self._listener, slot)
-            while True:  # a child that was replaced ends; its successor is kept then
+            while True:  # a replaced child ends as planned; its successor counts
                 await child.ended()
                 successor = self._children[slot]
                 if successor is child:
@@ -129,10 +129,13 @@ class _Parent:
             if self._stopped.is_set():
                 return
             lived_s = asyncio.get_running_loop().time() - child.started_at
-            pause_s = _PAUSE_S[0] if lived_s > _HEALTHY_AFTER_S else min(pause_s * 2, longest_s)
-            log.error("an ingress process died; starting another", exit_status=child.process.exitcode, pause_s=pause_s)
+            if lived_s > _HEALTHY_AFTER_S:
+                backoff.reset()
+            delay_s = backoff.next_s()
+            exit_status = child.process.exitcode
+            log.error("ingress process died, restarting", exit_status=exit_status, delay_s=round(delay_s, 1))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopped.wait(), pause_s)
+                await asyncio.wait_for(self._stopped.wait(), delay_s)
 
     async def _replace_on_request(self) -> None:
         while True:
@@ -146,7 +149,7 @@ class _Parent:
                     new.stop()
                     raise
                 if not serves:
-                    log.error("a new ingress process does not start; the old ones stay")
+                    log.error("new ingress process does not start; keeping the old ones")
                     new.stop()
                     break
                 self._children[slot] = new
@@ -157,12 +160,12 @@ class _Parent:
     async def _missing(self) -> str | None:
         alive = sum(child.process.is_alive() for child in self._children.values())
         wanted = self._settings.ingress_processes
-        return None if alive == wanted else f"{alive} of {wanted} processes run"
+        return None if alive == wanted else f"{alive} of {wanted} processes running"
 
 
 def _child_main(settings: Settings, listener: socket.socket, serving: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent tells the children
-    # Imported here: what counts must find the shared directory when it is made.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops the children
+    # Imported here: prometheus_client must find the shared directory when it makes a metric.
     from ingress.http.server import serve  # noqa: PLC0415
     from ingress.publisher import KafkaPublisher  # noqa: PLC0415
     from runtime.adapters import aiokafka  # noqa: PLC0415
@@ -183,7 +186,7 @@ def _child_main(settings: Settings, listener: socket.socket, serving: Connection
 
 
 async def _set_when_orphaned(stopped: asyncio.Event) -> None:
-    """A parent that was killed cannot tell its children to stop: they notice."""
+    """Notice when the parent was killed: it can no longer stop its children."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         await readable(parent.sentinel)

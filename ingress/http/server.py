@@ -1,4 +1,4 @@
-"""One ingress process: listens, serves until told to stop, drains, ends."""
+"""One ingress process: listen, serve until stopped, drain."""
 
 import asyncio
 import contextlib
@@ -7,15 +7,15 @@ import socket
 from collections.abc import Callable
 
 import structlog
-from aiohttp.http_parser import HttpRequestParser, HttpRequestParserC
 
-from ingress.access.admission import admission
+from ingress.access.admission import make_admission
 from ingress.access.file_watcher import watch
 from ingress.endpoint import Endpoint
 from ingress.http.connection import Server
 from ingress.http.signals import on_stop_signals
 from ingress.http.tls import Tls
 from ingress.publisher import Publisher
+from runtime.adapters.aiohttp import has_c_parser
 from runtime.platform import metrics
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
@@ -23,6 +23,7 @@ from runtime.platform.settings import Settings
 log = structlog.get_logger(__name__)
 
 _IDLE_GRACE_S = 1.0
+_GAUGE_INTERVAL_S = 1.0
 
 
 async def serve(
@@ -33,24 +34,23 @@ async def serve(
     on_serving: Callable[[], None] = lambda: None,
     stopped: asyncio.Event | None = None,
 ) -> int:
-    """
-    Serves on `listener` until a signal or `stopped`; gives 0 when all that was begun is finished.
+    """Serve on `listener` until a stop signal or `stopped`; return 0 when every request in progress is answered.
 
-    Raises `OperatorError` when what the settings ask for cannot be had.
+    Raises `OperatorError` for settings that cannot be met.
     """
-    if HttpRequestParser is not HttpRequestParserC:
+    if not has_c_parser():
         raise OperatorError(
-            "aiohttp's C parser is not loaded", "install its wheel; AIOHTTP_NO_EXTENSIONS must not be set"
+            "aiohttp's C parser is not loaded", "install aiohttp's wheel, and unset AIOHTTP_NO_EXTENSIONS"
         )
     stopped = stopped or asyncio.Event()
     on_stop_signals(stopped.set)
-    admitted, tls = admission(settings), Tls(settings)
-    door = Endpoint(settings, publisher, admitted)
-    server = make_server(settings, door)
+    admission, tls = make_admission(settings), Tls(settings)
+    endpoint = Endpoint(settings, publisher, admission)
+    server = make_server(settings, endpoint)
     await publisher.start()
-    beside = [
-        asyncio.create_task(watch([*admitted.reloadings(), tls.reloading])),
-        asyncio.create_task(_gauge(door, publisher)),
+    background = [
+        asyncio.create_task(watch([*admission.watchers(), tls.watcher])),
+        asyncio.create_task(_update_gauges(endpoint, publisher)),
     ]
     try:
         acceptor = await asyncio.get_running_loop().create_server(
@@ -60,50 +60,49 @@ async def serve(
             ssl_handshake_timeout=settings.ingress_header_timeout_s if tls.context else None,
         )
         gc.collect()
-        gc.freeze()  # what is here now stays: the collector need not look at it again, which took 40 ms each time
+        gc.freeze()  # what exists now stays: scanning it again took the collector 40 ms each time
         log.info("listening", host=settings.ingress_host, port=settings.ingress_port)
         on_serving()
         await stopped.wait()
-        door.draining = True
+        endpoint.draining = True
         await _drain(settings, acceptor, server)
     finally:
-        for task in beside:
+        for task in background:
             task.cancel()
         await publisher.stop()
     return 0
 
 
-def make_server(settings: Settings, door: Endpoint) -> Server:
-    """Aiohttp's server with the settings' bounds."""
+def make_server(settings: Settings, endpoint: Endpoint) -> Server:
+    """Make aiohttp's server with the limits of the settings."""
     return Server(
-        door,
-        prompt=door.prompt,
-        count=door.tally.reply,
+        endpoint.handle,
+        error_response=endpoint.error_response,
+        count=endpoint.metrics.response,
         header_timeout_s=settings.ingress_header_timeout_s,
+        keepalive_s=settings.ingress_keepalive_s,
         connections_max=settings.ingress_connections_max,
-        keepalive_timeout=settings.ingress_keepalive_s,
         max_line_size=settings.ingress_header_max_bytes,
         max_field_size=settings.ingress_header_max_bytes,
         max_headers=settings.ingress_headers_max,
-        lingering_time=0,  # ours does it
     )
 
 
-async def _gauge(door: Endpoint, publisher: Publisher) -> None:
-    """Shows each second what is being worked on."""
+async def _update_gauges(endpoint: Endpoint, publisher: Publisher) -> None:
+    """Show what is in flight, every second."""
     while True:
-        metrics.INGRESS_INFLIGHT_REQUESTS.metric.set(door.inflight)
+        metrics.INGRESS_INFLIGHT_REQUESTS.metric.set(endpoint.flow.inflight)
         metrics.INGRESS_INFLIGHT_BYTES.metric.set(publisher.held_bytes)
-        await asyncio.sleep(1)
+        await asyncio.sleep(_GAUGE_INTERVAL_S)
 
 
 async def _drain(settings: Settings, acceptor: asyncio.Server, server: Server) -> None:
-    """Accepts no more; every answer now ends its connection; idle ones are closed; the rest has `drain_s`."""
+    """Accept no more, end connections with their next response, close idle ones, wait up to `ingress_drain_s`."""
     acceptor.close()
     server.draining = True
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(settings.ingress_drain_s):
-            # Whoever sends within this pause is told that the connection ends; closing at once could cross a request.
+            # A client that sends within this time reads `Connection: close`; closing at once could cross a request.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(server.all_closed(), _IDLE_GRACE_S)
             server.close_idle()

@@ -1,4 +1,4 @@
-"""What an ingress process waits for: signals that stop it, and pipes."""
+"""Stop signals and readable pipes, for an asyncio loop."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def on_stop_signals(stop: Callable[[], None]) -> None:
-    """Calls `stop` on SIGTERM and SIGINT (where signals can be handled: not outside the main thread)."""
+    """Call `stop` on SIGTERM and SIGINT, where signals can be handled: in the main thread."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
@@ -15,7 +15,7 @@ def on_stop_signals(stop: Callable[[], None]) -> None:
 
 
 async def readable(fd: int) -> None:
-    """Waits until `fd` can be read: a pipe that was written to, or whose other end has died."""
+    """Wait until `fd` is readable: something was written to the pipe, or its other end is gone."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     loop.add_reader(fd, ready.set)

@@ -1,6 +1,6 @@
-"""TLS in the process itself: 1.2 and newer, the certificate read again when it changes, client certificates if asked.
+"""TLS 1.2 and newer in the process itself, with client certificates if configured.
 
-New connections get the new certificate; those that are open keep theirs.
+A changed certificate is reloaded: new connections get the new one, open connections keep theirs.
 """
 
 import ssl
@@ -12,7 +12,7 @@ from runtime.platform.settings import Settings
 
 
 class Tls:
-    """The context for the listener (None: plain HTTP) and what to watch."""
+    """The listener's context (None: plain HTTP), and the watcher of its files."""
 
     def __init__(self, settings: Settings) -> None:
         self.context: ssl.SSLContext | None = None
@@ -23,16 +23,18 @@ class Tls:
         )
         if cert is None:
             if key is not None or ca is not None:
-                raise OperatorError("TLS settings without EVENTPUSH_INGRESS_TLS_CERT_FILE", "set it, or none of them")
-            self.reloading = FileWatcher([], lambda: None)
+                raise OperatorError(
+                    "TLS settings without EVENTPUSH_INGRESS_TLS_CERT_FILE", "set it, or unset the others"
+                )
+            self.watcher = FileWatcher([], lambda: None)
             return
         live = self.context = _context(cert, key, ca)
 
         def load() -> None:
-            _context(cert, key, ca)  # tried on another context first: a broken pair must not reach the live one
+            _context(cert, key, ca)  # a broken pair must not reach the live context
             live.load_cert_chain(cert, key)
 
-        self.reloading = FileWatcher([file for file in (cert, key) if file], load)
+        self.watcher = FileWatcher([file for file in (cert, key) if file], load)
 
 
 def _context(cert: Path, key: Path | None, client_ca: Path | None) -> ssl.SSLContext:
@@ -46,8 +48,8 @@ def _context(cert: Path, key: Path | None, client_ca: Path | None) -> ssl.SSLCon
             context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ssl.SSLError) as error:
         raise OperatorError(
-            f"the TLS files cannot be used: EVENTPUSH_INGRESS_TLS_CERT_FILE={cert}, KEY_FILE={key}, "
+            f"unusable TLS files: EVENTPUSH_INGRESS_TLS_CERT_FILE={cert}, KEY_FILE={key}, "
             f"CLIENT_CA_FILE={client_ca} ({error.strerror or error})",
-            "name readable PEM files whose key and certificate belong together",
+            "name readable PEM files with a matching key and certificate",
         ) from None
     return context

@@ -186,7 +186,8 @@ class Settings(BaseModel):
     ingress_tokens: SecretStr | None = Field(
         None,
         description="Bearer tokens that may send, separated by commas: `name token`, where the token may be given as "
-        "`sha256:…` and followed by `from=2026-01-01` and `until=2026-06-30`. None here and in the file: no check.",
+        "`sha256:…` and followed by `from=2026-01-01` and `until=2026-06-30`. The name is stored with the events as "
+        "`sender`. None here and in the file: no check.",
     )
     ingress_tokens_file: Path | None = Field(
         None, description="File of bearer tokens, one a line as in EVENTPUSH_INGRESS_TOKENS; read again on change."
@@ -204,10 +205,14 @@ class Settings(BaseModel):
         "none", description="How requests are signed."
     )
     ingress_signature_secrets: SecretStr | None = Field(
-        None, description="Secrets of the signatures, separated by commas; each of them is good."
+        None,
+        description="Secrets that requests may be signed with, separated by commas: `secret` or `secret name=NAME`. "
+        "The name (default: `secret-1`, `secret-2`, …) is stored with the events as `sender`.",
     )
     ingress_signature_secrets_file: Path | None = Field(
-        None, description="File of signature secrets, one a line; read again on change."
+        None,
+        description="File of signature secrets, one per line as in EVENTPUSH_INGRESS_SIGNATURE_SECRETS; reloaded on "
+        "change.",
     )
     ingress_signature_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] = Field(
         "X-Signature", description="Header with the signature, for hmac-sha256."

@@ -13,7 +13,7 @@ ALTER TABLE telematics.events_store{on_cluster} ADD COLUMN IF NOT EXISTS warning
 ALTER TABLE telematics.events_store{on_cluster} COMMENT COLUMN receipt_id 'the id in the response''s X-Receipt-Id header';
 ALTER TABLE telematics.events_store{on_cluster} COMMENT COLUMN raw 'source record on the raw topic: topic, partition, offset';
 
-ALTER TABLE telematics.dead_letters_store{on_cluster} COMMENT COLUMN dead_letter_id 'streams: UUID of the payload''s bytes; sink: UUID of the refused record''s position. The same after every replay';
+ALTER TABLE telematics.dead_letters_store{on_cluster} COMMENT COLUMN dead_letter_id 'streams: UUID of the payload''s bytes; sink: UUID of the refused record''s position. Stable over replays';
 ALTER TABLE telematics.dead_letters_store{on_cluster} COMMENT COLUMN stage 'which stage refused it: streams or sink';
 ALTER TABLE telematics.dead_letters_store{on_cluster} COMMENT COLUMN receipt_id 'the id in the response''s X-Receipt-Id header';
 ALTER TABLE telematics.dead_letters_store{on_cluster} COMMENT COLUMN payload 'the bytes as they came, see payload_encoding';
@@ -57,7 +57,7 @@ FROM telematics.events_store FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1;
 
 CREATE OR REPLACE VIEW telematics.dead_letters{on_cluster} (
-    dead_letter_id UUID COMMENT 'streams: UUID of the payload''s bytes; sink: UUID of the refused record''s position. The same after every replay',
+    dead_letter_id UUID COMMENT 'streams: UUID of the payload''s bytes; sink: UUID of the refused record''s position. Stable over replays',
     stage LowCardinality(String) COMMENT 'which stage refused it: streams or sink',
     reasons Array(Tuple(code LowCardinality(String), field String, found String, expected String)) COMMENT 'every broken rule: reason code, field, what was found, what is expected',
     event Nullable(String) COMMENT 'event type as sent, where it is a string',

@@ -10,20 +10,21 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
+from ingress.batching import Record
+from ingress.delivery import DeliveryCallback
 from ingress.http.server import serve
 from ingress.http.signals import readable
-from ingress.memory import MemoryPublisher
-from ingress.publisher import Record, Settled
 from runtime.platform import logging
 from runtime.platform.event_loop import run_loop
 from runtime.platform.settings import load
 from tests.stack import ROOT
+from tests.unit.memory_publisher import MemoryPublisher
 
 
 class Forgetful(MemoryPublisher):
-    def publish(self, records: Sequence[Record], settled: Settled) -> None:
+    def publish(self, records: Sequence[Record], callback: DeliveryCallback) -> None:
         """Accepts."""
-        asyncio.get_running_loop().call_soon(settled, None)
+        asyncio.get_running_loop().call_soon(callback, None)
 
 
 async def main() -> int:

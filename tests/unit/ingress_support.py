@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 from ingress.http.server import serve
-from ingress.memory import MemoryPublisher
 from runtime.platform.settings import Settings
+from tests.unit.memory_publisher import MemoryPublisher
 
 EVENT = {
     "Event": "overspeed",

@@ -19,17 +19,18 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from prometheus_client import generate_latest
 from standardwebhooks.webhooks import Webhook
 
-from ingress.access import tokens
+from ingress.access import signatures, tokens
 from ingress.access.addresses import Addresses, parsed
 from ingress.access.file_watcher import FileWatcher
-from ingress.errors import Reason, RequestError, unavailable
+from ingress.errors import Rejection, RequestError, unavailable
 from ingress.http.tls import Tls
-from ingress.memory import MemoryPublisher
 from ingress.rejection_log import RejectionLog
 from runtime.platform import logging
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import load
+from schemas import topics
 from tests.unit.ingress_support import BODY, request, running, settings
+from tests.unit.memory_publisher import MemoryPublisher
 
 TOKEN = "ep_a-token-that-nobody-knows"
 OTHER = "ep_another-token.that_nobody~knows"
@@ -329,6 +330,76 @@ async def test_hmac_of_the_body(encoding):
         assert len(door.publisher.records) == 2
 
 
+def sender_of(record) -> bytes | None:
+    return dict(record.headers).get(topics.HEADER_SENDER)
+
+
+async def test_the_sender_is_the_name_of_the_token():
+    """Each record carries the name of the token that its request was sent with."""
+    async with running(ingress_tokens=f"fleet-a {TOKEN}, fleet.b {OTHER}") as door:
+        for token in (TOKEN, OTHER):
+            assert (await door.post(b"[{},{}]", **bearer(token))).status == 200
+        assert [sender_of(record) for record in door.publisher.records] == [b"fleet-a"] * 2 + [b"fleet.b"] * 2
+
+
+async def test_the_sender_is_the_name_of_the_signature_secret(tmp_path):
+    """Each record carries the name of the secret that signed its request, `secret-` and a number by default."""
+    file = tmp_path / "secrets"
+    file.write_text(f"{SECRETS[1]}   name=fleet-b\n")
+    given = {"ingress_verifier": "standard-webhooks", "ingress_signature_secrets_file": str(file)}
+    async with running(ingress_signature_secrets=SECRETS[0], **given) as door:
+        for secret in SECRETS:
+            assert (await door.post(**signed(secret, BODY))).status == 200
+        assert [sender_of(record) for record in door.publisher.records] == [b"secret-1", b"fleet-b"]
+
+
+async def test_the_token_names_the_sender_of_a_signed_request():
+    """A request with both checks carries the token's name."""
+    both = {"ingress_tokens": f"one {TOKEN}", "ingress_verifier": "standard-webhooks"}
+    async with running(ingress_signature_secrets=SECRETS[0], **both) as door:
+        assert (await door.post(**bearer(TOKEN), **signed(SECRETS[0], BODY))).status == 200
+        assert (await door.post(**bearer(TOKEN))).status == 401
+        assert [sender_of(record) for record in door.publisher.records] == [b"one"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "parsed_as"),
+    [
+        ("a secret", ("secret-1", "a secret")),
+        ("a secret name=fleet-a", ("fleet-a", "a secret")),
+        ("name=fleet-a", ("secret-1", "name=fleet-a")),
+        ("whsec_YQ==", ("secret-1", "whsec_YQ==")),
+        ("x\tname=a_b.c-1", ("a_b.c-1", "x")),
+    ],
+)
+def test_an_entry_of_signature_secrets(entry, parsed_as):
+    """An entry is a secret, which may hold blanks, and optionally its name."""
+    assert signatures.parse(f" {entry} ,") == [signatures.Secret(*parsed_as)]
+
+
+@pytest.mark.parametrize("name", ["", "ä", "a/b", "x" * 65])
+def test_an_invalid_name_of_a_signature_secret(name):
+    """It does not start, and the message says which secret without showing it."""
+    with pytest.raises(OperatorError) as caught:
+        signatures.parse(f"good\nhush name={name}")
+    assert caught.value.what == "signature secret 2 has an invalid name"
+    assert "hush" not in str(caught.value)
+
+
+async def test_messages_to_the_sender_and_to_the_operator():
+    """What was wrong with token, signature and secret, in the words of the documentation."""
+    async with running(ingress_tokens=f"one {TOKEN}") as door:
+        assert (await door.post()).message == "Authorization header missing; send `Authorization: Bearer <token>`"
+        assert (await door.post(**bearer("wrong"))).message == "unknown or expired bearer token"
+    async with running(ingress_verifier="hmac-sha256", ingress_signature_secrets="x") as door:
+        assert (await door.post()).message == "request not signed; missing X-Signature"
+        assert (await door.post(X_Signature="00")).message == "signature does not match the body (hmac-sha256)"
+    with pytest.raises(OperatorError) as caught:
+        async with running(ingress_verifier="standard-webhooks", ingress_signature_secrets="whsec_!"):
+            pass
+    assert caught.value.what == "signature secret 1 is not a valid standard-webhooks secret"
+
+
 # --- rates -------------------------------------------------------------------------------------------------------
 
 
@@ -438,7 +509,7 @@ async def test_logs_hold_no_secret_and_no_event(captured):
     """Refusals, faults and reloads are logged without a token, a secret, a signature or an event's content."""
 
     class Broken(MemoryPublisher):
-        def publish(self, records, settled):
+        def publish(self, records, callback):
             raise RuntimeError("a fault")
 
     given = {
@@ -455,8 +526,8 @@ async def test_logs_hold_no_secret_and_no_event(captured):
         assert TOKEN.encode() not in (await door.send(got)).body
         assert (await door.send(request(X_Nul=f"{TOKEN}\x00", **bearer(TOKEN)))).status == 400
     logged = captured.getvalue() + generate_latest().decode()
-    assert "a fault while answering" in logged
-    assert "a request was refused" in logged
+    assert "request failed" in logged
+    assert "request rejected" in logged
     for secret in (TOKEN, "a-wrong-token", "the-secret-of-signatures", signature, "350612075195931", "Ingoriya"):
         assert secret not in logged
 
@@ -465,10 +536,10 @@ async def test_a_problem_is_one_line_with_its_receipt_id(captured):
     """A fault and a refusal are one line each, with the receipt id of the answer; an accepted event is none."""
 
     class Fragile(MemoryPublisher):
-        def publish(self, records, settled):
+        def publish(self, records, callback):
             if records[0].key == b"bad":
                 raise RuntimeError("a fault")
-            super().publish(records, settled)
+            super().publish(records, callback)
 
     async with running(publisher=Fragile()) as door:
         captured.truncate(0)
@@ -486,12 +557,12 @@ async def test_a_problem_is_one_line_with_its_receipt_id(captured):
 def test_a_flood_of_refusals_is_no_flood_of_lines(captured):
     """Ten lines a second, then a number; what is not the sender's to mend is not noted at all."""
     now = 100.0
-    notes = RejectionLog(lambda: now)
+    rejections = RejectionLog(lambda: now)
     for _ in range(1_000):
-        notes.refused(RequestError(Reason.NOT_JSON, "m"), "r", "192.0.2.1")
-        notes.refused(unavailable(Reason.KAFKA_AWAY, "m"), "r", "192.0.2.1")
+        rejections.log(RequestError(Rejection.NOT_JSON, "m"), "r", "192.0.2.1")
+        rejections.log(unavailable(Rejection.KAFKA_AWAY, "m"), "r", "192.0.2.1")
     now = 101.0
-    notes.refused(RequestError(Reason.NOT_JSON, "m"), "r", "192.0.2.1")
+    rejections.log(RequestError(Rejection.NOT_JSON, "m"), "r", "192.0.2.1")
     lines = [json.loads(line) for line in captured.getvalue().splitlines()]
     assert len(lines) == 12
     assert lines[10]["count"] == 990
@@ -510,20 +581,20 @@ def test_reloading_looks_at_changes_only(tmp_path):
     """
     file, reads = tmp_path / "file", []
     file.write_text("a")
-    reloading = FileWatcher([file], lambda: reads.append(file.read_text()))
-    reloading.look()
+    watcher = FileWatcher([file], lambda: reads.append(file.read_text()))
+    watcher.poll()
     replacement = tmp_path / "new"
     replacement.write_text("b")
     replacement.rename(file)
     for _ in range(3):
-        reloading.look()
+        watcher.poll()
     assert reads == ["a", "b"]
     for half_written in ("c", "cd", "cde"):
         file.write_text(half_written)
-        reloading.look()
+        watcher.poll()
     assert reads == ["a", "b"]
-    reloading.look()
-    reloading.look()
+    watcher.poll()
+    watcher.poll()
     assert reads == ["a", "b", "cde"]
 
 
@@ -535,8 +606,8 @@ def test_a_file_without_good_tokens_changes_nothing(tmp_path, captured, text):
     held = tokens.Tokens(settings(ingress_tokens_file=str(file)))
     file.write_text(text)
     for _ in range(4):
-        held.reloading.look()
+        held.watcher.poll()
     assert held.check([f"Bearer {TOKEN}"]) == "one"
     [line] = captured.getvalue().splitlines()
-    assert "the old ones stay in force" in line
+    assert "changed files are unusable; the old content stays in force" in line
     assert TOKEN not in line

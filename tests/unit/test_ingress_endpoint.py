@@ -8,10 +8,10 @@ import json
 import pytest
 from prometheus_client import REGISTRY
 
-from ingress.errors import STATUS, Reason
-from ingress.memory import MemoryPublisher
+from ingress.errors import STATUS, Rejection
 from schemas import topics
 from tests.unit.ingress_support import ACCEPTED, BODY, EVENT, read_answer, request, running, settings
+from tests.unit.memory_publisher import MemoryPublisher
 
 
 async def test_an_event_is_accepted_with_the_contracts_body():
@@ -53,7 +53,7 @@ async def test_one_bad_event_refuses_the_whole_request():
     async with running() as door:
         answer = await door.post(b'[{"IMEI":"1"},7]')
         assert answer.status == 400
-        assert answer.message == "event 2 is a number: a JSON object is expected"
+        assert answer.message == "event 2 is a number; send a JSON object"
         assert door.publisher.records == []
 
 
@@ -69,20 +69,33 @@ async def test_gzip_is_undone():
 @pytest.mark.parametrize(
     ("changed", "status", "message"),
     [
-        ({"Content_Type": None}, 415, "Content-Type is missing: application/json"),
-        ({"Content_Type": "text/plain"}, 415, "Content-Type is 'text/plain': application/json"),
-        ({"Content_Type": "application/json; charset=utf-16"}, 415, "the charset is 'utf-16'"),
-        ({"Content_Encoding": "br"}, 415, "Content-Encoding is 'br': gzip or none is expected"),
-        ({"Content_Encoding": "gzip, gzip"}, 415, "Content-Encoding is 'gzip, gzip'"),
-        ({"Expect": "200-maybe"}, 417, "Expect: only 100-continue"),
-        ({"method": "GET"}, 405, "GET is not possible here: POST is"),
-        ({"method": "PUT"}, 405, "PUT is not possible here: POST is"),
-        ({"method": "OPTIONS"}, 405, "OPTIONS is not possible here: POST is"),
-        ({"method": "BREW"}, 400, "the request is not HTTP/1.1"),
-        ({"path": "/"}, 404, "there is nothing at this path: events are sent to POST /api/events"),
-        ({"path": "/api/events/"}, 404, "there is nothing at this path"),
-        ({"path": "/metrics"}, 404, "there is nothing at this path"),
-        ({"path": "//api/events"}, 404, "there is nothing at this path"),
+        (
+            {"Content_Type": None},
+            415,
+            "Content-Type missing; send application/json (an event or an array) or application/x-ndjson",
+        ),
+        ({"Content_Type": "text/plain"}, 415, "Content-Type 'text/plain' not supported; send application/json"),
+        (
+            {"Content_Type": "application/json; charset=utf-16"},
+            415,
+            "charset 'utf-16' not supported; send JSON in UTF-8",
+        ),
+        ({"Content_Type": "application/json; version=1; charset=utf-16"}, 415, "charset 'utf-16' not supported"),
+        ({"Content_Type": 'application/json; charset="iso-8859-1";'}, 415, "charset 'iso-8859-1' not supported"),
+        ({"Content_Type": "application/json; charset=utf-8; charset=utf-16"}, 415, "charset 'utf-16' not supported"),
+        ({"Content_Type": "application/json; a=" + "x" * 300}, 415, "Content-Type is 320 characters long"),
+        ({"Content_Type": ";charset=utf-8"}, 415, "Content-Type missing; send application/json"),
+        ({"Content_Encoding": "br"}, 415, "Content-Encoding 'br' not supported; send gzip or none"),
+        ({"Content_Encoding": "gzip, gzip"}, 415, "Content-Encoding 'gzip, gzip' not supported; send gzip or none"),
+        ({"Expect": "200-maybe"}, 417, "Expect '200-maybe' not supported; only 100-continue is"),
+        ({"method": "GET"}, 405, "method GET not allowed; use POST"),
+        ({"method": "PUT"}, 405, "method PUT not allowed; use POST"),
+        ({"method": "OPTIONS"}, 405, "method OPTIONS not allowed; use POST"),
+        ({"method": "BREW"}, 400, "not a valid HTTP/1.1 request: "),
+        ({"path": "/"}, 404, "no such path; send events to POST /api/events"),
+        ({"path": "/api/events/"}, 404, "no such path; send events to POST /api/events"),
+        ({"path": "/metrics"}, 404, "no such path; send events to POST /api/events"),
+        ({"path": "//api/events"}, 404, "no such path; send events to POST /api/events"),
     ],
 )
 async def test_what_is_refused_and_how(changed, status, message):
@@ -98,12 +111,52 @@ async def test_what_is_refused_and_how(changed, status, message):
 
 @pytest.mark.parametrize(
     "media_type",
-    ["application/json", "Application/JSON", 'application/json; charset="UTF-8"', "application/json;charset=utf8"],
+    [
+        "application/json",
+        "Application/JSON",
+        'application/json; charset="UTF-8"',
+        "application/json;charset=utf8",
+        "application/json;",
+        "application/json; charset=utf-8;",
+        "application/json; charset=utf-8; version=1",
+        "application/json; version=1; charset=utf-8",
+        'application/json; profile="a;charset=utf-16"; charset=utf-8',
+        'application/json; note="a \\"quoted\\" word"',
+        "application/json ;charset=utf-8",
+        "application/json; charset=us-ascii",
+        "application/json; CHARSET=Utf-8",
+    ],
 )
 async def test_media_types_that_are_accepted(media_type):
-    """JSON, however its media type is written, and whatever query the path carries."""
+    """JSON, however its media type is written (RFC 9110), and whatever query the path carries."""
     async with running() as door:
         assert (await door.post(Content_Type=media_type, path="/api/events?source=x")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://door/api/events", 200),
+        ("HTTP://door:8080/api/events?source=x", 200),
+        ("https://user@door/api/events", 200),
+        ("http://door", 404),
+        ("http://door?/api/events", 404),
+        ("http://door/elsewhere", 404),
+        ("ftp://door/api/events", 404),
+    ],
+)
+async def test_a_request_target_in_absolute_form_is_served(target, status):
+    """A client that speaks as if to a proxy is served by the target's path (RFC 9112, section 3.2.2)."""
+    async with running() as door:
+        assert (await door.post(path=target)).status == status
+        assert len(door.publisher.records) == (status == 200)
+
+
+async def test_the_sender_is_absent_while_the_door_is_open():
+    """Without tokens and signatures nothing says who sent an event, so the record has no header `sender`."""
+    async with running() as door:
+        assert (await door.post(Authorization="Bearer a-token")).status == 200
+        assert topics.HEADER_SENDER not in dict(door.publisher.records[0].headers)
 
 
 async def test_size_limits():
@@ -180,12 +233,12 @@ async def test_a_fault_of_ours_is_503():
     """What nobody foresaw is logged and answered 503: the sender repeats it, and the fault's text stays inside."""
 
     class Broken(MemoryPublisher):
-        def publish(self, records, settled):
+        def publish(self, records, callback):
             raise ZeroDivisionError("the secret of the universe")
 
     async with running(publisher=Broken()) as door:
         answer = await door.post()
-        assert (answer.status, answer.message) == (503, "internal fault: send it again")
+        assert (answer.status, answer.message) == (503, "internal error; retry")
         assert answer.headers["x-receipt-id"]
 
 
@@ -197,12 +250,12 @@ class Slow(MemoryPublisher):
         self.go = asyncio.Event()
         self.publishing = []
 
-    def publish(self, records, settled):
-        self.publishing.append(asyncio.create_task(self._publish(records, settled)))
+    def publish(self, records, callback):
+        self.publishing.append(asyncio.create_task(self._publish(records, callback)))
 
-    async def _publish(self, records, settled):
+    async def _publish(self, records, callback):
         await self.go.wait()
-        super().publish(records, settled)
+        super().publish(records, callback)
 
 
 async def until(condition):
@@ -218,7 +271,7 @@ async def test_too_many_at_once():
         posted = {asyncio.create_task(door.post()) for _ in range(3)}
         [refused], waiting = await asyncio.wait(posted, return_when=asyncio.FIRST_COMPLETED, timeout=5)
         assert refused.result().status == 503
-        assert refused.result().message == "too many requests at once: send it again"
+        assert refused.result().message == "too many requests in flight; retry"
         slow.go.set()
         assert [a.status for a in await asyncio.gather(*waiting)] == [200, 200]
 
@@ -393,5 +446,5 @@ async def test_strict_mode_and_dry_run():
 
 def test_every_reason_has_a_status():
     """The table from reason to status is whole, and no 5xx but 503 is in it."""
-    assert set(STATUS) == set(Reason)
+    assert set(STATUS) == set(Rejection)
     assert {status.value for status, _ in STATUS.values() if status >= 500} == {503}

@@ -1,5 +1,6 @@
 """A body into events: what is JSON, what is an event, which key it gets."""
 
+import codecs
 import gzip
 import json
 import time
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingress import request_body as bodies
-from ingress.errors import Reason, RequestError
-from ingress.event_parser import AT_ONCE_MAX_BYTES, Event, Limits, each, parse
+from ingress import request_body
+from ingress.errors import Rejection, RequestError
+from ingress.event_parser import AT_ONCE_MAX_BYTES, Event, Limits, iter_events, parse
 
 LIMITS = Limits(events=5, event_bytes=2_000, nesting=4)
 
@@ -112,10 +113,10 @@ def test_all_of_rfc_8259_is_stored(body):
 def test_what_is_not_json(body):
     """What is not JSON in UTF-8 is refused, alone, in an array and as a line, and the message says why."""
     refusal = refused(body)
-    assert refusal.reason is Reason.NOT_JSON
-    assert refusal.message.startswith("the body ")
+    assert refusal.reason is Rejection.NOT_JSON
+    assert refusal.message.startswith("body ")
     if body.strip():
-        assert refused(b'[{"ok":1},' + body + b"]").reason is Reason.NOT_JSON
+        assert refused(b'[{"ok":1},' + body + b"]").reason is Rejection.NOT_JSON
     if body.strip() and b"\n" not in body and b"\x0b" not in body:
         assert refused(b'{"ok":1}\n' + body, ndjson=True).message.startswith("line 2 ")
 
@@ -127,11 +128,63 @@ def test_what_is_not_json(body):
 def test_what_is_no_object(body, kind):
     """JSON that is not an object is no event; the message says what it is."""
     assert (refused(body).reason, refused(body).message) == (
-        Reason.NOT_OBJECT,
-        f"the body is {kind}: a JSON object is expected",
+        Rejection.NOT_OBJECT,
+        f"body is {kind}; send a JSON object",
     )
-    assert refused(b"[{}," + body + b"]").message == f"event 2 is {kind}: a JSON object is expected"
-    assert refused(b"[[]]").message == "event 1 is an array: a JSON object is expected"
+    assert refused(b"[{}," + body + b"]").message == f"event 2 is {kind}; send a JSON object"
+    assert refused(b"[[]]").message == "event 1 is an array; send a JSON object"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"a":1,}', "body is not JSON: expecting property name enclosed in double quotes at line 1 column 8"),
+        (b'{\n "a":\n  nul}', "body is not JSON: expecting value at line 3 column 3"),
+        ('{"ä": \n "'.encode() + b"\xff", "body is not UTF-8: invalid start byte at line 2 column 3"),
+        (b'{"a":1}\n x', "body is not JSON: extra data after the end at line 2 column 2"),
+        (b'[{"a":1},\n {"a" 2}]', "body is not JSON: expected ':' at line 2 column 7"),
+        (b'[{}, {"a":"\xff"}]', "event 2 is not UTF-8: invalid start byte at line 1 column 7 of the event"),
+    ],
+)
+def test_where_a_body_is_broken(body, message):
+    """The message gives line and column, both from 1."""
+    assert refused(body).message == message
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"a":1,}', "is not JSON: expecting property name enclosed in double quotes at column 8"),
+        (b'  {"a": 1 2}', "is not JSON: expecting ',' delimiter at column 11"),
+        (b'\t{"\xc3\xa4":tru}', "is not JSON: expecting value at column 7"),
+        (b'  {"\xc3\xa4":"\xff"}', "is not UTF-8: invalid start byte at column 9"),
+        (b' {"a":1} {"b":2}', "is not JSON: extra data after the end at column 10"),
+        (b"  [1]", "is an array; send a JSON object"),
+    ],
+)
+def test_where_a_line_is_broken(line, message):
+    """The message gives the number of the broken line, blank lines counted, and the column in it."""
+    assert refused(b'{"ok":1}\n\n \r\n' + line + b'\n{"ok":1}', ndjson=True).message == f"line 4 {message}"
+    assert refused(line, ndjson=True).message == f"line 1 {message}"
+
+
+@pytest.mark.parametrize(
+    ("mark", "name"),
+    [
+        (codecs.BOM_UTF8, "UTF-8"),
+        (codecs.BOM_UTF16_LE, "UTF-16"),
+        (codecs.BOM_UTF16_BE, "UTF-16"),
+        (codecs.BOM_UTF32_LE, "UTF-32"),
+        (codecs.BOM_UTF32_BE, "UTF-32"),
+    ],
+)
+def test_a_byte_order_mark_is_named(mark, name):
+    """The message says what the invisible bytes at the start are: before an object, an array and a line."""
+    message = f"starts with a byte order mark ({name}); send UTF-8 without one"
+    for body in (b'{"a":1}', b'[{"a":1}]', b"[" + b"{}," * 1_000 + b"{}]", b""):
+        refusal = refused(mark + body)
+        assert (refusal.reason, refusal.message) == (Rejection.NOT_JSON, f"body {message}")
+    assert refused(mark + b"{}\n{}", ndjson=True).message == f"line 1 {message}"
 
 
 def test_nesting():
@@ -139,20 +192,20 @@ def test_nesting():
     assert one(b'{"a":[[{}]]}')
     assert one(b'{"a":"' + b"[{" * 500 + b'"}')
     assert one(b'{"a":[],"b":[],"c":[],"d":[],"e":{}}')
-    assert refused(b'{"a":[[[{}]]]}').reason is Reason.TOO_DEEP
+    assert refused(b'{"a":[[[{}]]]}').reason is Rejection.TOO_DEEP
     wide = LIMITS._replace(event_bytes=1_000_000)
     for depth in (900, 1_500, 100_000):
         for bracket in (b"[", b'{"a":'):
-            assert refused(b'{"a":' + bracket * depth, limits=wide).reason in {Reason.TOO_DEEP, Reason.NOT_JSON}
-            assert refused(bracket * depth, limits=wide).reason in {Reason.TOO_DEEP, Reason.NOT_JSON}
-    assert refused(b'{"a":' + b"[" * 5_000 + b"]" * 5_000 + b"}", limits=wide).reason is Reason.TOO_DEEP
+            assert refused(b'{"a":' + bracket * depth, limits=wide).reason in {Rejection.TOO_DEEP, Rejection.NOT_JSON}
+            assert refused(bracket * depth, limits=wide).reason in {Rejection.TOO_DEEP, Rejection.NOT_JSON}
+    assert refused(b'{"a":' + b"[" * 5_000 + b"]" * 5_000 + b"}", limits=wide).reason is Rejection.TOO_DEEP
 
 
 def test_brackets_in_strings_are_no_nesting():
     """Only brackets outside strings count, whatever is escaped in them."""
     for text in ("[[[[[[", '\\"[[[[[[', "\\\\", '\\\\\\"{{{{{{', "}]}]"):
         assert one(b'{"a":[[{"%b":"%b"}]]}' % (text.encode(), text.encode()))
-        assert refused(b'{"a":[[{"%b":[]}]]}' % text.encode()).reason is Reason.TOO_DEEP
+        assert refused(b'{"a":[[{"%b":[]}]]}' % text.encode()).reason is Rejection.TOO_DEEP
 
 
 def test_array_elements_are_untouched():
@@ -166,7 +219,7 @@ def test_array_elements_are_untouched():
     padding = b" " * AT_ONCE_MAX_BYTES  # a large array is taken apart in another way
     assert [event.value for event in parse(padding + body, ndjson=False, limits=LIMITS)] == parts
     for more in (b"{}", b"[1", b'"\\ud800"'):
-        assert refused(padding + body[:-2] + b",{}," + more + b"]").reason in {Reason.TOO_LARGE, Reason.NOT_JSON}
+        assert refused(padding + body[:-2] + b",{}," + more + b"]").reason in {Rejection.TOO_LARGE, Rejection.NOT_JSON}
 
 
 def test_ndjson_lines():
@@ -178,14 +231,14 @@ def test_ndjson_lines():
 def test_bounds():
     """No event, too many events and too large ones are refused as a whole."""
     for body, ndjson in ((b"[]", False), (b" [ ] ", False), (b"\n\n", True), (b"", True)):
-        assert refused(body, ndjson=ndjson).reason is Reason.NO_EVENTS
+        assert refused(body, ndjson=ndjson).reason is Rejection.NO_EVENTS
     assert len(parse(b"[{},{},{},{},{}]", ndjson=False, limits=LIMITS)) == 5
-    assert refused(b"[{},{},{},{},{},{}]").reason is Reason.TOO_LARGE
-    assert refused(b"{}\n" * 6, ndjson=True).reason is Reason.TOO_LARGE
+    assert refused(b"[{},{},{},{},{},{}]").reason is Rejection.TOO_LARGE
+    assert refused(b"{}\n" * 6, ndjson=True).reason is Rejection.TOO_LARGE
     exact = b'{"a":"' + b"x" * 1_992 + b'"}'
     assert len(exact) == 2_000
     assert one(exact)
-    assert refused(exact + b" ").message == "the body is 2001 bytes long: at most 2000 are accepted"
+    assert refused(exact + b" ").message == "body is 2001 bytes long; the limit for an event is 2000"
 
 
 JSON = st.recursive(
@@ -223,7 +276,7 @@ def test_what_is_an_event_is_what_json_says(inner):
         value, end = json.JSONDecoder(parse_constant=refuse).raw_decode(text)
         assert not text[end:].strip(" \t\r\n")
     except (ValueError, AssertionError):
-        assert refused(body).reason is Reason.NOT_JSON
+        assert refused(body).reason is Rejection.NOT_JSON
         return
     imei = value.get("IMEI")
     key = imei.encode("utf-8", "surrogatepass") if isinstance(imei, str) else b""
@@ -256,7 +309,7 @@ def _or_none(body: bytes) -> object:
 
 def gunzip(body: bytes, max_bytes: int) -> bytes:
     """All pieces in one go."""
-    pieces = bodies.gunzip(body, max_bytes)
+    pieces = request_body.gunzip(body, max_bytes)
     while True:
         try:
             next(pieces)
@@ -273,13 +326,13 @@ def test_gzip():
     bomb = gzip.compress(bytes(50_000_000))
     broken = gzip.compress(b"abcdef")
     cases = (
-        (bomb, Reason.TOO_LARGE),
-        (gzip.compress(b"abcd") + gzip.compress(b"efg"), Reason.TOO_LARGE),
-        (broken[:-3], Reason.BAD_BODY),
-        (broken[:-8] + b"xxxxxxxx", Reason.BAD_BODY),
-        (broken + b"garbage", Reason.BAD_BODY),
-        (b"not gzip", Reason.BAD_BODY),
-        (gzip.compress(b"") * 65, Reason.BAD_BODY),  # each member would cost a copy of all that follow it
+        (bomb, Rejection.TOO_LARGE),
+        (gzip.compress(b"abcd") + gzip.compress(b"efg"), Rejection.TOO_LARGE),
+        (broken[:-3], Rejection.BAD_BODY),
+        (broken[:-8] + b"xxxxxxxx", Rejection.BAD_BODY),
+        (broken + b"garbage", Rejection.BAD_BODY),
+        (b"not gzip", Rejection.BAD_BODY),
+        (gzip.compress(b"") * 65, Rejection.BAD_BODY),  # each member would cost a copy of all that follow it
     )
     for body, reason in cases:
         with pytest.raises(RequestError) as caught:
@@ -297,7 +350,7 @@ def test_no_step_of_a_large_body_is_long(event):
     wide = Limits(events=1_000, event_bytes=1_000_000, nesting=32)
     taken_s = []
     begun = time.process_time()
-    for _ in each(b"[" + b",".join([event] * 12) + b"]", ndjson=False, limits=wide):
+    for _ in iter_events(b"[" + b",".join([event] * 12) + b"]", ndjson=False, limits=wide):
         taken_s.append(time.process_time() - begun)
         begun = time.process_time()
     assert len(taken_s) == 12
@@ -323,7 +376,7 @@ def test_elements_beyond_the_limit_are_not_made():
     body = b"[" + b",".join([b"{}"] * 500_000) + b"]"
     tracemalloc.start()
     try:
-        assert refused(body, limits=wide).reason is Reason.TOO_LARGE
+        assert refused(body, limits=wide).reason is Rejection.TOO_LARGE
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

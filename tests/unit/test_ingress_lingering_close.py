@@ -268,14 +268,14 @@ def test_who_does_not_read_its_answers_is_cut_off(loop, asked):
 async def test_a_fault_in_a_connection_is_one_line_and_ends_that_connection(monkeypatch):
     """What nobody foresaw outside of the handler: one line in the log, the connection ended, the next one served."""
 
-    def broken(_connection: Connection) -> None:
+    def broken(_connection: Connection, _class: object) -> None:
         raise ZeroDivisionError
 
     async with running() as door:
         with monkeypatch.context() as patched, structlog.testing.capture_logs() as logged:
-            patched.setattr(Connection, "_room_for_the_next", broken)
+            patched.setattr(Connection, "begin", broken)
             assert await door.exchange(request()) == []
-        assert [(line["event"], line["error"]) for line in logged] == [("a fault in a connection", "ZeroDivisionError")]
+        assert [(line["event"], line["error"]) for line in logged] == [("connection failed", "ZeroDivisionError")]
         assert (await door.post()).status == 200
 
 

@@ -11,9 +11,10 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingress import publisher as module
-from ingress.errors import Reason, RequestError
-from ingress.publisher import KafkaPublisher, Record
+from ingress import producer_session
+from ingress.batching import Record, partition_of
+from ingress.errors import Rejection, RequestError
+from ingress.publisher import KafkaPublisher
 from tests.unit.ingress_support import settings
 
 PARTITIONS = 4
@@ -80,7 +81,7 @@ class Kafka:
 @pytest.fixture
 def kafka(monkeypatch):
     fake = Kafka()
-    monkeypatch.setattr(module, "AIOKafkaProducer", lambda **arguments: Producer(fake, **arguments))
+    monkeypatch.setattr(producer_session, "AIOKafkaProducer", lambda **arguments: Producer(fake, **arguments))
     return fake
 
 
@@ -157,7 +158,7 @@ async def test_no_acknowledgement_is_503_within_the_timeout_and_a_new_producer(k
     publisher = await started()
     kafka.answer = "silence"
     begun = asyncio.get_running_loop().time()
-    assert await refused(publish(publisher, [record()])) is Reason.KAFKA_AWAY
+    assert await refused(publish(publisher, [record()])) is Rejection.KAFKA_AWAY
     assert asyncio.get_running_loop().time() - begun < 1.9
     kafka.answer = "acknowledge"
     await publish(publisher, [record()])
@@ -172,7 +173,7 @@ async def test_a_poisoned_producer_is_replaced(kafka):
     """A sequence error poisons a partition for its producer's life: it is not used again."""
     publisher = await started()
     kafka.answer = OutOfOrderSequenceNumber()
-    assert await refused(publish(publisher, [record()])) is Reason.KAFKA_AWAY
+    assert await refused(publish(publisher, [record()])) is Rejection.KAFKA_AWAY
     kafka.answer = "acknowledge"
     await publish(publisher, [record()])
     assert len(kafka.producers) == 2
@@ -185,11 +186,11 @@ async def test_kafka_away_is_refused_at_once_and_holds_nothing(kafka):
     publisher = await started()
     with structlog.testing.capture_logs() as logged:
         for _ in range(1_000):
-            assert await refused(publish(publisher, [record()])) is Reason.KAFKA_AWAY
+            assert await refused(publish(publisher, [record()])) is Rejection.KAFKA_AWAY
         await asyncio.sleep(0.3)  # it tries again meanwhile
     assert logged == []  # one line when it began, none for an event or an attempt
     assert publisher.held_bytes == 0
-    assert "cannot be reached" in await publisher.unreachable()
+    assert await publisher.unreachable() == "Kafka unreachable: KafkaConnectionError: nobody there"
     kafka.away = False
     async with asyncio.timeout(5):
         while await publisher.unreachable():
@@ -208,7 +209,7 @@ async def test_bytes_in_flight_are_bounded(kafka):
     kafka.answer = "silence"
     big = asyncio.gather(publish(publisher, [record(value=b"x" * 300_000) for _ in range(3)]))
     await asyncio.sleep(0.02)
-    assert await refused(publish(publisher, [record(value=b"x" * 300_000)])) is Reason.OVERLOADED
+    assert await refused(publish(publisher, [record(value=b"x" * 300_000)])) is Rejection.OVERLOADED
     kafka.answer = "acknowledge"
     for future in kafka.producers[0].waiting:
         future.set_result(None)
@@ -239,7 +240,7 @@ async def test_one_failure_refuses_the_whole_request(kafka):
     assert len(kafka.sent) > 1
     for future in kafka.producers[0].waiting[1:]:
         future.set_result(None)
-    assert await refused(whole) is Reason.KAFKA_AWAY
+    assert await refused(whole) is Rejection.KAFKA_AWAY
     await publisher.stop()
 
 
@@ -251,7 +252,7 @@ async def test_stopping_sends_what_is_open(kafka):
     await asyncio.sleep(0)
     await publisher.stop()
     await waiting
-    assert await refused(publish(publisher, [record()])) is Reason.KAFKA_AWAY
+    assert await refused(publish(publisher, [record()])) is Rejection.KAFKA_AWAY
     assert all(producer.closed for producer in kafka.producers)
 
 
@@ -273,4 +274,4 @@ async def test_a_repeat_without_an_imei_comes_to_the_same_partition(kafka):
 def test_partitions_are_kafkas(key, partitions):
     """A key goes where Kafka's default partitioner sends it."""
     everywhere = list(range(partitions))
-    assert module._partition_of(key, partitions) == DefaultPartitioner()(key, everywhere, everywhere)
+    assert partition_of(key, partitions) == DefaultPartitioner()(key, everywhere, everywhere)

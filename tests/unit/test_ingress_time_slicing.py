@@ -39,7 +39,7 @@ async def test_one_at_a_time_and_others_between(every_step_is_a_turn):
 
     beside = asyncio.create_task(others())
     taking = TimeSlicing()
-    assert await asyncio.gather(taking.take(work("a")), taking.take(work("b"))) == [[0, 1, 2]] * 2
+    assert await asyncio.gather(taking.run(work("a")), taking.run(work("b"))) == [[0, 1, 2]] * 2
     beside.cancel()
     assert [step for step in steps if step != "others"] == ["a0", "b0", "a1", "a2", "b1", "b2"]
     assert all("others" in steps[steps.index(one) : steps.index(other)] for one, other in (("a1", "a2"), ("b1", "b2")))
@@ -55,8 +55,8 @@ async def test_a_failing_body_lets_the_next_one_in(every_step_is_a_turn):
 
     taking = TimeSlicing()
     with pytest.raises(ZeroDivisionError):
-        await taking.take(broken())
-    assert await taking.take(iter([1, 2])) == [1, 2]
+        await taking.run(broken())
+    assert await taking.run(iter([1, 2])) == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ async def test_bodies_that_are_still_coming_are_bounded():
         async with asyncio.timeout(5):
             while (answer := await door.send(part + b"}")).status != 503:
                 pass
-        assert answer.message == "too many bodies are on their way: send it again"
+        assert answer.message == "too many bodies in transit; retry"
         assert answer.headers["retry-after"] == "1"
         assert (await door.post(BODY)).status == 200
         slow.write(b"}")
