@@ -6,14 +6,15 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
-from schemas.clickhouse import DEAD_LETTERS, EVENTS, TABLES, Table
-from schemas.events import CleanEvent, DeadLetter
 
 from schemas import clickhouse, clickhouse_ddl
-from schemas.migrations import LATEST, MIGRATIONS, ground
+from schemas.dead_letter import DeadLetter
+from schemas.event import Event
+from schemas.migration_steps import LATEST, MIGRATIONS, bootstrap
+from schemas.tables import DEAD_LETTERS, EVENTS, TABLES, Table
 from sinks.row_encoder import FIELD
 
-STRUCTS = [(EVENTS, CleanEvent), (DEAD_LETTERS, DeadLetter)]
+STRUCTS = [(EVENTS, Event), (DEAD_LETTERS, DeadLetter)]
 
 FITS: dict[Any, str] = {
     str: r"String|LowCardinality\(String\)|UUID|DateTime64\(6, 'UTC'\)",
@@ -72,7 +73,7 @@ def test_steps_are_numbered_from_one() -> None:
 
 def test_in_a_cluster_everything_is_made_on_all_servers() -> None:
     """ON CLUSTER in every statement; every table replicated, with a window for tokens of its own."""
-    for statement in [*ground("main"), *(s for step in MIGRATIONS for s in step.statements("main"))]:
+    for statement in [*bootstrap("main"), *(s for step in MIGRATIONS for s in step.statements("main"))]:
         assert "ON CLUSTER `main`" in statement
         if "CREATE TABLE" in statement:
             assert "ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/telematics/" in statement

@@ -11,7 +11,6 @@ import click
 import clickhouse_connect
 import msgspec
 import pytest
-from schemas.events import CleanEvent
 
 from eventpush import tailing
 from eventpush.cli import SUMMARIES, cli
@@ -19,6 +18,7 @@ from eventpush.reference import GENERATED, documents, names
 from ingress.errors import STATUS
 from ingress.http.responses import ACCEPTED_BODY
 from runtime.platform import settings
+from schemas.event import Event
 from schemas.identity import digest_of, uuid_text
 from schemas.validation import validate
 from sinks.migrator import migrate
@@ -176,8 +176,8 @@ def test_the_answer_is_as_shown() -> None:
 def test_the_event_is_as_shown() -> None:
     """The event on the topics has the fields and the identity that the code gives it."""
     [shown] = [json.loads(block) for block in blocks("json", (DOCS / "events.md").read_text())]
-    event = msgspec.convert(shown, CleanEvent)
-    assert set(shown) == set(CleanEvent.__struct_fields__)
+    event = msgspec.convert(shown, Event)
+    assert set(shown) == set(Event.__struct_fields__)
     sent = validate(_SAMPLE, 2**60, 0)
     assert not isinstance(sent, list)
     assert event.event_id == uuid_text(digest_of(sent.imei, sent.device_us, sent.event, sent.geofence_name))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from schemas.migrations import MIGRATIONS
+from schemas.migration_steps import MIGRATIONS
 
 ROOT = Path(__file__).parents[2]
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]

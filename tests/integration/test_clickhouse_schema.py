@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from clickhouse_connect.driver.asyncclient import AsyncClient
-from schemas.clickhouse import DATABASE, DEAD_LETTERS, EVENTS, INSERTED_AT, TABLES, Table
 
 from runtime.platform import settings as settings_module
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
-from schemas.migrations import LATEST, TABLE
+from schemas.migration_steps import LATEST, TABLE
+from schemas.tables import DATABASE, DEAD_LETTERS, EVENTS, INSERTED_AT, TABLES, Table
 from sinks.clickhouse_writer import connect
 from sinks.migrator import migrate
 from tests import stack

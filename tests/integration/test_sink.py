@@ -8,10 +8,11 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
-from schemas.events import CleanEvent, Conflict
 
 from runtime.kafka.topic_admin import ensure_topics
 from schemas import times, topics
+from schemas.dead_letter import Conflict
+from schemas.event import Event
 from sinks.clickhouse_writer import connect
 from sinks.migrator import migrate
 from tests import stack
@@ -59,7 +60,7 @@ def imei() -> str:
     return str(uuid4().int)[:15]
 
 
-def events(imei: str, count: int) -> list[CleanEvent]:
+def events(imei: str, count: int) -> list[Event]:
     """Different events of one device, a second apart."""
     return [
         event(imei=imei, event_id=str(uuid4()), changes=n, device_time=times.rfc3339(START_US + n * 1_000_000))

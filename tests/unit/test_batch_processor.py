@@ -10,10 +10,11 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from schemas.events import CleanEvent, DeadLetter
 
 from runtime.consumer.batch import Record
 from schemas import times
+from schemas.dead_letter import DeadLetter
+from schemas.event import Event
 from schemas.identity import uuid_text
 from streams.batch_processor import BatchProcessor, BatchResult, event_ids_of
 from streams.enrichment import Device
@@ -46,9 +47,9 @@ def judge(
     return BatchProcessor("telematics.raw.v1", 3, window, devices or {}, 300_000_000).judge(records)
 
 
-def events(result: BatchResult) -> list[CleanEvent]:
+def events(result: BatchResult) -> list[Event]:
     """The published events, decoded as a subscriber would."""
-    return [msgspec.json.decode(value, type=CleanEvent) for _, value, _ in result.events]
+    return [msgspec.json.decode(value, type=Event) for _, value, _ in result.events]
 
 
 def letters(result: BatchResult) -> list[DeadLetter]:

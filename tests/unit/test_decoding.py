@@ -8,10 +8,9 @@ from typing import Any
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
-from schemas.events import ValidEvent
 
 from schemas import times
-from schemas.validation import validate
+from schemas.validation import ValidEvent, validate
 from streams import timestamp_columns
 from streams.decoding import ValidEvents, arrivals, read
 

@@ -4,11 +4,10 @@ from collections import defaultdict
 from itertools import islice
 
 import pytest
-from schemas.events import ValidEvent
 
 from eventpush.simulation.fleet import ExpectedOutcome, Identity, PlannedEvent, Shares, generate, with_check_digit
-from schemas.event_types import KINDS
-from schemas.validation import validate
+from schemas.event_types import TYPES
+from schemas.validation import ValidEvent, validate
 
 PRESENT_US = 1_770_000_000_000_000
 MANY = Shares(repeated=0.1, invalid=0.1, conflicting=0.05, unknown_type=0.05, same_instant=0.2)
@@ -62,8 +61,8 @@ def test_the_fleet_is_varied() -> None:
     """All types of the contract and an unknown one, an SOS at the instant of an overspeed, devices out of order."""
     events = [event for event in fleet(1, 10_000) if event.expected_outcome is ExpectedOutcome.VALID]
     types = {event.identity[2] for event in events}
-    assert set(KINDS) < types
-    assert len(types) == len(KINDS) + 1
+    assert set(TYPES) < types
+    assert len(types) == len(TYPES) + 1
     instants = {(event.identity[0], event.identity[1]) for event in events if event.identity[2] == "overspeed"}
     assert any(event.identity[2] == "sos" and event.identity[:2] in instants for event in events)
     by_device: defaultdict[str, list[int]] = defaultdict(list)

@@ -11,13 +11,13 @@ import schemathesis
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from openapi_spec_validator import validate
-from schemas.events import ValidEvent
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from ingress.docs_page import page
 from ingress.errors import STATUS
 from ingress.openapi import document, examples
-from schemas.event_types import KINDS
+from schemas.event_types import TYPES
+from schemas.validation import ValidEvent
 from schemas.validation import validate as judge
 from tests.unit.ingress_support import request, running, settings
 
@@ -54,7 +54,7 @@ def test_every_reason_is_documented():
 def test_examples_are_valid_events():
     """There is an example for every event type that the API names, and each keeps every rule."""
     schema = document(settings())["components"]["schemas"]["Event"]
-    assert set(examples()) == set(KINDS)
+    assert set(examples()) == set(TYPES)
     for example in examples().values():
         jsonschema.validate(example["value"], schema)
         assert isinstance(judge(json.dumps(example["value"]).encode(), 2**60, 0), ValidEvent)

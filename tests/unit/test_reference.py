@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 import pytest
-from schemas.clickhouse import DEAD_LETTERS, EVENTS
-from schemas.reasons import DESCRIPTION, Reason
 
 from eventpush import reference
 from eventpush.cli import SUMMARIES
 from ingress import errors
 from runtime.platform import metrics, settings
+from schemas.rules import DESCRIPTION, Reason
+from schemas.tables import DEAD_LETTERS, EVENTS
 from schemas.topics import FIXED, all_topics
 
 _TABLE = "<!-- generated: reasons -->\n{}<!-- end generated -->\n"

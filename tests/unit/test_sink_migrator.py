@@ -3,7 +3,7 @@
 import pytest
 
 from runtime.platform.errors import OperatorError
-from schemas.migrations import LATEST, MIGRATIONS
+from schemas.migration_steps import LATEST, MIGRATIONS
 from sinks.migrator import check
 
 TAKEN = {step.version: step.checksum for step in MIGRATIONS}

@@ -10,18 +10,19 @@ from clickhouse_connect.driver import ctypes
 from clickhouse_connect.driver.transform import NativeTransform
 from hypothesis import given
 from hypothesis import strategies as st
-from schemas.events import CleanEvent, Conflict, DeadLetter, RawPosition, Violation
 
 from schemas import times
+from schemas.dead_letter import Conflict, DeadLetter, Violation
+from schemas.event import Event, RawPosition
 from sinks import native_format
 from sinks.row_encoder import _CHUNK_ROWS, DEAD_LETTER_ROWS, EVENT_ROWS, UNMAPPABLE, RowEncoder
 
 MOMENT = "2024-06-28T17:52:13.000001Z"
 
 
-def event(**changed: object) -> CleanEvent:
+def event(**changed: object) -> Event:
     """A valid event of which some fields are other."""
-    base = CleanEvent(
+    base = Event(
         event_id="0198c5d6-0000-7000-8000-0123456789ab", event="overspeed", changes=50, imei="350612075195931",
         device_time=MOMENT, server_time="2024-06-28T18:49:45.000000Z", received_at="2024-06-28T18:49:46.123456Z",
         latitude=22.927968, longitude=75.533275, location="Kharsora, Indore – भारत", geofence_name=None,

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from schemas.events import ValidEvent
-from schemas.reasons import DESCRIPTION, Reason
 
 from schemas import times
-from schemas.validation import validate
+from schemas.rules import DESCRIPTION, Reason
+from schemas.validation import ValidEvent, validate
 
 EXAMPLES = sorted(Path("schemas/examples").glob("*.json"))
 SAMPLE = json.loads(Path("schemas/examples/overspeed.json").read_text())
