@@ -20,6 +20,10 @@ from eventpush.cli import SECTIONS, cli
 from ingress.errors import STATUS
 from runtime.kafka.topic_admin import configuration
 from runtime.platform import metrics, settings
+from schemas.event import SENT_FIELDS
+from schemas.event_types import TYPES, UNKNOWN
+from schemas.event_warnings import WARNINGS
+from schemas.fields import SentField
 from schemas.rules import DESCRIPTION
 from schemas.tables import DEAD_LETTERS, EVENTS, INSERTED_AT, Table
 from schemas.topics import EVENT_PREFIX, FIXED, all_topics, type_topic
@@ -108,6 +112,39 @@ def _reasons() -> Iterator[str]:
     yield from _table(("code", "meaning"), ((_code(reason.value), text) for reason, text in DESCRIPTION.items()))
 
 
+def _sent_fields() -> Iterator[str]:
+    yield from _table(
+        ("field", "type", "meaning", "must be"),
+        ((_code(f.name), _json_type(f), f.description, "; ".join(_expectations(f))) for f in SENT_FIELDS.values()),
+    )
+
+
+def _json_type(field: SentField) -> str:
+    name = "string" if field.type is str else "integer"
+    return f"{name}, null or missing" if field.nullable else name
+
+
+def _expectations(field: SentField) -> Iterator[str]:
+    yield from (rule.expected for rule in field.rules)
+    if field.format is not None:
+        yield field.format.expected
+        yield from (rule.expected for rule in field.format.value_rules)
+
+
+def _event_types() -> Iterator[str]:
+    yield from _table(
+        ("type", "category", "severity", "meaning", "`Changes`"),
+        (
+            (_code(name), kind.category, kind.severity, kind.description, kind.changes)
+            for name, kind in (*TYPES.items(), ("any other", UNKNOWN))
+        ),
+    )
+
+
+def _warnings() -> Iterator[str]:
+    yield from _table(("code", "meaning"), ((_code(warning.code), warning.description) for warning in WARNINGS))
+
+
 def _refusals() -> Iterator[str]:
     yield from _table(
         ("status", "code", "meaning"),
@@ -163,14 +200,17 @@ def _help(command: click.Command, name: str) -> Iterator[str]:
 GENERATED: Mapping[str, Callable[[], Iterable[str]]] = {
     "commands": _commands,
     "dead-letters-columns": _columns(DEAD_LETTERS),
+    "event-types": _event_types,
     "events-columns": _columns(EVENTS),
     "metrics": _metrics,
     "reasons": _reasons,
     "refusals": _refusals,
+    "sent-fields": _sent_fields,
     "settings": _settings,
     "topic-configuration": _topic_configuration,
     "topics": _topics,
     "type-topics": _type_topics,
+    "warnings": _warnings,
 }
 
 

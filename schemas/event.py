@@ -92,8 +92,9 @@ class Event(msgspec.Struct, gc=False, frozen=True):
     category: Annotated[str, Field(f"what the type is about: {', '.join(CATEGORIES)}", WORD,
                                    schema={"enum": list(CATEGORIES)})]  # fmt: skip
     severity: Annotated[str, Field("info, warning or critical", WORD, schema={"enum": list(SEVERITIES)})]
-    h3_r7: Annotated[str, Field("H3 cell of resolution 7, as geoToH3 gives it", "UInt64", TEXT_CODEC, schema=_H3_CELL)]
-    h3_r9: Annotated[str, Field("H3 cell of resolution 9", "UInt64", TEXT_CODEC, schema=_H3_CELL)]
+    h3_r7: Annotated[str, Field("H3 cell of resolution 7, as geoToH3 gives it", "UInt64", TEXT_CODEC, schema=_H3_CELL,
+                                formerly=int)]  # fmt: skip
+    h3_r9: Annotated[str, Field("H3 cell of resolution 9", "UInt64", TEXT_CODEC, schema=_H3_CELL, formerly=int)]
     time_zone: Annotated[str, Field("IANA name at the coordinates", WORD)]
     device_time_local: Annotated[str, Field(
         "the wall clock of device_time in time_zone; no instant: do not convert it", TIME, TIME_CODEC,
@@ -106,9 +107,10 @@ class Event(msgspec.Struct, gc=False, frozen=True):
     vehicle: Annotated[str | None, Field("the device's vehicle in the registry on arrival", WORD_OR_NULL)]
     fleet: Annotated[str | None, Field("the device's fleet in the registry on arrival", WORD_OR_NULL)]
     driver: Annotated[str | None, Field("the device's driver in the registry on arrival", WORD_OR_NULL)]
-    event_as_sent: Annotated[str | None, Field("the event type as it was sent, where `event` differs", WORD_OR_NULL)]
+    event_as_sent: Annotated[str | None, Field("the event type as it was sent, where `event` differs", WORD_OR_NULL,
+                                               since="0.2.0")]  # fmt: skip
     warnings: Annotated[list[str], Field("what is suspicious about the event: codes, see docs/warnings.md",
-                                         f"Array({WORD})", TEXT_CODEC)]  # fmt: skip
+                                         f"Array({WORD})", TEXT_CODEC, since="0.2.0", missing=())]  # fmt: skip
     extra: Annotated[msgspec.Raw, Field("JSON object of the fields that the contract does not know", "String",
                                         TEXT_CODEC, schema={"type": "object"})]  # fmt: skip
     receipt_id: Annotated[str | None, Field("the id in the response's X-Receipt-Id header", "Nullable(String)",

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+import msgspec
+
 from schemas.rules import Format, Rule
 
 #: ClickHouse types and codecs that several fields share.
@@ -48,11 +50,28 @@ class Field:
     part_of: Literal["identity", "content", ""] = ""
     schema: Mapping[str, Any] = field(default_factory=dict)  # JSON Schema keywords of the value on the topics
     column: str = ""  # the column's name, where it is not the field's
+    formerly: type | None = None  # a type that records of an earlier release have in its place
+    since: str = ""  # the release that added the field: earlier records lack it, and `missing` stands for it
+    missing: Any = None
 
     @property
     def comment(self) -> str:
         """The description with the unit, as column comments and documents show it."""
         return f"{self.description}, in {self.unit}" if self.unit else self.description
+
+
+def reading_struct(struct: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """The struct as a reader needs it that may meet records of earlier releases: other types, and missing fields."""
+    hints = get_type_hints(struct)
+    return msgspec.defstruct(
+        struct.__name__, [_reading_field(name, hints[name], field) for name, field in fields_of(struct).items()],
+        kw_only=True, gc=False, frozen=True,
+    )  # fmt: skip
+
+
+def _reading_field(name: str, hint: Any, field: Field) -> Any:
+    accepted = hint if field.formerly is None else hint | field.formerly
+    return (name, accepted, field.missing) if field.since else (name, accepted)
 
 
 @cache

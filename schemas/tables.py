@@ -7,6 +7,8 @@ selects with FINAL: each event is seen once at every moment, also before ClickHo
 
 from dataclasses import dataclass
 
+import msgspec
+
 from schemas.dead_letter import DeadLetter
 from schemas.event import Event
 from schemas.fields import TIME, TIME_CODEC, fields_of
@@ -30,7 +32,7 @@ class Table:
     """A table that the sink inserts into, and the view `name` over it that people read."""
 
     name: str
-    record: type
+    record: type[msgspec.Struct]
     partition_by: str
     order_by: str  # begins with what is asked for, ends with what makes an identity; unique for each identity
     identity: str  # the column that tells one row from another

@@ -61,10 +61,14 @@ def uuids(texts: Sequence[str]) -> bytes:
     return np.frombuffer(digits, ">u8").astype("<u8").tobytes()
 
 
-def h3_cells(texts: Sequence[str]) -> bytes:
-    """H3 cells in their string form, 15 hexadecimal digits, as UInt64; ValueError for another text."""
+def h3_cells(cells: Sequence[str | int]) -> bytes:
+    """H3 cells in their string form, 15 hexadecimal digits, as UInt64; ValueError for another text.
+
+    Events of 0.1.0 have the integer.
+    """
+    texts = [cell if isinstance(cell, str) else f"{cell:015x}" for cell in cells]
     digits = bytes.fromhex("0" + "0".join(texts)) if texts else b""
-    if len(digits) != 8 * len(texts):
+    if len(digits) != 8 * len(texts) or set(map(len, texts)) - {15}:
         raise ValueError("not an H3 cell")
     return np.frombuffer(digits, ">u8").astype("<u8").tobytes()
 

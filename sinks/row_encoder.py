@@ -9,6 +9,7 @@ from clickhouse_connect.driver.exceptions import DataError
 
 from schemas.dead_letter import Conflict, Violation
 from schemas.event import RawPosition
+from schemas.fields import reading_struct
 from schemas.tables import DEAD_LETTERS, EVENTS, Column, Table
 from sinks import native_format as native
 
@@ -58,7 +59,7 @@ class RowEncoder:
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(table.record).decode
+        self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(reading_struct(table.record)).decode
         self._readers = [_reader(column) for column in table.columns]
         self._encoder = native.NativeEncoder(table)
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from eventpush.simulation.places import CITIES, City
 from schemas import times
+from schemas.event_types import TYPES, EventType
 
 Identity = tuple[str, int, str, str | None]  # IMEI, Device_Time in µs, Event, Geofence_Name
 
@@ -92,19 +93,12 @@ _RECENT_MAX = 512  # valid events that may be repeated or conflicted with
 _KM_PER_DEGREE = 111.32
 _RADIUS_DEGREES = 0.15
 
-#: Weight of each type, with the range of its Changes (km/h over the limit, litres, …).
-_TYPES: tuple[tuple[str, int, int, int], ...] = (
-    ("overspeed", 45, 1, 60),
-    ("geofence_enter", 15, 0, 1),
-    ("geofence_exit", 15, 0, 1),
-    ("fuel_fill", 9, 5, 300),
-    ("fuel_drain", 5, 5, 80),
-    ("power_cut", 5, 0, 1),
-    ("tampering", 4, 0, 1),
-    ("sos", 2, 1, 1),
+#: The types that a fleet reports, the most frequent first, each as often as its share.
+_SIMULATED = sorted(
+    ((name, kind) for name, kind in TYPES.items() if kind.simulated_share), key=lambda item: -item[1].simulated_share
 )
-_WEIGHTED = tuple(kind for kind in _TYPES for _ in range(kind[1]))
-_UNKNOWN = ("harsh_braking", 0, 1, 9)
+_WEIGHTED = tuple(item for item in _SIMULATED for _ in range(item[1].simulated_share))
+_UNKNOWN = ("harsh_braking", EventType("other", "info", "", "", (1, 9)))
 
 
 class _Vehicle:
@@ -205,11 +199,12 @@ def with_check_digit(digits: str) -> str:
     return digits + str(-sum(n // 10 + n % 10 for n in doubled) % 10)
 
 
-def _draft(device: _Vehicle, random: Callable[[], float], kind: tuple[str, int, int, int]) -> _Draft:
-    event, _, least, most = kind
+def _draft(device: _Vehicle, random: Callable[[], float], simulated: tuple[str, EventType]) -> _Draft:
+    event, kind = simulated
+    least, most = kind.changes_range
     place = device.place
     delay_us = _LATE_US if device.late else 200_000 + int(random() * 3_000_000)
-    name, text = place.geofences[int(random() * len(place.geofences))] if event[:3] == "geo" else (None, "null")
+    name, text = place.geofences[int(random() * len(place.geofences))] if kind.has_geofence else (None, "null")
     location = place.locations[int(device.time_us // 60_000_000) % len(place.locations)]
     return _Draft(
         device.imei,
@@ -278,6 +273,6 @@ _BREAKAGES: tuple[Callable[[dict[str, Any]], object], ...] = (
     lambda fields: fields.update(Server_Time="28.06.2024 18:49"),
     lambda fields: fields.update(Device_Time=fields["Device_Time"].replace("+0000", "+0530")),
     lambda fields: fields.pop("Event"),
-    lambda fields: fields.update(Location=None),
+    lambda fields: fields.update(Location=7),
     _several,
 )

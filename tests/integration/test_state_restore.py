@@ -71,7 +71,7 @@ async def test_only_what_is_missing_is_read(settings: Settings, tmp_path: Path) 
     assert (kept, len(window)) == (100, 300)
     assert window.stream_time_us == BEGAN_US + HOUR_US
     everything = np.concatenate([first[0], twin[0], later[0]])
-    assert set(window.judge(everything).tolist()) == {DedupResult.DUPLICATE}
+    assert set(window.classify(everything).tolist()) == {DedupResult.DUPLICATE}
     window.close()
 
     window, kept = await restored(settings, changelog, tmp_path)
@@ -88,6 +88,6 @@ async def test_what_is_not_of_the_changelog_is_thrown_away(settings: Settings, t
     window.close()
     window, kept = await restored(settings, other, tmp_path)
     assert (kept, len(window)) == (100, 100)
-    assert set(window.judge(made(1)).tolist()) == {DedupResult.UNIQUE}
-    assert set(window.judge(made(2)).tolist()) == {DedupResult.DUPLICATE}
+    assert set(window.classify(made(1)).tolist()) == {DedupResult.UNIQUE}
+    assert set(window.classify(made(2)).tolist()) == {DedupResult.DUPLICATE}
     window.close()

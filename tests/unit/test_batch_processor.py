@@ -14,16 +14,20 @@ from hypothesis import strategies as st
 from runtime.consumer.batch import Record
 from schemas import times
 from schemas.dead_letter import DeadLetter
+from schemas.device import Device
 from schemas.event import Event
 from schemas.identity import uuid_text
+from schemas.validation import ClockLimits
 from streams.batch_processor import BatchProcessor, BatchResult, event_ids_of
-from streams.enrichment import Device
+from streams.content import content_of, default_content_fields
+from streams.enrichment import Source
 from streams.memory_segment import MemorySegment
 from streams.window import DeduplicationWindow
 
 EXAMPLES = sorted(Path("schemas/examples").glob("*.json"))
 SAMPLE = json.loads(Path("schemas/examples/overspeed.json").read_text())
 ARRIVAL_US = times.parse("2024-06-28T18:49:46.250000+0000")
+CLOCK = ClockLimits.of_seconds(300, 86_400)
 
 
 def record(offset: int, value: bytes | dict[str, Any] | None, **headers: str) -> Record:
@@ -39,12 +43,16 @@ def record(offset: int, value: bytes | dict[str, Any] | None, **headers: str) ->
     )
 
 
-def judge(
-    *records: Record, devices: dict[str, Device] | None = None, window: DeduplicationWindow | None = None
+def process(
+    *records: Record,
+    devices: dict[str, Device] | None = None,
+    window: DeduplicationWindow | None = None,
+    content: list[str] | None = None,
 ) -> BatchResult:
     """The outcome of records on partition 3."""
     window = window or DeduplicationWindow(86_400_000_000, lambda _: MemorySegment())
-    return BatchProcessor("telematics.raw.v1", 3, window, devices or {}, 300_000_000).judge(records)
+    source = Source("telematics.raw.v1", 3, devices or {}, CLOCK.skew_us)
+    return BatchProcessor(source, window, CLOCK, content_of(content or default_content_fields())).process(records)
 
 
 def events(result: BatchResult) -> list[Event]:
@@ -60,11 +68,11 @@ def letters(result: BatchResult) -> list[DeadLetter]:
 def test_the_sample_is_enriched() -> None:
     """Every added value of the API document's sample is the known one; H3 cells are those of ClickHouse's geoToH3."""
     device = Device("MH 12 AB 1234", "North", "A. Rao")
-    (event,) = events(judge(record(7, SAMPLE), devices={"350612075195931": device}))
+    (event,) = events(process(record(7, SAMPLE), devices={"350612075195931": device}))
     assert event.event_id == "b42ed2be-4d46-2cd9-e3bd-dfac9dcd1633"
     assert event.received_at == "2024-06-28T18:49:46.250000Z"
     assert (event.time_zone, event.device_time_local) == ("Asia/Kolkata", "2024-06-28T23:22:13.000000+05:30")
-    assert (event.h3_r7, event.h3_r9) == (609069382156419071, 618076581399625727)
+    assert (event.h3_r7, event.h3_r9) == (f"{609069382156419071:x}", f"{618076581399625727:x}")
     assert (event.imei_valid, event.tac) == (True, "35061207")
     assert (event.device_delay_ms, event.platform_delay_ms) == (3_452_000, 1_250)
     assert (event.category, event.severity) == ("driving", "warning")
@@ -80,38 +88,134 @@ def test_the_sample_is_enriched() -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_becomes_an_event(path: Path) -> None:
     """All types of the contract pass, and so do unknown types and fields."""
-    (event,) = events(judge(record(0, path.read_bytes())))
+    (event,) = events(process(record(0, path.read_bytes())))
     sent = json.loads(path.read_bytes())
-    assert (event.event, event.changes, event.geofence_name) == (sent["Event"], sent["Changes"], sent["Geofence_Name"])
-    assert {name: json.loads(bytes(raw)) for name, raw in event.extra.items()} == {
-        name: value for name, value in sent.items() if name not in SAMPLE
-    }
+    assert (event.event_as_sent or event.event, event.changes) == (sent["Event"], sent["Changes"])
+    assert event.geofence_name == sent["Geofence_Name"]
+    assert json.loads(bytes(event.extra)) == {name: value for name, value in sent.items() if name not in SAMPLE}
 
 
 def test_a_retry_is_dropped_and_counted() -> None:
     """Same identity and content is one event, though the platform's Server_Time and Location differ."""
     retry = {**SAMPLE, "Server_Time": "2024-06-28T18:49:46.000000+0000", "Location": "elsewhere"}
     spelled = {**SAMPLE, "Device_Time": "2024-06-28T17:52:13Z"}
-    result = judge(record(0, SAMPLE), record(1, retry), record(2, spelled))
+    result = process(record(0, SAMPLE), record(1, retry), record(2, spelled))
     assert len(result.events) == 1
     assert not result.dead_letters
     (count,) = result.counts
     assert (count.minute, count.event, count.unique, count.duplicate) == ("2024-06-28T18:49Z", "overspeed", 1, 2)
 
 
-@pytest.mark.parametrize(
-    "changed", [{"Event": "sos"}, {"Geofence_Name": "Depot"}, {"Geofence_Name": ""}, {"IMEI": "1" * 15}]
-)
+@pytest.mark.parametrize("changed", [{"Event": "sos"}, {"Geofence_Name": "Depot"}, {"IMEI": "1" * 15}])
 def test_another_identity_is_another_event(changed: dict[str, Any]) -> None:
     """Two events of one device in the same instant are both kept."""
-    result = judge(record(0, SAMPLE), record(1, {**SAMPLE, **changed}))
+    result = process(record(0, SAMPLE), record(1, {**SAMPLE, **changed}))
     assert len({event.event_id for event in events(result)}) == 2
+
+
+@pytest.mark.parametrize("name", ["", "  ", ...])
+def test_no_geofence_is_one_identity_however_it_is_said(name: Any) -> None:
+    """Null, absent, empty and blank are retries of each other."""
+    retry = {k: v for k, v in {**SAMPLE, "Geofence_Name": name}.items() if v is not ...}
+    result = process(record(0, SAMPLE), record(1, retry))
+    assert (len(result.events), len(result.dead_letters)) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("sent", "event", "category"),
+    [
+        ("Geofence Entry", "geofence_enter", "geofence"),
+        ("Fuel Drain", "fuel_drain", "fuel"),
+        ("Power Cut", "power_cut", "security"),
+        ("geofence", "geofence", "geofence"),
+        ("SOS ", "sos", "emergency"),
+        ("sos\u200b", "sos", "emergency"),
+        ("ＳＯＳ", "sos", "emergency"),
+    ],
+)
+def test_a_type_in_the_contracts_own_wording_reaches_its_subscribers(sent: str, event: str, category: str) -> None:
+    """The normal form decides identity, category and column; what was sent is kept where it differs."""
+    result = process(record(0, {**SAMPLE, "Event": sent}), record(1, {**SAMPLE, "Event": event}))
+    (published,) = events(result)
+    assert result.types == [published.event] == [event]
+    assert published.category == category
+    assert published.event_as_sent == (None if sent == event else sent)
+    assert ("type_normalised" in published.warnings) == (sent != event)
+
+
+@pytest.mark.parametrize(
+    ("changed", "codes"),
+    [
+        ({}, []),
+        ({"Coordinates": "0,-0.0"}, ["position_zero"]),
+        ({"Device_Time": "2009-12-31T23:59:59.999999+0000"}, ["device_time_before_2010"]),
+        ({"Server_Time": "2024-06-28T18:54:46.250001+0000"}, ["clock_ahead"]),
+        ({"Server_Time": "2024-06-28T18:54:46.250000+0000"}, []),
+        ({"IMEI": "0" * 15}, ["imei_zero"]),
+        ({"IMEI": "350612075195932"}, ["imei_check_digit"]),
+        ({"Location": None}, ["location_missing"]),
+        ({"Event": "Overspeed"}, ["type_normalised"]),
+        ({"Device_Time": "2024-06-28T17:52:13.0000001Z"}, ["time_cut"]),
+        (
+            {"Coordinates": "0,0", "Location": None},
+            ["position_zero", "location_missing"],
+        ),
+    ],
+)
+def test_what_is_suspicious_passes_with_a_warning(changed: dict[str, Any], codes: list[str]) -> None:
+    """Nothing valid is refused for it; the codes are on the event and counted."""
+    result = process(record(0, {**SAMPLE, **changed}))
+    (event,) = events(result)
+    assert event.warnings == codes
+    assert result.warnings == dict.fromkeys(codes, 1)
+
+
+@pytest.mark.parametrize("tail", [b', "Changes": 50}', b', "x": 1, "x": 2}', b',"Changes":50}'])
+def test_a_name_that_is_there_twice_is_a_warning(tail: bytes) -> None:
+    """A known name or an unknown one, with and without blanks."""
+    (event,) = events(process(record(0, json.dumps(SAMPLE).encode()[:-1] + tail)))
+    assert event.warnings == ["duplicate_keys"]
+
+
+def test_an_escaped_quote_is_no_second_name() -> None:
+    """Names are told from quotes within texts."""
+    (event,) = events(process(record(0, {**SAMPLE, "Location": 'the "Depot", "Changes": 50'})))
+    assert event.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("field", "other"),
+    [("Server_Time", "2024-06-28T18:49:45.500000+0000"), ("Location", "elsewhere"), ("sequence", 2)],
+)
+def test_content_fields_make_a_difference_a_conflict(field: str, other: Any) -> None:
+    """By default a retry; with EVENTPUSH_CONTENT_FIELDS naming the field, a conflict. Equal values stay a retry."""
+    first, second = {**SAMPLE, "sequence": 1}, {**SAMPLE, "sequence": 1, field: other}
+    assert process(record(0, first), record(1, second)).dead_letters == []
+    content = ["Changes", "Coordinates", field]
+    (letter,) = letters(process(record(0, first), record(1, second), record(2, first), content=content))
+    assert [reason.code for reason in letter.reasons] == ["conflict"]
+
+
+def test_published_values_are_one_line_each() -> None:
+    """Also with unknown fields that were sent over several lines."""
+    raw = json.dumps(SAMPLE).encode()[:-1] + b',\n "Card": {"id":\n [1,\r\n 2]}}'
+    ((_, value, _),) = process(record(0, raw)).events
+    assert b"\n" not in value
+    assert b"\r" not in value
+    assert json.loads(value)["extra"] == {"Card": {"id": [1, 2]}}
+
+
+def test_dead_letters_are_counted_by_reason_and_category() -> None:
+    """So that a dead-lettered SOS can page somebody."""
+    unknown, emergency = {**SAMPLE, "Event": "S.O.S", "IMEI": "1"}, {**SAMPLE, "Event": "SOS", "IMEI": "2"}
+    result = process(record(0, unknown), record(1, emergency))
+    assert result.reasons == {("bad_format", "other"): 1, ("bad_format", "emergency"): 1}
 
 
 @pytest.mark.parametrize("changed", [{"Changes": 51}, {"Coordinates": "22.927969,75.533275"}])
 def test_a_conflict_is_a_dead_letter_that_points_to_the_event(changed: dict[str, Any]) -> None:
     """Same identity, other content: never dropped; both can be seen."""
-    result = judge(record(0, SAMPLE), record(1, {**SAMPLE, **changed}))
+    result = process(record(0, SAMPLE), record(1, {**SAMPLE, **changed}))
     (event,), (letter,) = events(result), letters(result)
     assert [reason.code for reason in letter.reasons] == ["conflict"]
     assert letter.conflict_with is not None
@@ -121,7 +225,7 @@ def test_a_conflict_is_a_dead_letter_that_points_to_the_event(changed: dict[str,
 
 def test_a_dead_letter_has_every_reason_and_the_bytes() -> None:
     """What breaks rules keeps its bytes, its position and all its reasons."""
-    (letter,) = letters(judge(record(9, {**SAMPLE, "IMEI": "12", "Coordinates": "95,75"})))
+    (letter,) = letters(process(record(9, {**SAMPLE, "IMEI": "12", "Coordinates": "95,75"})))
     assert [(reason.code, reason.field) for reason in letter.reasons] == [
         ("bad_format", "IMEI"),
         ("out_of_range", "Coordinates"),
@@ -132,7 +236,7 @@ def test_a_dead_letter_has_every_reason_and_the_bytes() -> None:
 
 def test_bytes_that_are_no_text_are_kept_in_base64() -> None:
     """Nothing that was acknowledged is lost because it is unreadable; a tombstone is kept too."""
-    binary, empty = letters(judge(record(0, b"\xff\xfe"), record(1, None)))
+    binary, empty = letters(process(record(0, b"\xff\xfe"), record(1, None)))
     assert (binary.payload, binary.payload_encoding) == ("//4=", "base64")
     assert (empty.payload, empty.payload_encoding) == ("", "utf-8")
 
@@ -141,7 +245,7 @@ def test_a_dead_letters_repeat_is_a_duplicate() -> None:
     """The same broken bytes again are dropped and counted: a retry is once in the dead letters."""
     broken = {**SAMPLE, "IMEI": "12"}
     conflict = {**SAMPLE, "Changes": 51}
-    result = judge(*(record(n, v) for n, v in enumerate([SAMPLE, broken, conflict, conflict, broken])))
+    result = process(*(record(n, v) for n, v in enumerate([SAMPLE, broken, conflict, conflict, broken])))
     assert [letter.raw.offset for letter in letters(result)] == [1, 2]
     assert sum(count.duplicate for count in result.counts) == 2
 
@@ -168,11 +272,11 @@ payloads = st.one_of(
 def test_however_batches_are_cut_the_outcome_is_the_same(values: list[bytes], size: int) -> None:
     """A replay with other batch boundaries publishes the same bytes in the same order: nothing depends on the cut."""
     records = [record(n, value) for n, value in enumerate(values)]
-    whole = judge(*records)
+    whole = process(*records)
     window = DeduplicationWindow(86_400_000_000, lambda _: MemorySegment())
     pieces = []
     for begin in range(0, len(records), size):
-        piece = judge(*records[begin : begin + size], window=window)
+        piece = process(*records[begin : begin + size], window=window)
         window.add(piece.rows, piece.latest_us)
         pieces.append(piece)
     assert [output for piece in pieces for output in piece.events] == whole.events
@@ -184,8 +288,8 @@ def test_after_a_commit_the_same_batch_is_all_duplicates() -> None:
     """Processed twice, the result is that of once."""
     window = DeduplicationWindow(86_400_000_000, lambda _: MemorySegment())
     records = [record(n, path.read_bytes()) for n, path in enumerate(EXAMPLES)]
-    first = judge(*records, window=window)
+    first = process(*records, window=window)
     window.add(first.rows, first.latest_us)
-    again = judge(*records, window=window)
+    again = process(*records, window=window)
     assert not again.events
     assert not again.dead_letters

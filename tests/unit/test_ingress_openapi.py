@@ -17,7 +17,7 @@ from ingress.docs_page import page
 from ingress.errors import STATUS
 from ingress.openapi import document, examples
 from schemas.event_types import TYPES
-from schemas.validation import ValidEvent
+from schemas.validation import ClockLimits, ValidEvent
 from schemas.validation import validate as judge
 from tests.unit.ingress_support import request, running, settings
 
@@ -57,7 +57,7 @@ def test_examples_are_valid_events():
     assert set(examples()) == set(TYPES)
     for example in examples().values():
         jsonschema.validate(example["value"], schema)
-        assert isinstance(judge(json.dumps(example["value"]).encode(), 2**60, 0), ValidEvent)
+        assert isinstance(judge(json.dumps(example["value"]).encode(), 2**60, ClockLimits(0, 0)), ValidEvent)
 
 
 async def test_the_door_shows_both():

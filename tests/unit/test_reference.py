@@ -9,6 +9,9 @@ from eventpush import reference
 from eventpush.cli import SUMMARIES
 from ingress import errors
 from runtime.platform import metrics, settings
+from schemas.event import SENT_FIELDS
+from schemas.event_types import TYPES
+from schemas.event_warnings import WARNINGS
 from schemas.rules import DESCRIPTION, Reason
 from schemas.tables import DEAD_LETTERS, EVENTS
 from schemas.topics import FIXED, all_topics
@@ -47,7 +50,13 @@ def test_everything_is_documented() -> None:
             assert column.comment
     for reason, meaning in DESCRIPTION.items():
         assert f"| `{reason}` | {meaning} |" in generated("reasons")
-    for refusal in errors.Reason:
+    for name, kind in TYPES.items():
+        assert f"| `{name}` | {kind.category} | {kind.severity} | {kind.description}" in generated("event-types")
+    for warning in WARNINGS:
+        assert f"| `{warning.code}` | {warning.description} |" in generated("warnings")
+    for sent in SENT_FIELDS.values():
+        assert f"| `{sent.name}` |" in generated("sent-fields")
+    for refusal in errors.Rejection:
         assert f"| `{refusal}` |" in generated("refusals")
     assert set(DESCRIPTION) == set(Reason)
 

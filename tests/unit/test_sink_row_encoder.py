@@ -1,5 +1,6 @@
 """Records become blocks of the Native format that say what the record said, column by column."""
 
+import json
 from collections.abc import Iterator
 from datetime import datetime
 from uuid import UUID
@@ -26,10 +27,12 @@ def event(**changed: object) -> Event:
         event_id="0198c5d6-0000-7000-8000-0123456789ab", event="overspeed", changes=50, imei="350612075195931",
         device_time=MOMENT, server_time="2024-06-28T18:49:45.000000Z", received_at="2024-06-28T18:49:46.123456Z",
         latitude=22.927968, longitude=75.533275, location="Kharsora, Indore – भारत", geofence_name=None,
-        category="driving", severity="warning", h3_r7=608725951823478783, h3_r9=617733151061704703,
+        category="driving", severity="warning", h3_r7="872a1072bffffff", h3_r9="892a1072b5bffff",
         time_zone="Asia/Kolkata", device_time_local="2024-06-28T23:22:13.000001+05:30", imei_valid=True, tac="35061207",
         device_delay_ms=3_452_000, platform_delay_ms=-877, vehicle="MP09 AB 1234", fleet=None, driver="",
-        extra={"Speed": msgspec.Raw(b"81.5")}, receipt_id=None, raw=RawPosition("telematics.raw.v1", 3, 2**40),
+        receipt_id=None, event_as_sent=None,
+        warnings=["position_zero"], extra=msgspec.Raw(b'{"Speed":81.5}'),
+        raw=RawPosition("telematics.raw.v1", 3, 2**40),
     )  # fmt: skip
     return msgspec.structs.replace(base, **changed)
 
@@ -38,7 +41,7 @@ def dead_letter(**changed: object) -> DeadLetter:
     """A dead letter of which some fields are other."""
     base = DeadLetter(
         dead_letter_id="0198c5d6-0000-7000-8000-0123456789ab", stage="streams",
-        reasons=[Violation("find_missing", "IMEI", "", "15 digits"), Violation("empty", "Event", '""', "a type")],
+        reasons=[Violation("missing", "IMEI", "", "15 digits"), Violation("empty", "Event", '""', "a type")],
         event=None, imei=None, received_at=MOMENT, receipt_id="r1", payload='{"Event": ""}', payload_encoding="utf-8",
         conflict_with=None, raw=RawPosition("telematics.raw.v1", 0, 7),
     )  # fmt: skip
@@ -72,6 +75,8 @@ def test_an_event_is_stored_as_it_was_published() -> None:
         "server_time": datetime.fromisoformat("2024-06-28T18:49:45"),
         "received_at": datetime.fromisoformat("2024-06-28T18:49:46.123456"),
         "device_time_local": datetime.fromisoformat("2024-06-28T23:22:13.000001"),
+        "h3_r7": 0x872A1072BFFFFFF,
+        "h3_r9": 0x892A1072B5BFFFF,
         "extra": '{"Speed":81.5}',
         "raw": {"topic": "telematics.raw.v1", "partition": 3, "offset": 2**40},
     }
@@ -82,12 +87,23 @@ def test_a_dead_letter_is_stored_as_it_was_published() -> None:
     conflicting = dead_letter(conflict_with=Conflict("0198c5d6-0000-7000-8000-0000000000ff"), event="sos")
     plain, conflict = stored(DEAD_LETTER_ROWS, dead_letter(), conflicting)
     assert plain["reasons"] == [
-        {"code": "find_missing", "field": "IMEI", "found": "", "expected": "15 digits"},
+        {"code": "missing", "field": "IMEI", "found": "", "expected": "15 digits"},
         {"code": "empty", "field": "Event", "found": '""', "expected": "a type"},
     ]
     assert (plain["conflict_with_event_id"], plain["event"], plain["imei"]) == (None, None, None)
     assert conflict["conflict_with_event_id"] == UUID("0198c5d6-0000-7000-8000-0000000000ff")
     assert conflict["event"] == "sos"
+
+
+def test_an_event_of_the_first_release_is_stored() -> None:
+    """Kafka may still hold events with H3 cells as integers and without the fields that came later."""
+    fields = json.loads(msgspec.json.encode(event(warnings=[])))
+    del fields["event_as_sent"], fields["warnings"]
+    old = fields | {"h3_r7": int(fields["h3_r7"], 16), "h3_r9": int(fields["h3_r9"], 16)}
+    first = _read(EVENT_ROWS.blocks([json.dumps(old).encode()]))
+    assert list(first) == list(
+        _read(EVENT_ROWS.blocks([msgspec.json.encode(event(warnings=[], extra=msgspec.Raw(b'{"Speed": 81.5}')))]))
+    )
 
 
 def test_a_null_name_and_an_empty_one_stay_apart() -> None:
@@ -97,7 +113,7 @@ def test_a_null_name_and_an_empty_one_stay_apart() -> None:
 
 
 def test_a_large_batch_keeps_its_order() -> None:
-    """RowEncoder come out in the order of the records, also over the edges of the chunks in which they are mapped."""
+    """Rows come out in the order of the records, also over the edges of the chunks in which they are mapped."""
     changes = range(2 * _CHUNK_ROWS + 1)
     assert [row["changes"] for row in stored(EVENT_ROWS, *(event(changes=n) for n in changes))] == list(changes)
 
@@ -114,7 +130,8 @@ def test_a_large_batch_keeps_its_order() -> None:
         msgspec.json.encode(event(device_time="2024-13-28T17:52:13.000001Z")),
         msgspec.json.encode(event(device_time_local="NaT")),
         msgspec.json.encode(event(event_id="0198c5d6")),
-        msgspec.json.encode(event(h3_r7=-1)),
+        msgspec.json.encode(event(h3_r7="")),
+        msgspec.json.encode(event(h3_r7="872a1072bfffffg")),
         msgspec.json.encode(event(raw=RawPosition("t", -1, 0))),
         msgspec.json.encode(event()).replace(b'"changes":50', b'"changes":99999999999999999999'),
     ],

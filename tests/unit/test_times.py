@@ -17,7 +17,8 @@ def test_the_contracts_format_is_read_exactly(moment: datetime) -> None:
     text = moment.strftime("%Y-%m-%dT%H:%M:%S.%f+0000")
     us = times.parse(text)
     assert datetime.fromtimestamp(us // 1_000_000, UTC).replace(microsecond=us % 1_000_000) == moment
-    assert times.rfc3339(us) == times.canonical(text, us) == text[:26] + "Z"
+    assert times.rfc3339(us) == text[:26] + "Z"
+    assert times.as_sent(us) == text
 
 
 @pytest.mark.parametrize(
@@ -28,13 +29,14 @@ def test_the_contracts_format_is_read_exactly(moment: datetime) -> None:
         "2024-06-28T17:52:13.000+0000",
         "2024-06-28T17:52:13.000000Z",
         "2024-06-28T17:52:13.000000-00:00",
+        "2024-06-28T17:52:13.000000999Z",
     ],
 )
 def test_other_spellings_of_utc_name_the_same_instant(text: str) -> None:
     """An instant is the same whatever its spelling, and is written in one way."""
     us = times.parse(text)
     assert us == times.parse("2024-06-28T17:52:13.000000+0000")
-    assert times.canonical(text, us) == "2024-06-28T17:52:13.000000Z"
+    assert times.rfc3339(us) == "2024-06-28T17:52:13.000000Z"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,8 @@ def test_other_spellings_of_utc_name_the_same_instant(text: str) -> None:
         "2024-06-28T24:00:00.000000+0000",
         "2024-02-30T17:52:13.000000+0000",
         "2024-06-28T17:52:13.00000x+0000",
-        "2024-06-28T17:52:13.0000000+0000",
+        "2024-06-28T17:52:13.0000000000+0000",
+        "2024-06-28T17:52:13.+0000",
         "2024-W26-5T17:52:13.000000+0000",
         "٢٠٢٤-06-28T17:52:13.000000+0000",
         "28/06/2024 17:52:13",

@@ -41,15 +41,15 @@ def test_first_is_unique_then_duplicate_or_conflict(make: Callable[[int], Segmen
     """The same identity and content is a duplicate, other content a conflict, in one batch and across batches."""
     window = DeduplicationWindow(4 * HOUR_US, make)
     batch = rows((1, 5), (2, 5), (1, 5), (1, 6))
-    assert window.judge(batch).tolist() == [U, U, D, C]
+    assert window.classify(batch).tolist() == [U, U, D, C]
     window.add(batch[:2], 0)
-    assert window.judge(rows((3, 5), (2, 5), (2, 7), (1, 5))).tolist() == [U, D, C, D]
+    assert window.classify(rows((3, 5), (2, 5), (2, 7), (1, 5))).tolist() == [U, D, C, D]
 
 
 def test_judging_changes_nothing(make: Callable[[int], Segment]) -> None:
     """A batch that is judged and not committed is judged the same again."""
     window = DeduplicationWindow(4 * HOUR_US, make)
-    assert window.judge(rows((1, 5))).tolist() == window.judge(rows((1, 5))).tolist() == [U]
+    assert window.classify(rows((1, 5))).tolist() == window.classify(rows((1, 5))).tolist() == [U]
 
 
 def test_no_edge_between_spans(make: Callable[[int], Segment]) -> None:
@@ -58,7 +58,7 @@ def test_no_edge_between_spans(make: Callable[[int], Segment]) -> None:
     window.add(rows((1, 5)), HOUR_US - 1)
     for later_us in (HOUR_US - 1, HOUR_US, 2 * HOUR_US, 5 * HOUR_US - 1):
         window.advance(later_us)
-        assert window.judge(rows((1, 5))).tolist() == [D]
+        assert window.classify(rows((1, 5))).tolist() == [D]
 
 
 def test_expiry_frees_memory_also_of_recovered_rows(make: Callable[[int], Segment]) -> None:
@@ -69,7 +69,7 @@ def test_expiry_frees_memory_also_of_recovered_rows(make: Callable[[int], Segmen
     assert len(window) == 5000
     window.advance(5 * HOUR_US)
     assert len(window) == 0
-    assert window.judge(rows((1, 1))).tolist() == [U]
+    assert window.classify(rows((1, 1))).tolist() == [U]
 
 
 def test_a_window_on_disk_is_kept(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_window_on_disk_is_kept(tmp_path: Path) -> None:
     for directory in ("window", "killed"):
         again = window_on_disk(tmp_path / directory, 4 * HOUR_US)
         assert (len(again), again.stream_time_us, again.changelog_offset) == (3, 3 * HOUR_US // 2, 19)
-        assert again.judge(rows((1, 5), (2, 6), (3, 5), (4, 5))).tolist() == [D, C, D, U]
+        assert again.classify(rows((1, 5), (2, 6), (3, 5), (4, 5))).tolist() == [D, C, D, U]
         again.close()
 
 
@@ -138,7 +138,7 @@ def test_many_small_records_are_restored_together() -> None:
     for added, time_us, offset in additions:
         window.add(added, time_us, offset)
     assert len(window) == 20
-    assert window.judge(rows(*((n, 1) for n in range(1, 21)))).tolist() == [D] * 20
+    assert window.classify(rows(*((n, 1) for n in range(1, 21)))).tolist() == [D] * 20
 
 
 def test_time_does_not_go_back() -> None:
@@ -148,7 +148,7 @@ def test_time_does_not_go_back() -> None:
     window.add(rows((2, 5)), 2 * HOUR_US)
     window.advance(0)
     assert window.stream_time_us == 10 * HOUR_US
-    assert window.judge(rows((1, 5))).tolist() == [D]
+    assert window.classify(rows((1, 5))).tolist() == [D]
 
 
 def test_a_clock_that_jumps_ahead_does_not_carry_stream_time_along() -> None:
@@ -167,7 +167,7 @@ def test_batches_do_not_matter(identities: list[tuple[int, int]], size: int) -> 
     known: dict[int, int] = {}
     for begin in range(0, len(identities), size):
         batch = rows(*identities[begin : begin + size])
-        results = window.judge(batch)
+        results = window.classify(batch)
         expected = []
         for number, content in identities[begin : begin + size]:
             first = known.setdefault(number, -content)
@@ -191,11 +191,11 @@ def test_identities_are_compared_exactly() -> None:
     """Rows that differ in IMEI or time alone are different identities even with the same digest."""
     digest = b"x" * 16
     batch = identity_rows([1, 2, 1], np.array([10, 10, 11]), [digest] * 3, np.ones(3, np.uint64))
-    assert DeduplicationWindow(HOUR_US, lambda _: MemorySegment()).judge(batch).tolist() == [U, U, U]
+    assert DeduplicationWindow(HOUR_US, lambda _: MemorySegment()).classify(batch).tolist() == [U, U, U]
 
 
 def test_payloads_do_not_meet_events() -> None:
     """Bytes that are no event never look like an identity."""
     window = DeduplicationWindow(HOUR_US, lambda _: MemorySegment())
     window.add(rows((1, 1)), 0)
-    assert window.judge(payload_rows([b"\0" * 24])).tolist() == [U]
+    assert window.classify(payload_rows([b"\0" * 24])).tolist() == [U]
