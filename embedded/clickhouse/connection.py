@@ -7,18 +7,20 @@ from dataclasses import dataclass, field
 from typing import IO, Any, TypeVar
 
 from embedded.clickhouse.errors import CODES, ClickHouseError, from_engine
-from embedded.clickhouse.statement import Statement, parse, quote, quote_name, split_settings
+from embedded.clickhouse.statement import Statement, parse, quote, quote_name, split_settings, take_input, with_door_ids
 
 T = TypeVar("T")
 
-# The engine gives queries ids of its own; the door's id travels as their comment, and finds them again.
-DOOR_ID_COLUMN = "Settings['log_comment']"
-_DOOR_ID = "log_comment"
+# The engine gives queries ids of its own. The request's id travels in a setting that no client of a server knows and
+# that changes nothing but the name under which the engine calls other servers.
+DOOR_ID_SETTING = "chdb_client_name"
+_INPUT_TABLE = "input"
+DOOR_ID_COLUMN = f"Settings['{DOOR_ID_SETTING}']"
 
 
 @dataclass(frozen=True)
 class External:
-    """A table that comes with a query and goes with it: `data` is in that format."""
+    """A table that a request brings: `data` is in that format."""
 
     name: str
     structure: str
@@ -64,24 +66,29 @@ def prepare(connection: Any, setup: Setup, baseline: Mapping[str, str]) -> None:
     """Set a connection up for one statement; raises ClickHouseError for a setting or database that does not exist."""
     if setup.database:
         guarded(connection.query, f"USE {quote_name(setup.database)}", "Null")
-    for table in setup.external:
-        _create(connection, table)
-    settings = {**baseline, **setup.settings, _DOOR_ID: setup.query_id}
+    settings = {**baseline, **setup.settings, DOOR_ID_SETTING: setup.query_id}
     if setup.read_only:
         settings.setdefault("readonly", "2")
-    if "readonly" in settings:  # last: it forbids to set what follows
-        settings["readonly"] = settings.pop("readonly")
+    readonly = settings.pop("readonly", None)
     pairs = ", ".join(f"{name} = {quote(value)}" for name, value in settings.items())
     guarded(connection.query, f"SET {pairs}", "Null")
+    for table in setup.external:
+        create(connection, table)
+    if readonly is not None:  # last: it forbids all of the above
+        guarded(connection.query, f"SET readonly = {quote(readonly)}", "Null")
 
 
-def _create(connection: Any, table: External) -> None:
-    name = quote_name(table.name)
-    guarded(connection.query, f"CREATE TEMPORARY TABLE {name} ({table.structure})", "Null")
+def create(connection: Any, table: External) -> None:
+    """Create the temporary table with its data, read under the connection's settings."""
     with tempfile.TemporaryFile() as data:
         data.write(table.data)
         data.seek(0)
-        insert(connection, parse(f"INSERT INTO {name} FORMAT Native".encode()), table.format, data, {})
+        _create(connection, table.name, table.structure, table.format, data)
+
+
+def _create(connection: Any, name: str, structure: str, format_name: str, data: IO[bytes]) -> None:
+    guarded(connection.query, f"CREATE TEMPORARY TABLE {quote_name(name)} ({structure})", "Null")
+    insert(connection, parse(f"INSERT INTO {quote_name(name)} FORMAT Native".encode()), format_name, data, {})
 
 
 def execute(connection: Any, sql: bytes, format_name: str, parameters: Mapping[str, str]) -> tuple[bytes, Summary]:
@@ -111,7 +118,8 @@ def stream(
     """
     clause = f"\nINTO OUTFILE '/dev/fd/{sink}' APPEND\nFORMAT {quote_name(statement.format or format_name)} ".encode()
     try:
-        _, summary = execute(connection, statement.head + clause + statement.tail, "Null", parameters)
+        head = with_door_ids(statement.head, DOOR_ID_SETTING)
+        _, summary = execute(connection, head + clause + statement.tail, "Null", parameters)
     except ClickHouseError as problem:
         if problem.code != CODES["SYNTAX_ERROR"]:
             raise
@@ -129,6 +137,8 @@ def insert(
     chdb's own `send_insert` is not used: its `finish` says that all is well when the data was read but could not be
     stored (a violated constraint, a view that throws, a full disk; chdb 4.4), and rows would be acknowledged and lost.
     """
+    if (asked := take_input(statement.head, _INPUT_TABLE)) is not None:
+        return _insert_select(connection, asked, format_name, data, parameters)
     began_ns = time.monotonic_ns()
     target, clause = split_settings(statement.head)
     source = f"\nFROM INFILE '/dev/fd/{data.fileno()}' COMPRESSION 'none' ".encode()
@@ -136,3 +146,15 @@ def insert(
     result = guarded(connection.query, sql, "Null", dict(parameters))
     rows, size = result.rows_read(), result.bytes_read()
     return Summary(rows, size, rows, size, 0, rows, size, time.monotonic_ns() - began_ns)
+
+
+def _insert_select(
+    connection: Any, asked: tuple[bytes, str], format_name: str, data: IO[bytes], parameters: Mapping[str, str]
+) -> Summary:
+    """Run `INSERT … SELECT … FROM input(…)`: the engine has that function for data within the text only."""
+    sql, structure = asked
+    _create(connection, _INPUT_TABLE, structure, format_name, data)
+    try:
+        return execute(connection, sql, "Null", parameters)[1]
+    finally:
+        guarded(connection.query, f"DROP TEMPORARY TABLE {quote_name(_INPUT_TABLE)}", "Null")

@@ -3,13 +3,11 @@
 import asyncio
 import hmac
 import logging
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO
 
 from aiohttp import web
 
@@ -20,15 +18,12 @@ from embedded.clickhouse.errors import ClickHouseError, error
 from embedded.clickhouse.form import Form, describes_a_table, external_tables, read_form
 from embedded.clickhouse.replies import Reply, error_response
 from embedded.clickhouse.request import DEFAULT_FORMAT, Ask, Credentials, ask, credentials
-from embedded.clickhouse.rows import Rows
+from embedded.clickhouse.result import Result
 from embedded.clickhouse.sessions import Session
 from embedded.clickhouse.statement import Statement, is_insert, parse
 
 log = logging.getLogger(__name__)
 
-# A server sends a result's headers when this much of it is there: until then, an error can still have its status.
-_HELD_BACK_BYTES = 1 << 20
-_SPOOL_BYTES = 8 << 20
 _MAX_QUERY_SIZE = 262_144
 _KILL_AGAIN_S = 0.2
 
@@ -143,15 +138,17 @@ class Door:
             format_name = statement.format or asked.default_format or "Values"
             pieces = body.pieces(statement.data)
             summary = await self._engine.insert(statement, format_name, pieces, setup, session)
-            return Reply(request, self._engine, asked, setup.query_id, format_name).whole(b"", summary)
+            return Reply(request, self._engine, asked, setup.query_id, format_name).done(summary)
         format_name = asked.default_format or DEFAULT_FORMAT
         reply = Reply(request, self._engine, asked, setup.query_id, statement.format or format_name)
         if statement.kind == "other":
-            return reply.whole(*await self._engine.run(statement, format_name, setup, session))
+            data, summary = await self._engine.run(statement, format_name, setup, session)
+            return reply.whole(data, summary) if data else reply.done(summary)
         self._running[setup.query_id] = True
         rows = await self._engine.rows(statement, format_name, setup, session)
         try:
-            return await _send(rows, reply, whole=asked.wait_end_of_query)
+            result = Result(rows, reply, asked, lambda: self._engine.types(statement, setup))
+            return await result.send()
         except ClickHouseError as problem:
             return await reply.fail(problem)
         finally:
@@ -201,7 +198,7 @@ async def _statement(asked: Ask, body: Body) -> Statement:
 
     An INSERT's data stays in the body; what was read of it with the statement is `Statement.data`.
     """
-    of_url = asked.query.encode("utf-8", "surrogateescape").strip()
+    of_url = asked.query.encode("utf-8", "surrogateescape").lstrip()
     if of_url and (statement := parse(of_url)).kind == "insert":
         return statement
     limit = int(asked.settings.get("max_query_size", _MAX_QUERY_SIZE))
@@ -219,34 +216,6 @@ async def _statement(asked: Ask, body: Body) -> Statement:
     if len(text) > limit:
         raise error("SYNTAX_ERROR", f"Syntax error: Max query size exceeded: it is {limit} bytes (max_query_size)")
     return statement
-
-
-async def _send(rows: Rows, reply: Reply, *, whole: bool) -> web.StreamResponse:
-    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as held:
-        size = await _hold_back(rows, held, None if whole else _HELD_BACK_BYTES)
-        if size < _HELD_BACK_BYTES:
-            beyond, summary = await rows.result()
-            return reply.whole(held.read() + beyond, summary)
-        summary = (await rows.result())[1] if whole else await rows.progress()
-        await reply.begin(summary)
-        while data := held.read(_HELD_BACK_BYTES):
-            await reply.write(data)
-    while data := await rows.read():
-        await reply.write(data)
-    await rows.result()
-    return await reply.end()
-
-
-async def _hold_back(rows: Rows, held: IO[bytes], least: int | None) -> int:
-    """Keep at least that much of the result, or all of it; its size."""
-    size = 0
-    try:
-        while (least is None or size < least) and (data := await rows.read()):
-            size += held.write(data)
-        held.seek(0)
-    except OSError as problem:
-        raise error("NOT_ENOUGH_SPACE", f"Cannot keep the result until it is whole: {problem.strerror}") from None
-    return size
 
 
 def _bytes(text: str) -> bytes:

@@ -9,6 +9,7 @@ Statements block, so they run in threads; inserts have threads of their own, whi
 """
 
 import asyncio
+import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +24,7 @@ import chdb
 from embedded.clickhouse.compression import PIECE_BYTES
 from embedded.clickhouse.connection import (
     DOOR_ID_COLUMN,
+    DOOR_ID_SETTING,
     Setup,
     Summary,
     execute,
@@ -35,7 +37,7 @@ from embedded.clickhouse.errors import ClickHouseError, error
 from embedded.clickhouse.lanes import Lane
 from embedded.clickhouse.rows import Rows
 from embedded.clickhouse.sessions import Session, Sessions
-from embedded.clickhouse.statement import Statement, kill_by_door_id, quote
+from embedded.clickhouse.statement import Statement, kill_by_door_id, quote, with_door_ids
 
 # What a server has and chdb has not, or the other way round.
 _LIKE_A_SERVER = {
@@ -48,9 +50,15 @@ _LIKE_A_SERVER = {
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds: statements at once, how long one waits for its turn, and bytes of memory (0: the engine's default)."""
+    """
+    Bounds: statements at once, and how long one waits for its turn.
+
+    `waiting_queries`: how many more queries may wait for clients that do not read.
+    `memory_bytes`: of all together; 0 is the engine's default.
+    """
 
     queries: int = 16
+    waiting_queries: int = 240
     inserts: int = 16
     wait_s: float = 10
     memory_bytes: int = 0
@@ -67,7 +75,7 @@ class Engine:
             self._baseline["max_memory_usage"] = str(limits.memory_bytes * 4 // 5)
         config = _write_config(directory / "engine.xml", limits)
         self._keeper = guarded(chdb.connect, f"{self._path}?config-file={config}")
-        self._queries = Lane("query", limits.queries, limits.wait_s)
+        self._queries = Lane("query", limits.queries, limits.wait_s, limits.queries + limits.waiting_queries)
         self._inserts = Lane("insert", limits.inserts, limits.wait_s)
         self._control = ThreadPoolExecutor(1, "control")
         self.sessions = Sessions(self._queries.submit)
@@ -77,7 +85,7 @@ class Engine:
 
     async def rows(self, statement: Statement, format_name: str, setup: Setup, session: Session | None = None) -> Rows:
         """Start a query with a result that may be large; the `Rows` must be closed."""
-        release = await self._queries.enter()
+        release = _once(await self._queries.enter())
 
         async def start(sink: int) -> tuple[bytes, Summary]:
             try:
@@ -85,7 +93,16 @@ class Engine:
             finally:
                 release()
 
-        return Rows(start, lambda: self.kill(setup.query_id), lambda: self.progress(setup.query_id))
+        return Rows(start, lambda: self.kill(setup.query_id), lambda: self.progress(setup.query_id), release)
+
+    async def types(self, statement: Statement, setup: Setup) -> dict[str, str]:
+        """The result's columns with their types; none when the engine cannot tell them outside of a session."""
+        sql = b"DESCRIBE (" + statement.head + b"\n)"
+        try:
+            data, _ = await self._queries.call(self._run, sql, "JSONCompactEachRow", setup, None)
+        except ClickHouseError:
+            return {}
+        return {name: kind for name, kind, *_ in map(json.loads, data.splitlines())}
 
     async def run(
         self, statement: Statement, format_name: str, setup: Setup, session: Session | None = None
@@ -95,7 +112,8 @@ class Engine:
             sql = kill_by_door_id(statement, DOOR_ID_COLUMN.encode())
             return await asyncio.wrap_future(self._control.submit(self._run, sql, format_name, setup, None))
         release = await self._queries.enter()
-        done = asyncio.ensure_future(self._queries.call(self._run, statement.text, format_name, setup, session))
+        sql = with_door_ids(statement.text, DOOR_ID_SETTING) if statement.reads_only else statement.text
+        done = asyncio.ensure_future(self._queries.call(self._run, sql, format_name, setup, session))
         done.add_done_callback(lambda _: release())
         return await asyncio.shield(done)
 
@@ -203,6 +221,17 @@ class Engine:
 
     async def _ask_later(self, sql: str) -> list[list[str]]:
         return await asyncio.wrap_future(self._control.submit(self._ask, sql))
+
+
+def _once(call: Callable[[], None]) -> Callable[[], None]:
+    """Call it the first time only."""
+    calls = [call]
+
+    def first() -> None:
+        if calls:
+            calls.pop()()
+
+    return first
 
 
 async def _gather(pieces: AsyncIterator[bytes], data: IO[bytes]) -> None:

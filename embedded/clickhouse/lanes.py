@@ -11,10 +11,14 @@ T = TypeVar("T")
 
 
 class Lane:
-    """At most `at_once` statements at a time; the others wait for at most `wait_s` seconds."""
+    """
+    At most `at_once` statements at a time; the others wait for at most `wait_s` seconds.
 
-    def __init__(self, name: str, at_once: int, wait_s: float) -> None:
-        self._threads = ThreadPoolExecutor(at_once, name)
+    There are `threads` of them, so that statements which gave their place back can wait for their readers.
+    """
+
+    def __init__(self, name: str, at_once: int, wait_s: float, threads: int | None = None) -> None:
+        self._threads = ThreadPoolExecutor(threads or at_once, name)
         self._free = asyncio.Semaphore(at_once)
         self._at_once = at_once
         self._wait_s = wait_s

@@ -5,12 +5,13 @@ import secrets
 from dataclasses import asdict
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from embedded.clickhouse.compression import BlockCompressor, Compressor, choose, compressor
 from embedded.clickhouse.connection import Summary
 from embedded.clickhouse.engine import Engine
 from embedded.clickhouse.errors import ClickHouseError
-from embedded.clickhouse.native import CUSTOM_SERIALIZATION_REVISION, BlockAnnotator
+from embedded.clickhouse.native import TIME_ZONE_REVISION, BlockAnnotator
 from embedded.clickhouse.request import Ask
 
 _TAG_CHARACTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -38,30 +39,52 @@ class Reply:
     """The answer to one request: made whole when it is small, streamed when it is not."""
 
     def __init__(self, request: web.BaseRequest, engine: Engine, ask: Ask, query_id: str, format_name: str) -> None:
-        self._request = request
+        self.request = request
         self._engine = engine
         self._tag = "".join(secrets.choice(_TAG_CHARACTERS) for _ in range(16))
-        annotate = format_name == "Native" and ask.client_protocol_version >= CUSTOM_SERIALIZATION_REVISION
-        self._annotator = BlockAnnotator() if annotate else None
+        annotate = format_name == "Native" and ask.client_protocol_version > 0
+        self._annotator = BlockAnnotator(ask.client_protocol_version) if annotate else None
         self._blocks: Compressor | None = BlockCompressor() if ask.packed_blocks_out else None
         encoding = choose(request.headers.get("Accept-Encoding", "")) if ask.http_compression else None
         self._packer = compressor(encoding) if encoding else None
         self._streamed: web.StreamResponse | None = None
-        self._headers = {
-            "Content-Type": engine.content_types.get(format_name) or "text/plain; charset=UTF-8",
-            "X-ClickHouse-Server-Display-Name": engine.display_name,
-            "X-ClickHouse-Query-Id": query_id,
-            "X-ClickHouse-Format": format_name,
-            "X-ClickHouse-Timezone": engine.timezone,
-            "X-ClickHouse-Exception-Tag": self._tag,
-        }
+        self._headers = CIMultiDict(
+            {
+                "Content-Type": engine.content_types.get(format_name) or "text/plain; charset=UTF-8",
+                "X-ClickHouse-Server-Display-Name": engine.display_name,
+                "X-ClickHouse-Query-Id": query_id,
+                "X-ClickHouse-Format": format_name,
+                "X-ClickHouse-Timezone": engine.timezone,
+                "X-ClickHouse-Exception-Tag": self._tag,
+            }
+        )
         if encoding:
             self._headers["Content-Encoding"] = encoding
+
+    def lacks_time_zones(self, data: bytes) -> bool:
+        """Whether a result that begins so has columns whose time zone the client expects and Native does not say."""
+        annotator = self._annotator
+        return annotator is not None and annotator.revision >= TIME_ZONE_REVISION and b"\x08DateTime" in data
+
+    def name_types(self, types: dict[str, str]) -> None:
+        """The types of the result's columns, by their names."""
+        if self._annotator is not None:
+            self._annotator.types = types
+
+    def progress(self, summary: Summary) -> None:
+        """Add an `X-ClickHouse-Progress` header."""
+        self._headers.add("X-ClickHouse-Progress", summary_header(summary))
 
     @property
     def begun(self) -> bool:
         """Whether the headers are on their way: an error can no longer change the status."""
         return self._streamed is not None
+
+    def done(self, summary: Summary) -> web.Response:
+        """The answer to a statement without a result: it has no format."""
+        del self._headers["X-ClickHouse-Format"]
+        self._headers["Content-Type"] = "text/plain; charset=UTF-8"
+        return self.whole(b"", summary)
 
     def whole(self, data: bytes, summary: Summary) -> web.Response:
         """The answer in one."""
@@ -76,7 +99,7 @@ class Reply:
         self._headers["X-ClickHouse-Summary"] = summary_header(summary)
         self._streamed = web.StreamResponse(headers=self._headers)
         self._streamed.enable_chunked_encoding()
-        await self._streamed.prepare(self._request)
+        await self._streamed.prepare(self.request)
 
     async def write(self, data: bytes) -> None:
         """Send more of the result; waits while the client does not read."""
@@ -108,7 +131,7 @@ class Reply:
         if self._packer is not None:
             frame += self._packer.flush()
         await self._streamed.write(frame)
-        cut_off(self._request)
+        cut_off(self.request)
         return self._streamed
 
     def _pack(self, data: bytes) -> bytes:
@@ -126,10 +149,13 @@ class Reply:
         return self._packer.compress(data) if self._packer is not None else data
 
 
-def cut_off(request: web.BaseRequest) -> None:
-    """Close the connection when what was written is sent; the response has no end."""
+def cut_off(request: web.BaseRequest, *, at_once: bool = False) -> None:
+    """Close the connection, when what was written is sent or `at_once`; the response has no end."""
     if request.transport is not None:
-        request.transport.close()
+        if at_once:
+            request.transport.abort()
+        else:
+            request.transport.close()
 
 
 def error_response(problem: ClickHouseError, engine: Engine, query_id: str = "") -> web.Response:

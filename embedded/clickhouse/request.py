@@ -17,20 +17,13 @@ SESSION_TIMEOUT_S = 60
 SESSION_TIMEOUT_MAX_S = 3600
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_PARAMETER_NAME = re.compile(r"[\w$]+", re.ASCII)
 # Parameters of the interface that are no settings and change nothing here.
 _IGNORED = {
     "quota_key",
-    "role",
     "stacktrace",
-    "buffer_size",
     "close_session",
-    "http_wait_end_of_query",
-    "http_response_buffer_size",
-    "send_progress_in_http_headers",
-    "http_headers_progress_interval_ms",
     "cancel_http_readonly_queries_on_client_close",
-    # The engine's own tag for a running query, see engine.py; it keeps no query log where another could be read.
-    "log_comment",
 }
 # An INSERT is answered when its rows are stored, which is what these can at most ask for.
 _ASYNC_INSERT = {"async_insert", "wait_for_async_insert", "async_insert_busy_timeout_ms"}
@@ -61,6 +54,8 @@ class Ask:
     packed_blocks_out: bool = False
     http_compression: bool = True
     wait_end_of_query: bool = False
+    response_buffer_bytes: int = 0
+    progress_interval_ms: int | None = None
     client_protocol_version: int = 0
     settings: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
@@ -68,12 +63,16 @@ class Ask:
 
 def ask(fields: Iterable[tuple[str, str]], headers: Mapping[str, str]) -> Ask:
     """The request's parameters (a later one wins) and headers; raises ClickHouseError for wrong ones."""
+    fields = list(fields)
     named = dict(fields)
+    if roles := [value for name, value in fields if name == "role"]:
+        # The engine has no roles and lets none be created.
+        raise error("UNKNOWN_ROLE", f"There is no role `{roles[0]}` in `user directories`.")
     settings: dict[str, str] = {}
     parameters: dict[str, str] = {}
     for name, value in named.items():
         if name.startswith("param_"):
-            parameters[_checked(name.removeprefix("param_"))] = value
+            parameters[_parameter(name.removeprefix("param_"))] = value
         elif name not in _INTERFACE and name not in _IGNORED and name not in _ASYNC_INSERT:
             settings[_checked(name)] = value
     if not settings.get("max_query_size", "0").isdecimal():
@@ -91,6 +90,12 @@ def ask(fields: Iterable[tuple[str, str]], headers: Mapping[str, str]) -> Ask:
         packed_blocks_out=_flag(named, "compress"),
         http_compression=_flag(named, "enable_http_compression", default=True),
         wait_end_of_query=_flag(named, "wait_end_of_query") or _flag(named, "http_wait_end_of_query"),
+        response_buffer_bytes=_number(named.get("http_response_buffer_size") or named.get("buffer_size", "0")),
+        progress_interval_ms=(
+            max(1, _number(named.get("http_headers_progress_interval_ms", "100")))
+            if _flag(named, "send_progress_in_http_headers")
+            else None
+        ),
         client_protocol_version=_number(named.get("client_protocol_version", "0")),
         settings=settings,
         parameters=parameters,
@@ -109,6 +114,12 @@ _INTERFACE = {
     "compress",
     "enable_http_compression",
     "wait_end_of_query",
+    "http_wait_end_of_query",
+    "http_response_buffer_size",
+    "buffer_size",
+    "send_progress_in_http_headers",
+    "http_headers_progress_interval_ms",
+    "role",
     "client_protocol_version",
     "user",
     "password",
@@ -149,6 +160,12 @@ def _basic(authorization: str) -> Credentials:
 def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise error("UNKNOWN_SETTING", f"Unknown setting '{name}'")
+    return name
+
+
+def _parameter(name: str) -> str:
+    if not _PARAMETER_NAME.fullmatch(name):
+        raise error("UNKNOWN_SETTING", f"Unknown setting 'param_{name}'")
     return name
 
 

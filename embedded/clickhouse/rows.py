@@ -20,7 +20,8 @@ class Rows:
     """
     The result of a query that `start` begins, given the pipe's end to write to (which it must close).
 
-    `kill` ends the query early; `progress` tells what it has read so far.
+    `kill` ends the query early; `progress` tells what it has read so far; `give_way` lets
+    another query have its place, while nobody reads what this one has.
     """
 
     def __init__(
@@ -28,7 +29,9 @@ class Rows:
         start: Callable[[int], Coroutine[Any, Any, tuple[bytes, Summary]]],
         kill: Callable[[], Awaitable[None]],
         progress: Callable[[], Awaitable[Summary]],
+        give_way: Callable[[], None],
     ) -> None:
+        self.give_way = give_way
         self.progress = progress
         self._kill = kill
         self._source, sink = os.pipe()

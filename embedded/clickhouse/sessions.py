@@ -29,7 +29,8 @@ class Session:
         if self.connection is None:
             self.connection = connect()
             guarded(self.connection.query, _set(baseline), "Null")
-        undo = _undo(self.connection, setup)
+        undo = [f"DROP TEMPORARY TABLE IF EXISTS {quote_name(table.name)}" for table in setup.external]
+        undo += _undo(self.connection, setup)
         connection = self.connection
 
         def give_back() -> None:

@@ -27,10 +27,12 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+# In a structure, a backslash or a doubled quote only ever quotes a quote.
+_ESCAPED = re.compile(rb"[\\'](['\\])")
 _SETTINGS_FOLLOW = re.compile(rb"\s*SETTINGS\s+\w+\s*=", re.IGNORECASE)
 _SETTING = re.compile(rb"\s*,?\s*\w+\s*=\s*(?:'(?:[^'\\]|\\.|'')*'|[-+\w.]+)")
 # ClickHouse skips blanks to the end of the line that ends an INSERT's head, and one line end.
-_HEAD_END = re.compile(rb"[ \t\f]*;?[ \t\f]*\r?\n?")
+_HEAD_END = re.compile(rb"[ \t\f]*\r?\n?")
 
 _ROWS = {"SELECT", "WITH", "FROM", "("}
 _READING = _ROWS | {"SHOW", "DESCRIBE", "DESC", "EXISTS", "EXPLAIN", "CHECK", "SET", "USE"}
@@ -86,13 +88,17 @@ def parse(text: bytes) -> Statement:
     word = first.text.decode("ascii", "replace").upper() if first.kind in {"word", "open"} else ""
     if word == "INSERT":
         return _insert(text, tokens)
+    if word == "WITH" and (into := _insert_after_with(text)) is not None:
+        return _insert(text, _tokens(text, into.end))
     return _query(text, word, [first, *tokens])
 
 
 def is_insert(text: bytes) -> bool:
     """Whether the text begins as an INSERT."""
     first = next(_tokens(text), None)
-    return first is not None and first.is_word(b"INSERT")
+    if first is None:
+        return False
+    return first.is_word(b"INSERT") or (first.is_word(b"WITH") and _insert_after_with(text) is not None)
 
 
 def quote(value: str) -> str:
@@ -113,6 +119,66 @@ def split_settings(head: bytes) -> tuple[bytes, bytes]:
             return head[: token.start], head[token.start :]
         seen.append(token)
     return head, b""
+
+
+def take_input(head: bytes, table: str) -> tuple[bytes, str] | None:
+    """The head of an INSERT with the table in place of its function `input`, and that function's structure."""
+    tokens = list(_tokens(head))
+    for i, token in enumerate(tokens[:-3]):
+        opening, structure, closing = tokens[i + 1 : i + 4]
+        if token.is_word(b"INPUT") and (opening.text, structure.kind, closing.text) == (b"(", "string", b")"):
+            text = _ESCAPED.sub(rb"\1", structure.text[1:-1]).decode("utf-8", "replace")
+            return head[: token.start] + quote_name(table).encode() + head[closing.end :], text
+    return None
+
+
+_ENDS_EXPRESSION = (b"FROM", b"SETTINGS", b"FORMAT", b"UNION", b"LIMIT", b"WHERE")
+
+
+def with_door_ids(sql: bytes, setting: str) -> bytes:
+    """
+    A query that reads ids, in which they are those of the requests; `setting` holds a query's.
+
+    This is so for the functions of the own id and for the table `system.processes` behind FROM and JOIN.
+    """
+    if b"query" not in sql.lower() and b"processes" not in sql.lower():
+        return sql
+    tokens = list(_tokens(sql))
+    pieces: list[bytes] = []
+    at = 0
+    for i, token in enumerate(tokens):
+        replaced = _own_id(tokens, i, setting) or _processes(tokens, i, setting)
+        if replaced is not None:
+            pieces += [sql[at : token.start], replaced]
+            at = tokens[i + 2].end
+    return b"".join(pieces) + sql[at:]
+
+
+def _own_id(tokens: list[_Token], i: int, setting: str) -> bytes | None:
+    called = [token.text for token in tokens[i + 1 : i + 3]] == [b"(", b")"]
+    if not called or not tokens[i].is_word(b"QUERYID", b"QUERY_ID", b"INITIALQUERYID", b"INITIAL_QUERY_ID"):
+        return None
+    value = f"getSetting('{setting}')".encode()
+    after = tokens[i + 3] if i + 3 < len(tokens) else None
+    if after is None or after.text.startswith((b",", b";")) or after.is_word(*_ENDS_EXPRESSION):
+        return b"(%s AS `%s()`)" % (value, tokens[i].text)  # the column keeps its name
+    return value
+
+
+def _processes(tokens: list[_Token], i: int, setting: str) -> bytes | None:
+    named = [token.text for token in tokens[i : i + 3]]
+    after = tokens[i + 3] if i + 3 < len(tokens) else None
+    if i == 0 or not tokens[i - 1].is_word(b"FROM", b"JOIN") or named != [b"system", b".", b"processes"]:
+        return None
+    if after is not None and after.text == b".":
+        return None
+    ids = ", ".join(
+        f"if(Settings['{setting}'] = '', {name}, Settings['{setting}']) AS {name}"
+        for name in ("query_id", "initial_query_id")
+    )
+    alias = after is not None and (after.is_word(b"AS") or (after.kind == "name"))
+    inner = f"(SELECT * REPLACE ({ids}) FROM system.processes)"  # noqa: S608 - a setting's name
+    return (inner if alias else f"{inner} AS processes").encode()
 
 
 def kill_by_door_id(statement: Statement, column: bytes) -> bytes:
@@ -201,14 +267,22 @@ def _insert(text: bytes, tokens: Iterator[_Token]) -> Statement:
             name = next(outer, None)
             if name is None or name.kind not in {"word", "name"}:
                 break
-            if any(t.is_word(b"SELECT") for t in seen):
-                raise error("NOT_IMPLEMENTED", "INSERT ... SELECT with data (the function input) is not supported")
+            if any(t.is_word(b"SELECT") for t in seen) and take_input(text[: token.start], "") is None:
+                break  # the FORMAT of a SELECT that needs no data
             return _after_format(text, token, name)
         if token.is_word(b"FROM") and not any(t.is_word(b"SELECT", b"WITH") for t in seen):
             raise error("UNKNOWN_TYPE_OF_QUERY", "Query has infile and was send directly to server")
         if token.text == b";" and next(outer, None) is not None:
             raise error("SYNTAX_ERROR", "Syntax error (Multi-statements are not allowed)")
     return Statement("other", "INSERT", text, None, b"", b"", text)
+
+
+def _insert_after_with(text: bytes) -> _Token | None:
+    """The keyword INSERT of `WITH … INSERT INTO …`."""
+    for token, following in pairwise(_top_level(_tokens(text))):
+        if token.is_word(b"INSERT") and following.is_word(b"INTO"):
+            return token
+    return None
 
 
 def _still_naming(seen: list[_Token]) -> bool:
@@ -219,6 +293,8 @@ def _still_naming(seen: list[_Token]) -> bool:
 
 def _after_format(text: bytes, keyword: _Token, name: _Token) -> Statement:
     head, end = text[: keyword.start], name.end
+    if text[end : end + 1] == b";":
+        raise error("SYNTAX_ERROR", "Syntax error: You have excessive ';' symbol before data for INSERT")
     if _SETTINGS_FOLLOW.match(text, end):
         clause_start = end
         end += text[end:].upper().index(b"SETTINGS") + len(b"SETTINGS")

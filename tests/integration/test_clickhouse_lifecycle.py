@@ -144,7 +144,7 @@ def test_sigterm_lets_inserts_end_and_stops_queries(door):
             yield b"1,2\n"
 
         arriving = threads.submit(post, door, body(), query="INSERT INTO t FORMAT CSV")
-        running = "SELECT count() FROM system.processes WHERE Settings['log_comment'] = 'slow'"
+        running = "SELECT count() FROM system.processes WHERE query_id = 'slow'"
         until(lambda: value(door, running) == "1", "the query")
         assert begun.wait(30)
         ended = threads.submit(door.end)

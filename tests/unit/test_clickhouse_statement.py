@@ -60,6 +60,14 @@ def test_a_query_is_split_at_its_format(text, head, format_name, tail):
             "CSV",
             b"1",
         ),
+        (
+            b"INSERT INTO t SELECT a FROM input('a Int8') FORMAT CSV\n1",
+            b"INSERT INTO t SELECT a FROM input('a Int8') ",
+            "CSV",
+            b"1",
+        ),
+        (b"WITH 1 AS x INSERT INTO t FORMAT CSV\n1;", b"WITH 1 AS x INSERT INTO t ", "CSV", b"1;"),
+        (b"INSERT INTO t FORMAT TSV ;1", b"INSERT INTO t ", "TSV", b";1"),
         (b"INSERT INTO t FORMAT CSV\nSELECT;", b"INSERT INTO t ", "CSV", b"SELECT;"),
         (b"INSERT INTO FUNCTION null('a Int8') FORMAT CSV\n1", b"INSERT INTO FUNCTION null('a Int8') ", "CSV", b"1"),
         (b"INSERT INTO t FORMAT CSV", b"INSERT INTO t ", "CSV", b""),
@@ -96,7 +104,7 @@ def test_everything_else_is_left_to_the_engine(text):
         (b"SELECT 1; SELECT 2", 62),
         (b"SELECT 1 INTO OUTFILE 'x'", 358),
         (b"INSERT INTO t FROM INFILE 'x' FORMAT CSV", 78),
-        (b"INSERT INTO t SELECT * FROM input('a Int8') FORMAT CSV\n1", 48),
+        (b"INSERT INTO t FORMAT CSV;\n1", 62),
     ],
 )
 def test_what_a_server_refuses_is_refused_with_its_code(text, code):
