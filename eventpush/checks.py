@@ -101,7 +101,7 @@ async def _schema(settings: Settings) -> tuple[CheckState, str]:
             taken = await migrator.applied(client)
         except ClickHouseError:  # ClickHouse answered: the table of migrations does not exist
             return "failed", "no tables yet: run `eventpush migrate`"
-        migrator.check(taken)
+        migrator.missing(taken)
     version = max(taken, default=0)
     if version < LATEST:
         return "failed", f"version {version}, this eventpush needs {LATEST}: run `eventpush migrate`"

@@ -1,11 +1,14 @@
-"""Brings ClickHouse's schema to what this code needs, step by step; run twice, or by two at once, it does no harm.
+"""Bring ClickHouse's schema to what this code needs, step by step.
 
-Every statement of a step may be repeated, and a step counts as taken when all of its statements have succeeded, so two
+Every statement of a step may run twice, and a step counts as taken when all of its statements have succeeded. So two
 migrations at once, or one that was interrupted, end in the same schema.
 """
 
+from collections.abc import Sequence
+
 import structlog
 from clickhouse_connect.driver.asyncclient import AsyncClient
+from clickhouse_connect.driver.exceptions import DatabaseError
 
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
@@ -13,19 +16,29 @@ from schemas.migration_steps import LATEST, MIGRATIONS, TABLE, Migration, bootst
 
 log = structlog.get_logger()
 
+_UNKNOWN_TABLE, _UNKNOWN_DATABASE = 60, 81
+
 
 async def migrate(client: AsyncClient, settings: Settings) -> list[str]:
-    """
-    Take the missing steps; return one line for each step applied.
+    """Take the missing steps; return one line for each step taken.
 
     Raises `OperatorError` for a schema newer than this code, and for one whose steps were not those of this code.
     """
-    cluster = settings.clickhouse_cluster
-    for statement in bootstrap(cluster):
+    for statement in bootstrap(settings.clickhouse_cluster):
         await client.command(statement)
-    taken = await applied(client)
-    check(taken)
-    return [await _take(client, step, cluster) for step in MIGRATIONS if step.version not in taken]
+    return [await _take(client, step, settings.clickhouse_cluster) for step in missing(await applied(client))]
+
+
+async def planned(client: AsyncClient, settings: Settings) -> list[tuple[Migration, list[str]]]:
+    """Return the steps that `migrate` would take, with their statements; changes nothing. Raises as `migrate` does."""
+    try:
+        taken = await applied(client)
+    except DatabaseError as error:
+        if error.code not in {_UNKNOWN_TABLE, _UNKNOWN_DATABASE}:
+            raise
+        taken = {}
+    cluster = settings.clickhouse_cluster
+    return [(step, step.statements(cluster)) for step in missing(taken)]
 
 
 async def applied(client: AsyncClient) -> dict[int, str]:
@@ -34,8 +47,8 @@ async def applied(client: AsyncClient) -> dict[int, str]:
     return {int(version): str(checksum) for version, checksum in found.result_rows}
 
 
-def check(taken: dict[int, str]) -> None:
-    """Raises `OperatorError` if the database's steps are not a beginning of this code's."""
+def missing(taken: dict[int, str]) -> Sequence[Migration]:
+    """Return the steps still to take; raises `OperatorError` if the steps taken are not a beginning of this code's."""
     newest = max(taken, default=0)
     if newest > LATEST:
         raise OperatorError(
@@ -45,9 +58,10 @@ def check(taken: dict[int, str]) -> None:
     for step in MIGRATIONS:
         if taken.get(step.version, step.checksum) != step.checksum:
             raise OperatorError(
-                f"step {step.version} ({step.name}) in {TABLE} is not the one that this eventpush would take",
-                "run the eventpush that made this schema, or restore the step in schemas/migrations.py",
+                f"step {step.version} ({step.name}) in {TABLE} differs from this eventpush's step {step.version}",
+                "run the eventpush that made this schema, or restore the step in schemas/migrations/",
             )
+    return [step for step in MIGRATIONS if step.version not in taken]
 
 
 async def _take(client: AsyncClient, step: Migration, cluster: str | None) -> str:

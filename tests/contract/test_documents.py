@@ -18,9 +18,10 @@ from eventpush.reference import GENERATED, documents, names
 from ingress.errors import STATUS
 from ingress.http.responses import ACCEPTED_BODY
 from runtime.platform import settings
+from schemas import times
 from schemas.event import Event
 from schemas.identity import digest_of, uuid_text
-from schemas.validation import validate
+from schemas.validation import ClockLimits, validate
 from sinks.migrator import migrate
 from tests.unit.ingress_support import running
 
@@ -176,12 +177,12 @@ def test_the_answer_is_as_shown() -> None:
 def test_the_event_is_as_shown() -> None:
     """The event on the topics has the fields and the identity that the code gives it."""
     [shown] = [json.loads(block) for block in blocks("json", (DOCS / "events.md").read_text())]
-    event = msgspec.convert(shown, Event)
+    event = msgspec.json.decode(json.dumps(shown), type=Event)
     assert set(shown) == set(Event.__struct_fields__)
-    sent = validate(_SAMPLE, 2**60, 0)
+    sent = validate(_SAMPLE, 2**60, ClockLimits(0, 0))
     assert not isinstance(sent, list)
     assert event.event_id == uuid_text(digest_of(sent.imei, sent.device_us, sent.event, sent.geofence_name))
-    assert event.device_time == sent.device_time
+    assert event.device_time == times.rfc3339(sent.device_us)
 
 
 def test_the_tail_is_as_shown() -> None:

@@ -11,10 +11,10 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from runtime.platform import settings as settings_module
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
-from schemas.migration_steps import LATEST, TABLE
+from schemas.migration_steps import LATEST, MIGRATIONS, TABLE, bootstrap
 from schemas.tables import DATABASE, DEAD_LETTERS, EVENTS, INSERTED_AT, TABLES, Table
 from sinks.clickhouse_writer import connect
-from sinks.migrator import migrate
+from sinks.migrator import migrate, planned
 from tests import stack
 
 
@@ -58,6 +58,15 @@ async def test_migrations_are_taken_once(client: AsyncClient, settings: Settings
 
 
 @pytest.mark.usefixtures("empty")
+async def test_a_dry_run_shows_all_and_changes_nothing(client: AsyncClient, settings: Settings) -> None:
+    """On an empty server it plans every step, behind an old schema the rest; no table is made."""
+    assert [step.version for step, _ in await planned(client, settings)] == list(range(1, LATEST + 1))
+    assert await column(client, "SELECT count() FROM system.databases WHERE name = 'telematics'") == [0]
+    await migrate(client, settings)
+    assert await planned(client, settings) == []
+
+
+@pytest.mark.usefixtures("empty")
 async def test_two_migrations_at_once_end_well(client: AsyncClient, settings: Settings) -> None:
     """Two workers that start together make one schema."""
     other = await connect(settings)
@@ -85,15 +94,101 @@ async def test_a_newer_schema_is_refused(client: AsyncClient, settings: Settings
         await migrate(client, settings)
 
 
-@pytest.mark.parametrize("table", TABLES)
-async def test_columns_are_those_of_the_registry(client: AsyncClient, settings: Settings, table: Table) -> None:
-    """Name, type and comment of every column, as ClickHouse tells them, in the table and in the view."""
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+async def test_the_schema_after_all_steps_is_the_declared_one(
+    client: AsyncClient, settings: Settings, table: Table
+) -> None:
+    """Name, type, codec and comment of every column, keys and indexes, in the table and in the view."""
     await migrate_afresh(client, settings)
-    expected = [(c.name, c.type, c.comment) for c in (*table.columns, INSERTED_AT)]
+    await expect_declared(client, table)
+
+
+async def expect_declared(client: AsyncClient, table: Table) -> None:
+    """What ClickHouse says of the table and its view is what the declaration says."""
+    declared = [(c.name, c.type, c.comment) for c in (*table.columns, INSERTED_AT)]
     for name in (table.view, table.store):
-        told = (await client.query(f"DESCRIBE TABLE {name}")).result_rows
-        found = [(row[0], re.sub(r"\s+", " ", row[1]).replace("( ", "("), row[4]) for row in told]
-        assert [row for row in found if row[0] != "precedence"] == expected
+        rows = (await client.query(f"DESCRIBE TABLE {name}")).result_rows
+        found = [(row[0], re.sub(r"\s+", " ", row[1]).replace("( ", "("), row[4]) for row in rows]
+        assert [row for row in found if row[0] != "precedence"] == declared
+    codecs = (await client.query(
+        "SELECT name, compression_codec FROM system.columns WHERE database = 'telematics'"
+        f" AND table = '{table.name}_store' AND name != 'precedence' ORDER BY position"
+    )).result_rows  # fmt: skip
+    assert [(name, re.sub(r"Delta\(\d+\)", "Delta", codec)) for name, codec in codecs] == [
+        (c.name, f"CODEC({c.codec})" if c.codec else "") for c in (*table.columns, INSERTED_AT)
+    ]
+    (keys,) = (await client.query(
+        "SELECT partition_key, sorting_key FROM system.tables"
+        f" WHERE database = 'telematics' AND name = '{table.name}_store'"
+    )).result_rows  # fmt: skip
+    assert keys == (table.partition_by, table.order_by)
+    indexes = (await client.query(
+        "SELECT concat('INDEX ', name, ' ', expr, ' TYPE ', type_full, ' GRANULARITY ', toString(granularity))"
+        f" FROM system.data_skipping_indices WHERE database = 'telematics' AND table = '{table.name}_store'"
+    )).result_rows  # fmt: skip
+    assert tuple(index for (index,) in indexes) == table.indexes
+
+
+async def test_a_database_of_0_1_0_is_taken_over_without_rebuilding(client: AsyncClient, settings: Settings) -> None:
+    """Its rows and parts stay, its recorded step is recognised, and later steps bring it to the declared schema."""
+    await client.command(f"DROP DATABASE IF EXISTS {DATABASE} SYNC")
+    for statement in (*bootstrap(None), *MIGRATIONS[0].statements(None)):
+        await client.command(statement)
+    released = "4c84532c1c1bfbed210f004b1323ae72d412e3cc7d5113fc9eb87ed269df6d2e"
+    step = [[1, "events and dead letters", released]]
+    await client.insert(TABLE, step, column_names=["version", "name", "checksum"])
+    await client.command(
+        f"INSERT INTO {EVENTS.store} (event_id, event, imei, device_time, received_at, location)"
+        " SELECT generateUUIDv4(), 'sos', '350612075195931', toDateTime64('2026-09-01', 6, 'UTC') + number, now64(6),"
+        " 'Depot' FROM numbers(1000)"
+    )
+    question = f"SELECT uuid FROM system.tables WHERE database = '{DATABASE}' AND name = '{EVENTS.name}_store'"
+    before = await column(client, question)
+    assert len(await migrate(client, settings)) == LATEST - 1
+    assert await column(client, question) == before
+    assert await column(client, f"SELECT count() FROM {EVENTS.view} WHERE location = 'Depot' AND empty(warnings)") == [
+        1000
+    ]
+    for table in TABLES:
+        await expect_declared(client, table)
+
+
+async def test_the_sink_of_0_1_0_can_write_after_every_expanding_step(client: AsyncClient, settings: Settings) -> None:
+    """Its insert names the columns of 0.1.0, with the types of then."""
+    await migrate_afresh(client, settings)
+    assert all(step.expands for step in MIGRATIONS)
+    await client.command(
+        f"INSERT INTO {EVENTS.store} (event_id, event, changes, imei, device_time, server_time, received_at, latitude,"
+        " longitude, location, geofence_name, category, severity, h3_r7, h3_r9, time_zone, device_time_local,"
+        " imei_valid, tac, device_delay_ms, platform_delay_ms, vehicle, fleet, driver, extra, receipt_id, raw)"
+        " SELECT generateUUIDv4(), 'sos', 1, '350612075195931', now64(6), now64(6), now64(6), 22.9, 75.5, 'Depot',"
+        " NULL, 'emergency', 'critical', 609069382156419071, 618076581399625727, 'Asia/Kolkata', now64(6), true,"
+        " '35061207', 0, 0, NULL, NULL, NULL, '{}', NULL, ('telematics.raw.v1', 0, 0)"
+    )
+    assert await column(client, f"SELECT count() FROM {EVENTS.view}") == [1]
+
+
+async def test_a_conflict_names_its_fields_and_both_values(client: AsyncClient, settings: Settings) -> None:
+    """Beside the accepted event, what was refused and where they differ; spellings of one value are no difference."""
+    await migrate_afresh(client, settings)
+    await client.command(
+        f"INSERT INTO {EVENTS.store} (event_id, event, changes, imei, device_time, server_time, received_at, latitude,"
+        " longitude, location, extra) VALUES ('b42ed2be-4d46-2cd9-e3bd-dfac9dcd1633', 'sos', 50, '350612075195931',"
+        " '2024-06-28 17:52:13', '2024-06-28 18:49:45', now64(6), 22.5, 75.5, 'Depot', '{\"seq\":1}')"
+    )
+    payload = (
+        '{"Event":"sos","Changes":51,"Device_Time":"2024-06-28T17:52:13.000000+0000","IMEI":"350612075195931",'
+        '"Server_Time":"2024-06-28T18:49:45Z","Coordinates":"22.50, 75.5","Location":"Depot","seq":2}'
+    )
+    columns = ["dead_letter_id", "stage", "payload", "payload_encoding", "conflict_with_event_id"]
+    conflict = "b42ed2be-4d46-2cd9-e3bd-dfac9dcd1633"
+    row = ["0198c5d6-0000-7000-8000-0123456789ab", "streams", payload, "utf-8", conflict]
+    await client.insert(DEAD_LETTERS.store, [row], column_names=columns)
+    (differences,) = await column(client, f"SELECT differences FROM {DATABASE}.conflicts")
+    assert [tuple(d.values()) if isinstance(d, dict) else tuple(d) for d in differences] == [
+        ("Changes", "50", "51"),
+        ("seq", "1", "2"),
+    ]
 
 
 async def migrate_afresh(client: AsyncClient, settings: Settings) -> None:
