@@ -93,7 +93,7 @@ class _Payloads(NamedTuple):
 def decode(records: Sequence[Record], clock: ClockLimits) -> tuple[ValidEvents, list[InvalidRecord]]:
     """Split records into valid events and the others, both in order; any bytes are one or the other."""
     values = [record.value or b"" for record in records]
-    received_us, receipt_ids = arrivals(records)
+    arrived = arrivals(records)
     payloads = _decoded(values)
     sent = payloads.sent
     suspects = set(payloads.unread)
@@ -108,7 +108,7 @@ def decode(records: Sequence[Record], clock: ClockLimits) -> tuple[ValidEvents, 
         for rule in field.format.value_rules:
             suspects.update(rule.suspects(column))
     device_us, server_us = parsed["Device_Time"][0], parsed["Server_Time"][0]
-    moments = EventTimes(device_us, server_us, received_us + clock.lead_us)
+    moments = EventTimes(device_us, server_us, arrived.received_us + clock.lead_us)
     for time_rule in TIME_RULES:
         suspects.update(np.flatnonzero(~time_rule.holds(moments)).tolist())
     latitude, longitude = parsed["Coordinates"][0]
@@ -118,8 +118,8 @@ def decode(records: Sequence[Record], clock: ClockLimits) -> tuple[ValidEvents, 
         as_sent = list(map(_if_different, sent["event"], event))
     events = ValidEvents(
         records=list(records),
-        received_us=received_us,
-        receipt_ids=receipt_ids,
+        received_us=arrived.received_us,
+        receipt_ids=arrived.receipt_ids,
         event=event,
         event_as_sent=as_sent,
         changes=sent["changes"],
@@ -156,26 +156,33 @@ def _decide(
     return events.only(valid), invalid
 
 
-def arrivals(records: Sequence[Record]) -> tuple[Int64s, list[str | None]]:
-    """When the ingress accepted each record (µs since the epoch), and its receipt.
+class Arrivals(NamedTuple):
+    """What the ingress wrote into the records' headers, as columns."""
 
-    A record that did not come through the ingress has no such headers, and its timestamp counts.
+    received_us: Int64s  # when it accepted each, µs since the epoch
+    receipt_ids: list[str | None]
+
+
+def arrivals(records: Sequence[Record]) -> Arrivals:
+    """Read the headers of raw records.
+
+    A record that did not come through the ingress has none, and its timestamp counts as its arrival.
     """
-    received_us, receipt_ids = list[int](), list[str | None]()
-    receipt: bytes | None
-    for record in records:
-        headers = record.headers
-        if len(headers) == 2 and headers[0][0] == HEADER_ARRIVAL_US and headers[1][0] == HEADER_RECEIPT_ID:
-            arrival, receipt = headers[0][1], headers[1][1]
-        else:
-            named = dict(headers)
-            arrival, receipt = named.get(HEADER_ARRIVAL_US, b""), named.get(HEADER_RECEIPT_ID)
-        if arrival.isdigit() and len(arrival) <= _ARRIVAL_DIGITS_MAX:
-            received_us.append(int(arrival))
-        else:
-            received_us.append(min(max(record.timestamp, 0) * 1000, _ARRIVAL_MAX_US))
-        receipt_ids.append(None if receipt is None else receipt.decode("ascii", "replace"))
-    return np.minimum(np.array(received_us, np.int64), _ARRIVAL_MAX_US), receipt_ids
+    headers = [dict(record.headers) for record in records]
+    received_us = [
+        int(arrival)
+        if (arrival := named.get(HEADER_ARRIVAL_US, b"")).isdigit() and len(arrival) <= _ARRIVAL_DIGITS_MAX
+        else min(max(record.timestamp, 0) * 1000, _ARRIVAL_MAX_US)
+        for record, named in zip(records, headers, strict=True)
+    ]
+    return Arrivals(
+        np.minimum(np.array(received_us, np.int64), _ARRIVAL_MAX_US),
+        [_text(named.get(HEADER_RECEIPT_ID)) for named in headers],
+    )
+
+
+def _text(header: bytes | None) -> str | None:
+    return None if header is None else header.decode("utf-8", "replace")
 
 
 _FORMATTED: list[Any] = [field for field in SENT_FIELDS.values() if field.format is not None]
