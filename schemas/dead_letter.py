@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 
 from schemas.event import RawPosition
-from schemas.fields import POSITION, TEXT_CODEC, TIME, TIME_CODEC, WORD, Field
+from schemas.fields import POSITION, TEXT_CODEC, TIME, TIME_CODEC, WORD, WORD_OR_NULL, Field
 
 _VIOLATIONS = "Array(Tuple(code LowCardinality(String), field String, found String, expected String))"
 
@@ -40,6 +40,9 @@ class DeadLetter(msgspec.Struct, gc=False, frozen=True):
     received_at: Annotated[str, Field("when the ingress accepted it", TIME, TIME_CODEC, schema={"format": "date-time"})]
     receipt_id: Annotated[str | None, Field("the id in the response's X-Receipt-Id header", "Nullable(String)",
                                             TEXT_CODEC)]  # fmt: skip
+    sender: Annotated[str | None, Field(
+        "name of the bearer token or signature secret of the request; NULL when neither is required", WORD_OR_NULL,
+        since="0.2.0")]  # fmt: skip
     payload: Annotated[str, Field("the bytes as they came, see payload_encoding", "String", TEXT_CODEC)]
     payload_encoding: Annotated[str, Field(
         "utf-8: text; base64: all bytes; base64-cut: the first MiB", WORD,

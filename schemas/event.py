@@ -115,6 +115,9 @@ class Event(msgspec.Struct, gc=False, frozen=True):
                                         TEXT_CODEC, schema={"type": "object"})]  # fmt: skip
     receipt_id: Annotated[str | None, Field("the id in the response's X-Receipt-Id header", "Nullable(String)",
                                             TEXT_CODEC)]  # fmt: skip
+    sender: Annotated[str | None, Field(
+        "name of the bearer token or signature secret of the request; NULL when neither is required", WORD_OR_NULL,
+        since="0.2.0")]  # fmt: skip
     raw: Annotated[RawPosition, Field("source record on the raw topic: topic, partition, offset", POSITION,
                                       TEXT_CODEC)]  # fmt: skip
 

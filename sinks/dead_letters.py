@@ -86,6 +86,7 @@ def dead_letter(tp: TP, refusal: Refusal) -> DeadLetter:
         imei=known.get("imei"),
         received_at=known.get("received_at") or times.rfc3339(record.timestamp * 1000),
         receipt_id=known.get("receipt_id"),
+        sender=known.get("sender"),
         payload=payload,
         payload_encoding=encoding,
         conflict_with=None,

@@ -183,9 +183,7 @@ def _conflict(piece: Piece, at: int) -> InvalidRecord:
     violation = Violation(
         Reason.CONFLICT, "", shown, f"the content of the accepted event {event_id}: see telematics.conflicts"
     )
-    return InvalidRecord(
-        events.records[at], int(events.received_us[at]), events.receipt_ids[at], [violation], conflict=event_id
-    )
+    return events.invalid(at, [violation], event_id)
 
 
 def _counts(counter: OutcomeCounter) -> list[Count]:

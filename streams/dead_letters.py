@@ -28,6 +28,7 @@ def dead_letter(invalid: InvalidRecord, digest: bytes, topic: str, partition: in
         imei=imei,
         received_at=times.rfc3339(invalid.received_us),
         receipt_id=invalid.receipt_id,
+        sender=invalid.sender,
         payload=payload,
         payload_encoding=encoding,
         conflict_with=Conflict(invalid.conflict) if invalid.conflict else None,

@@ -23,7 +23,7 @@ from schemas.event_types import canonical
 from schemas.json_text import compact
 from schemas.rules import PAYLOAD_BYTES_MAX, TIME_RULES, EventTimes
 from schemas.times import rfc3339
-from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID
+from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID, HEADER_SENDER
 from schemas.validation import NO_EXTRA, ClockLimits, ValidEvent, blank_as_none, validate
 
 _decode_strictly = msgspec.json.Decoder(StrictSentEvent).decode
@@ -47,6 +47,7 @@ class ValidEvents(NamedTuple):
     records: list[Record]
     received_us: Int64s
     receipt_ids: list[str | None]
+    senders: list[str | None]
     event: list[str]
     event_as_sent: list[str | None]
     changes: list[int]
@@ -63,6 +64,11 @@ class ValidEvents(NamedTuple):
     time_cut: Bools
     duplicate_keys: Bools
 
+    def invalid(self, at: int, violations: list[Violation], conflict: str | None = None) -> "InvalidRecord":
+        """One of the events, found invalid after all."""
+        received_us, receipt_id = int(self.received_us[at]), self.receipt_ids[at]
+        return InvalidRecord(self.records[at], received_us, receipt_id, self.senders[at], violations, conflict)
+
     def only(self, chosen: Bools) -> "ValidEvents":
         """Those of the events for which `chosen` is true."""
         if chosen.all():
@@ -77,6 +83,7 @@ class InvalidRecord(NamedTuple):
     record: Record
     received_us: int
     receipt_id: str | None
+    sender: str | None
     violations: list[Violation]
     conflict: str | None = None
 
@@ -120,6 +127,7 @@ def decode(records: Sequence[Record], clock: ClockLimits) -> tuple[ValidEvents, 
         records=list(records),
         received_us=arrived.received_us,
         receipt_ids=arrived.receipt_ids,
+        senders=arrived.senders,
         event=event,
         event_as_sent=as_sent,
         changes=sent["changes"],
@@ -146,13 +154,12 @@ def _decide(
     valid = np.ones(len(values), np.bool_)
     invalid: list[InvalidRecord] = []
     for at in suspects:
-        received_us = int(events.received_us[at])
-        found = validate(values[at], received_us, clock)
+        found = validate(values[at], int(events.received_us[at]), clock)
         if isinstance(found, ValidEvent):
             _put(events, at, found)
         else:
             valid[at] = False
-            invalid.append(InvalidRecord(events.records[at], received_us, events.receipt_ids[at], found))
+            invalid.append(events.invalid(at, found))
     return events.only(valid), invalid
 
 
@@ -161,6 +168,7 @@ class Arrivals(NamedTuple):
 
     received_us: Int64s  # when it accepted each, µs since the epoch
     receipt_ids: list[str | None]
+    senders: list[str | None]
 
 
 def arrivals(records: Sequence[Record]) -> Arrivals:
@@ -178,6 +186,7 @@ def arrivals(records: Sequence[Record]) -> Arrivals:
     return Arrivals(
         np.minimum(np.array(received_us, np.int64), _ARRIVAL_MAX_US),
         [_text(named.get(HEADER_RECEIPT_ID)) for named in headers],
+        [_text(named.get(HEADER_SENDER)) for named in headers],
     )
 
 

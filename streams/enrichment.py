@@ -75,6 +75,7 @@ def enrich(events: ValidEvents, event_ids: Sequence[str], source: Source) -> lis
         "warnings": _warnings(events, [not valid for valid, _ in imei_facts], source.future_skew_us),
         "extra": events.extra,
         "receipt_id": events.receipt_ids,
+        "sender": events.senders,
         "raw": [RawPosition(source.topic, source.partition, record.offset) for record in events.records],
     }
     return list(map(Event, *(columns[name] for name in Event.__struct_fields__)))

@@ -133,6 +133,7 @@ def clean(identified: Identified, partition: int, offset: int) -> bytes:
             warnings=_warnings(event, received_us, imei_valid=imei_valid),
             extra=msgspec.Raw(event.extra),
             receipt_id=identified.receipt_id,
+            sender=None,
             raw=RawPosition(RAW, partition, offset),
         )
     )

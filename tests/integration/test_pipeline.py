@@ -78,6 +78,9 @@ def test_the_sample_becomes_a_row_with_every_column_right(pipeline: Pipeline) ->
         "latitude": 22.927968,
         "longitude": 75.533275,
         "location": SAMPLE["Location"],
+        "event_as_sent": None,
+        "warnings": [],
+        "sender": None,
         "geofence_name": None,
         "category": "driving",
         "severity": "warning",
@@ -160,9 +163,9 @@ def test_unknown_types_and_fields_are_kept(pipeline: Pipeline) -> None:
     """A type that the contract does not know has a row and a topic, an unknown field stands in `extra`."""
     receipt_id = pipeline.post(at(2, Event="Door Opened", Odometer=123_456, Sensors={"t": [20.5, None]}))
     row = pipeline.row(f"receipt_id = '{receipt_id}'")
-    assert (row["event"], row["category"]) == ("Door Opened", "other")
+    assert (row["event"], row["event_as_sent"], row["category"]) == ("door_opened", "Door Opened", "other")
     assert json.loads(row["extra"]) == {"Odometer": 123_456, "Sensors": {"t": [20.5, None]}}
-    (message,) = pipeline.messages("door opened", count=1)
+    (message,) = pipeline.messages("door_opened", count=1)
     assert message["extra"] == {"Odometer": 123_456, "Sensors": {"t": [20.5, None]}}
 
 

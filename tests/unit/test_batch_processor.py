@@ -95,6 +95,15 @@ def test_every_example_becomes_an_event(path: Path) -> None:
     assert json.loads(bytes(event.extra)) == {name: value for name, value in sent.items() if name not in SAMPLE}
 
 
+def test_the_sender_is_on_events_and_dead_letters() -> None:
+    """The name that the ingress wrote into the raw record's header; null while the door is open."""
+    broken = {**SAMPLE, "IMEI": "12"}
+    for name in ("fleet-a", None):
+        headers = {"sender": name} if name else {}
+        result = process(record(0, SAMPLE, **headers), record(1, broken, **headers))
+        assert [event.sender for event in events(result)] == [letter.sender for letter in letters(result)] == [name]
+
+
 def test_a_retry_is_dropped_and_counted() -> None:
     """Same identity and content is one event, though the platform's Server_Time and Location differ."""
     retry = {**SAMPLE, "Server_Time": "2024-06-28T18:49:46.000000+0000", "Location": "elsewhere"}

@@ -129,9 +129,9 @@ def test_arrival_and_receipt_are_found_among_any_headers() -> None:
     orders: list[list[tuple[str, bytes]]] = [
         [arrival, receipt], [arrival, trace, receipt], [receipt, arrival], [arrival, trace], [trace, receipt], [trace]
     ]  # fmt: skip
-    received_us, receipt_ids = arrivals([record(n, b"", h, timestamp=5) for n, h in enumerate(orders)])
-    assert received_us.tolist() == [17, 17, 17, 17, 5_000, 5_000]
-    assert receipt_ids == ["r-1", "r-1", "r-1", None, "r-1", None]
+    arrived = arrivals([record(n, b"", h, timestamp=5) for n, h in enumerate(orders)])
+    assert arrived.received_us.tolist() == [17, 17, 17, 17, 5_000, 5_000]
+    assert arrived.receipt_ids == ["r-1", "r-1", "r-1", None, "r-1", None]
 
 
 @given(st.lists(st.datetimes().map(lambda moment: moment.strftime("%Y-%m-%dT%H:%M:%S.%f+0000").rjust(31, "0"))))
