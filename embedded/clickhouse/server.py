@@ -45,7 +45,7 @@ async def serve(
         # Large bodies and results wait beside the data, and not in a /tmp that may be memory.
         tempfile.tempdir = str(data_dir / "waiting")
         engine = await asyncio.to_thread(_open, data_dir, Limits(memory_bytes=memory_bytes or _half_of_memory()))
-        door = Door(engine, access or Access())
+        door = Door(engine, access or Access(), host)
         server = web.Server(
             door.handle,
             handler_cancellation=True,
