@@ -27,7 +27,7 @@ from embedded.kafka.aot import ensure_cache
 from embedded.kafka.config import Broker
 from embedded.kafka.installation import Installation, install
 from embedded.supervisor import Child, Place, Stage, Supervisor
-from runtime import directories
+from runtime import clickhouse_key, directories
 from runtime.errors import Problem
 from runtime.settings import Settings, variable
 from runtime.topics_admin import ensure_topics
@@ -63,6 +63,7 @@ def up(settings: Settings, say: Say = say) -> int:
     preflight.require_space(home)
     with leftovers.only_one(home / "run", home), _interruptible():
         (home / _ABOUT).write_text(_ABOUT_TEXT)
+        settings = _with_password(settings, home)
         for line in leftovers.stop_all(home / "run"):
             say(line)
         for address in addresses.values():
@@ -174,6 +175,13 @@ def _service(name: str, metrics: Address, env: Mapping[str, str]) -> Child:
     return Child(name, command, env, lambda: http_ok(metrics.host, metrics.port, "/readyz"), stop_timeout_s=20)
 
 
+def _with_password(settings: Settings, home: Path) -> Settings:
+    """The settings with ClickHouse's password: the one that is set, that of the last start, or a new one."""
+    given = settings.clickhouse_password.get_secret_value()
+    password = clickhouse_key.ensure(home, settings.clickhouse_user, given)
+    return settings.model_copy(update={"clickhouse_password": SecretStr(password)})
+
+
 def _clickhouse_command(settings: Settings, address: Address) -> list[str]:
     command = [sys.executable, "-m", "embedded.clickhouse", "--host", address.host, "--port", str(address.port)]
     command += ["--data-dir", str(settings.data_dir.absolute() / "clickhouse"), "--user", settings.clickhouse_user]
@@ -197,6 +205,7 @@ def _announce(settings: Settings, say: Say, began: float) -> None:
         f"  events      POST {ingress}:{settings.ingress_port}/api/events\n"
         f"  Kafka       {settings.kafka_bootstrap}\n"
         f"  ClickHouse  {settings.clickhouse_url}, database telematics\n"
+        f"  password    curl -H @{clickhouse_key.path(settings.data_dir)} {settings.clickhouse_url}\n"
         f"  metrics     {', '.join(f'http://{_reachable(settings.metrics_host)}:{port}/metrics' for port in metrics)}\n"
         "Ctrl-C stops everything; the data stays.\n"
     )
