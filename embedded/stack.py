@@ -28,7 +28,7 @@ from embedded.kafka.installation import Installation, install
 from embedded.supervisor import ChildSpec, Stage, Supervisor, SupervisorContext
 from embedded.terminal_output import LineWriter, print_line
 from runtime.kafka.topic_admin import ensure_topics
-from runtime.platform import directories
+from runtime.platform import clickhouse_key, directories
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings, variable
 
@@ -62,6 +62,7 @@ def up(settings: Settings, write_line: LineWriter = print_line) -> int:
     preflight.require_space(home)
     with orphans.exclusive_lock(home / "run", home), _interruptible():
         (home / _ABOUT).write_text(_ABOUT_TEXT)
+        settings = _with_password(settings, home)
         for line in orphans.stop_all(home / "run"):
             write_line(line)
         for address in addresses.values():
@@ -179,6 +180,13 @@ def _service(name: str, metrics: ListenAddress, env: Mapping[str, str]) -> Child
     return ChildSpec(name, command, env, lambda: http_ok(metrics.host, metrics.port, "/readyz"), stop_timeout_s=20)
 
 
+def _with_password(settings: Settings, home: Path) -> Settings:
+    """Return the settings with ClickHouse's password: the one that is set, that of the last start, or a new one."""
+    given = settings.clickhouse_password.get_secret_value()
+    password = clickhouse_key.ensure(home, settings.clickhouse_user, given)
+    return settings.model_copy(update={"clickhouse_password": SecretStr(password)})
+
+
 def _clickhouse_command(settings: Settings, address: ListenAddress) -> list[str]:
     command = [sys.executable, "-m", "embedded.clickhouse", "--host", address.host, "--port", str(address.port)]
     command += ["--data-dir", str(settings.data_dir.absolute() / "clickhouse"), "--user", settings.clickhouse_user]
@@ -202,6 +210,7 @@ def _announce(settings: Settings, write_line: LineWriter, began: float) -> None:
         f"  events      POST {ingress}:{settings.ingress_port}/api/events\n"
         f"  Kafka       {settings.kafka_bootstrap}\n"
         f"  ClickHouse  {settings.clickhouse_url}, database telematics\n"
+        f"  password    curl -H @{clickhouse_key.path(settings.data_dir)} {settings.clickhouse_url}\n"
         f"  metrics     {', '.join(f'http://{_reachable(settings.metrics_host)}:{port}/metrics' for port in metrics)}\n"
         "Ctrl-C stops everything; the data stays.\n"
     )

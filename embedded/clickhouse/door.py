@@ -16,6 +16,7 @@ from embedded.clickhouse.connection import Setup
 from embedded.clickhouse.engine import Engine
 from embedded.clickhouse.errors import ClickHouseError, error
 from embedded.clickhouse.form import Form, describes_a_table, external_tables, read_form
+from embedded.clickhouse.origin import check_origin
 from embedded.clickhouse.replies import Reply, error_response
 from embedded.clickhouse.request import DEFAULT_FORMAT, Ask, Credentials, ask, credentials
 from embedded.clickhouse.result import Result
@@ -38,7 +39,7 @@ Send queries from your program with POST method or GET /?query=...
 
 @dataclass(frozen=True)
 class Access:
-    """The one user; without a password everybody may enter under that name."""
+    """The one user. An empty password is a password: no other is accepted in its place."""
 
     user: str = "default"
     password: str = ""
@@ -46,7 +47,7 @@ class Access:
     def check(self, who: Credentials) -> None:
         """Raise ClickHouseError when these are not the right ones."""
         right_user = hmac.compare_digest(_bytes(who.user), _bytes(self.user))
-        right_password = not self.password or hmac.compare_digest(_bytes(who.password), _bytes(self.password))
+        right_password = hmac.compare_digest(_bytes(who.password), _bytes(self.password))
         if right_user and right_password:
             return
         raise error(
@@ -58,8 +59,9 @@ class Access:
 class Door:
     """Answers requests."""
 
-    def __init__(self, engine: Engine, access: Access) -> None:
+    def __init__(self, engine: Engine, access: Access, host: str) -> None:
         self._engine = engine
+        self._host = host
         self._access = access
         self._running: dict[str, bool] = {}  # query id → whether it may be stopped
         self._idle = asyncio.Event()
@@ -84,6 +86,10 @@ class Door:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request, whatever it is."""
         path = request.path
+        try:
+            check_origin(request.headers, self._host)
+        except ClickHouseError as problem:
+            return error_response(problem, self._engine)
         if path in {"/ping", "/replicas_status"} or (path == "/" and _is_health_check(request)):
             return web.Response(text="Ok.\n", content_type="text/html")
         if path not in {"/", "/query"}:
@@ -101,9 +107,6 @@ class Door:
     async def _query(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method not in {"GET", "HEAD", "POST"}:
             raise error("NOT_IMPLEMENTED", f"Unsupported method {request.method}")
-        if "Origin" in request.headers:
-            # The engine may read and write this user's files (`file()`), and any web page could send a statement here.
-            raise error("ACCESS_DENIED", "Requests of web pages are not answered")
         self._access.check(credentials(request.query, request.headers))
         _continue(request)
         form = await read_form(request) if request.content_type == "multipart/form-data" else Form({}, {})
@@ -134,6 +137,7 @@ class Door:
                 "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. "
                 "You should use method POST for modifying queries.",
             )
+        self._engine.check(statement, setup)
         if statement.kind == "insert":
             format_name = statement.format or asked.default_format or "Values"
             pieces = body.pieces(statement.data)

@@ -10,14 +10,16 @@ Statements block, so they run in threads; inserts have threads of their own, whi
 
 import asyncio
 import json
+import mmap
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
+from xml.sax.saxutils import escape
 
 import chdb
 
@@ -35,6 +37,8 @@ from embedded.clickhouse.connection import (
 )
 from embedded.clickhouse.errors import ClickHouseError, error
 from embedded.clickhouse.lanes import Lane
+from embedded.clickhouse.policy import Policy, check_text, needs_literals
+from embedded.clickhouse.privileges import write_users
 from embedded.clickhouse.rows import Rows
 from embedded.clickhouse.sessions import Session, Sessions
 from embedded.clickhouse.statement import Statement, kill_by_door_id, quote, with_door_ids
@@ -45,6 +49,10 @@ _LIKE_A_SERVER = {
     "allow_introspection_functions": "0",
     # The rows are stored when the answer is given, not some time later.
     "async_insert": "0",
+}
+_NO_EXPRESSIONS = {
+    "input_format_values_interpret_expressions": "0",
+    "input_format_values_deduce_templates_of_expressions": "0",
 }
 
 
@@ -75,6 +83,11 @@ class Engine:
             self._baseline["max_memory_usage"] = str(limits.memory_bytes * 4 // 5)
         config = _write_config(directory / "engine.xml", limits)
         self._keeper = guarded(chdb.connect, f"{self._path}?config-file={config}")
+        self._use_a_plain_default_database(directory)
+        self._policy = Policy(
+            self._names("system.table_functions"),
+            self._names("system.table_engines") + self._names("system.database_engines"),
+        )
         self._queries = Lane("query", limits.queries, limits.wait_s, limits.queries + limits.waiting_queries)
         self._inserts = Lane("insert", limits.inserts, limits.wait_s)
         self._control = ThreadPoolExecutor(1, "control")
@@ -82,6 +95,14 @@ class Engine:
         self.version, self.timezone, self.display_name = self._ask("SELECT version(), timezone(), hostName()")[0]
         formats = self._ask("SELECT name, content_type FROM system.formats WHERE is_output")
         self.content_types = dict(formats)
+
+    def check(self, statement: Statement, setup: Setup) -> None:
+        """Raise ClickHouseError (497) for a statement, settings or parameters that reach out of the database."""
+        self._policy.check(statement.text)
+        for value in setup.settings.values():
+            check_text(value.encode("utf-8", "surrogateescape"))
+        for table in setup.external:
+            self._policy.check(table.structure.encode("utf-8", "surrogateescape"))
 
     async def rows(self, statement: Statement, format_name: str, setup: Setup, session: Session | None = None) -> Rows:
         """Start a query with a result that may be large; the `Rows` must be closed."""
@@ -135,6 +156,8 @@ class Engine:
         data = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the engine is done with it, whoever still waits
         try:
             await _gather(pieces, data)
+            if format_name.lower() == "values":
+                setup = await asyncio.to_thread(_literals_only, statement, setup, data)
             release = await self._inserts.enter()
         except BaseException:
             data.close()
@@ -215,6 +238,16 @@ class Engine:
         finally:
             give_back()
 
+    def _use_a_plain_default_database(self, directory: Path) -> None:
+        """Replace chdb's `default`, in which every file of the machine is a table, by one that holds tables only."""
+        kept = (directory / "clickhouse" / "metadata" / "default.sql").exists()
+        guarded(self._keeper.query, "DETACH DATABASE default", "Null")
+        sql = "ATTACH DATABASE default" if kept else "CREATE DATABASE default ENGINE = Atomic"
+        guarded(self._keeper.query, sql, "Null")
+
+    def _names(self, table: str) -> list[str]:
+        return [name for (name,) in self._ask(f"SELECT name FROM {table}")]  # noqa: S608 - ours
+
     def _ask(self, sql: str) -> list[list[str]]:
         text: str = guarded(self._keeper.query, sql, "TSV").bytes().decode()
         return [line.split("\t") for line in text.splitlines()]
@@ -244,7 +277,25 @@ async def _gather(pieces: AsyncIterator[bytes], data: IO[bytes]) -> None:
         raise error("NOT_ENOUGH_SPACE", f"Cannot keep the data until it is whole: {problem.strerror}") from None
 
 
+def _literals_only(statement: Statement, setup: Setup, data: IO[bytes]) -> Setup:
+    """The setup for rows of the format Values: without expressions where one could read a file."""
+    if not os.fstat(data.fileno()).st_size:
+        return setup
+    with mmap.mmap(data.fileno(), 0, access=mmap.ACCESS_READ) as rows:
+        if not needs_literals(rows):
+            return setup
+    if b"input_format_values" in statement.head.lower():
+        raise error("ACCESS_DENIED", "Settings of the format Values are not allowed with these rows")
+    return replace(setup, settings={**setup.settings, **_NO_EXPRESSIONS})
+
+
 def _write_config(file: Path, limits: Limits) -> Path:
     memory = f"<max_server_memory_usage>{limits.memory_bytes}</max_server_memory_usage>" if limits.memory_bytes else ""
-    file.write_text(f"<clickhouse>{memory}</clickhouse>\n")
+    users = write_users(file.with_name("users.xml"))
+    file.write_text(
+        f"<clickhouse>{memory}<users_config>{escape(str(users.absolute()))}</users_config>"
+        "<access_control_improvements>"
+        "<table_engines_require_grant>true</table_engines_require_grant>"
+        "</access_control_improvements></clickhouse>\n"
+    )
     return file

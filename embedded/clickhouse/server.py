@@ -45,7 +45,7 @@ async def serve(
         # Large bodies and results wait beside the data, and not in a /tmp that may be memory.
         tempfile.tempdir = str(data_dir / "waiting")
         engine = await asyncio.to_thread(_open, data_dir, Limits(memory_bytes=memory_bytes or _half_of_memory()))
-        door = Door(engine, access or Access())
+        door = Door(engine, access or Access(), host)
         server = web.Server(
             door.handle,
             handler_cancellation=True,
@@ -82,6 +82,7 @@ def _locked(data_dir: Path) -> Iterator[None]:
     """Hold the directory: the engine in it belongs to one process; the lock goes with the process, however it ends."""
     try:
         (data_dir / "waiting").mkdir(parents=True, exist_ok=True)
+        data_dir.chmod(0o700)  # rows are for those who know the password, whatever the umask
         lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as problem:
         raise _unusable(data_dir, problem) from None

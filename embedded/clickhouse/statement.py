@@ -192,6 +192,11 @@ def kill_by_door_id(statement: Statement, column: bytes) -> bytes:
     return b"".join(pieces) + statement.text[at:]
 
 
+def tokens(text: bytes) -> Iterator["_Token"]:
+    """Iterate over the tokens of a SQL text: comments and blanks left out, everything else as it is written."""
+    return _tokens(text)
+
+
 def _tokens(text: bytes, start: int = 0) -> Iterator[_Token]:
     for found in _TOKEN.finditer(text, start):
         kind = str(found.lastgroup)

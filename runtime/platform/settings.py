@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from runtime.platform import clickhouse_key
 from runtime.platform.errors import OperatorError
 
 PREFIX = "EVENTPUSH_"
@@ -122,7 +123,11 @@ class Settings(BaseModel):
     sink_metrics_port: Port = Field(9103, description="Port of the sink's `/metrics`, `/healthz`, `/readyz`.")
     clickhouse_url: str = Field("http://127.0.0.1:8123", description="ClickHouse's HTTP interface.")
     clickhouse_user: str = Field("default", description="ClickHouse user.")
-    clickhouse_password: SecretStr = Field(SecretStr(""), description="ClickHouse password.")
+    clickhouse_password: SecretStr = Field(
+        SecretStr(""),
+        description="ClickHouse password. When not set and ClickHouse is on this machine: the one that `up` made, in "
+        "`clickhouse-key` in the data directory.",
+    )
     clickhouse_cluster: str | None = Field(
         None, description="Cluster name: tables are made `ON CLUSTER` and replicated when it is set."
     )
@@ -267,13 +272,23 @@ def variable(field: str) -> str:
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings from `environ` (default: the process's own); raises `OperatorError` naming every wrong variable."""
-    environ = os.environ if environ is None else environ
+    """The settings from `environ`; raises `OperatorError` naming every wrong variable.
+
+    By default those of this process, with the password that `eventpush up` made in the data directory.
+    """
+    if environ is None:
+        return _with_made_password(load(os.environ))
     given = {name[len(PREFIX) :].lower(): value for name, value in environ.items() if name.startswith(PREFIX)}
     try:
         return Settings.model_validate(given)
     except ValidationError as error:
         raise OperatorError("; ".join(_complaint(e) for e in error.errors()), "") from None
+
+
+def _with_made_password(settings: Settings) -> Settings:
+    if "clickhouse_password" in settings.model_fields_set or not clickhouse_key.is_local(settings.clickhouse_url):
+        return settings
+    return settings.model_copy(update={"clickhouse_password": SecretStr(clickhouse_key.read(settings.data_dir))})
 
 
 def _complaint(error: Any) -> str:

@@ -431,7 +431,7 @@ def test_a_body_that_breaks_off_stores_nothing(clickhouse_door, table):
     """A client that goes away in the middle of its body has inserted nothing, and the table stays usable."""
     with socket.create_connection(("127.0.0.1", clickhouse_door.port)) as client:
         query = urlencode({"query": f"INSERT INTO {table} FORMAT CSV", "query_id": "broken"})
-        client.sendall(f"POST /?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n".encode())
+        client.sendall(f"POST /?{query} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n".encode())
         client.sendall(b"1,a\n" * 5_000_000)  # more than what buffers on the way hold
     until(lambda: post(clickhouse_door, "SELECT 1", query_id="broken").status == 200, "the insert's end")
     assert value(clickhouse_door, f"SELECT count() FROM {table}") == "0"
@@ -456,7 +456,7 @@ def test_chunked_bodies_and_expect_continue(clickhouse_door, table):
     assert answer.status == 200, answer.text
     with socket.create_connection(("127.0.0.1", clickhouse_door.port), timeout=DEADLINE_S) as client:
         query = urlencode({"query": f"INSERT INTO {table} FORMAT CSV"})
-        head = f"POST /?{query} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+        head = f"POST /?{query} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
         client.sendall(head.encode())
         assert client.recv(100).startswith(b"HTTP/1.1 100 ")
         client.sendall(b"1,a\n")

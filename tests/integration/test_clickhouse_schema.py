@@ -174,7 +174,7 @@ async def test_a_conflict_names_its_fields_and_both_values(client: AsyncClient, 
     await client.command(
         f"INSERT INTO {EVENTS.store} (event_id, event, changes, imei, device_time, server_time, received_at, latitude,"
         " longitude, location, extra) VALUES ('b42ed2be-4d46-2cd9-e3bd-dfac9dcd1633', 'sos', 50, '350612075195931',"
-        " '2024-06-28 17:52:13', '2024-06-28 18:49:45', now64(6), 22.5, 75.5, 'Depot', '{\"seq\":1}')"
+        " '2024-06-28 17:52:13', '2024-06-28 18:49:45', '2024-06-28 18:49:46', 22.5, 75.5, 'Depot', '{\"seq\":1}')"
     )
     payload = (
         '{"Event":"sos","Changes":51,"Device_Time":"2024-06-28T17:52:13.000000+0000","IMEI":"350612075195931",'

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from runtime.platform import clickhouse_key
 from tests.stack import ROOT, up_environ
 
 READY_S = 180.0  # the machine may be busy with other tests
@@ -89,8 +90,9 @@ def started(environ: dict[str, str]) -> Iterator[list[Up]]:
             up.end(signal.SIGTERM)
 
 
-def ask(url: str, body: bytes | None = None) -> tuple[int, str]:
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"} if body else {})  # noqa: S310 - http, ours
+def ask(url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, str]:
+    headers = headers or ({"Content-Type": "application/json"} if body else {})
+    request = urllib.request.Request(url, body, headers)  # noqa: S310 - http, ours
     with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
         return answer.status, answer.read().decode()
 
@@ -137,6 +139,9 @@ def test_up_from_start_to_end(environ: dict[str, str], started: list[Up]) -> Non
 def wait_for_rows(environ: dict[str, str], count: int) -> None:
     query = "SELECT%20count()%20FROM%20telematics.events"
     deadline = time.monotonic() + END_S
-    while (found := int(ask(f"{environ['EVENTPUSH_CLICKHOUSE_URL']}/?query={query}")[1])) != count:
+    key = clickhouse_key.path(Path(environ["EVENTPUSH_DATA_DIR"]))
+    assert key.stat().st_mode & 0o777 == 0o600
+    headers = dict(line.split(": ") for line in key.read_text().splitlines())
+    while (found := int(ask(f"{environ['EVENTPUSH_CLICKHOUSE_URL']}/?query={query}", headers=headers)[1])) != count:
         assert time.monotonic() < deadline, found
         time.sleep(0.1)

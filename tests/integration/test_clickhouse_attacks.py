@@ -1,0 +1,293 @@
+"""Attacks on the embedded ClickHouse through its port: files, programs, the network, and requests of web pages."""
+
+import http.client
+import socket
+import urllib.parse
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.clickhouse_fixture import ClickHouseDoor, clickhouse_door
+
+__all__ = ["clickhouse_door"]
+
+PASSWD = "'/etc/passwd'"
+BACKSLASHED = r"\'/etc/passwd\'"
+
+
+def send(
+    door: ClickHouseDoor, sql: str = "", headers: dict[str, str] | None = None, *, method: str = "POST", **fields: str
+) -> tuple[int, str]:
+    """One request; its status and text."""
+    connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=30)
+    try:
+        connection.request(method, "/?" + urllib.parse.urlencode(fields), sql.encode() or None, headers or {})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A port of ours that no statement may reach."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        yield server
+
+
+def assert_untouched(server: socket.socket) -> None:
+    with pytest.raises(BlockingIOError):
+        server.accept()
+
+
+READS = {
+    "table function": f"SELECT * FROM file({PASSWD}, LineAsString)",
+    "comment": f"SELECT * FROM /* x */ file -- y\n ({PASSWD}, LineAsString)",
+    "quoted": f"SELECT * FROM `file`({PASSWD}, LineAsString)",
+    "nested": f"SELECT (SELECT count() FROM (SELECT * FROM file({PASSWD}, LineAsString)))",
+    "CTE": f"WITH x AS (SELECT * FROM file({PASSWD}, LineAsString)) SELECT * FROM x",
+    "describe": f"DESCRIBE TABLE file({PASSWD})",
+    "table's name": "SELECT * FROM `/etc/passwd`",
+    "cluster": f"SELECT * FROM fileCluster('default', {PASSWD}, LineAsString)",
+    "insert select": f"INSERT INTO FUNCTION null('a String') SELECT * FROM file({PASSWD}, LineAsString)",
+    "scalar": f"SELECT file({PASSWD})",
+    "scalar, commented": f"SELECT file/**/({PASSWD})",
+    "scalar, backquoted": rf"SELECT `fi\x6ce`({PASSWD})",
+    "scalar, quoted": f'SELECT "file"({PASSWD})',
+    "scalar, no-break space": f"SELECT file\u00a0({PASSWD})",
+    "scalar, typographic": f"SELECT \u201cfile\u201d({PASSWD})",
+    "scalar, hidden by typographic quotes": f"SELECT \u2018'\u2019, file/*'*/({PASSWD})",
+    "scalar, handed on": f"SELECT arrayMap(file, [{PASSWD}])",
+    "scalar, applied": f"SELECT * APPLY file FROM (SELECT {PASSWD} AS a)",
+    "scalar, applied in brackets": f"SELECT * APPLY(file) FROM (SELECT {PASSWD} AS a)",
+    "default": f"SELECT * FROM format(JSONEachRow, 'z UInt8, a String DEFAULT file({BACKSLASHED})', '{{\"z\":1}}')",
+    "default, joined": "SELECT * FROM format(JSONEachRow, concat('z UInt8, a String DEFAULT fi', "
+    f"'le({BACKSLASHED})'), '{{\"z\":1}}')",
+    "default, parameter": "SELECT * FROM format(JSONEachRow, {s:String}, '{\"z\":1}')",
+    "default, generateRandom": f"SELECT * FROM generateRandom('a String DEFAULT file({BACKSLASHED})') LIMIT 1",
+    "rows of format": f"SELECT * FROM format(Values, 'a String', '(file({BACKSLASHED}))')",
+    "filter": f"SELECT 1 SETTINGS additional_result_filter = 'throwIf(1, file({BACKSLASHED}))'",
+    "explain": f"SELECT * FROM viewExplain('EXPLAIN', '', (SELECT file({PASSWD})))",
+    "heredoc": f"SELECT * FROM format(JSONEachRow, $x$z UInt8, a String DEFAULT file({PASSWD})$x$, '{{\"z\":1}}')",
+    "eval": f"SELECT * FROM eval('SELECT * FROM file({BACKSLASHED}, LineAsString)')"
+    " SETTINGS allow_experimental_eval_table_function = 1",
+    "filesystem": "SELECT * FROM filesystem('/etc')",
+    "sqlite": f"SELECT * FROM sqlite({PASSWD}, 't')",
+    "iceberg": "SELECT * FROM icebergLocal('/etc')",
+    "schema": f"SELECT 1 FORMAT Protobuf SETTINGS format_schema = {PASSWD}",
+    "template": f"SELECT 1 FORMAT Template SETTINGS format_template_row = {PASSWD}",
+    "python": "SELECT * FROM python(os)",
+    "executable": "SELECT * FROM executable('id', TSV, 'a String')",
+    "infile": f"INSERT INTO FUNCTION null('a String') FROM INFILE {PASSWD} FORMAT LineAsString",
+    "multi-statement": f"SELECT 1; SELECT * FROM file({PASSWD}, LineAsString)",
+    "view": f"CREATE VIEW default.v AS SELECT * FROM file({PASSWD}, LineAsString)",
+    "scalar in a view": f"CREATE VIEW default.w AS SELECT file({PASSWD}) AS a",
+    "scalar as default": f"CREATE TABLE default.x (z UInt8, a String DEFAULT file({PASSWD})) ENGINE = Memory",
+    "scalar as alias": f"CREATE TABLE default.x (z UInt8, a String ALIAS file({PASSWD})) ENGINE = Memory",
+    "function": f"CREATE FUNCTION f AS x -> file({PASSWD})",
+    "engine": f"CREATE TABLE default.e (a String) ENGINE = File(LineAsString, {PASSWD})",
+    "engine, temporary": f"CREATE TEMPORARY TABLE e (a String) ENGINE = File(LineAsString, {PASSWD})",
+    "engine, copied": f"CREATE TABLE default.e AS file({PASSWD}, LineAsString)",
+    "log": "CREATE TABLE default.e (a String) ENGINE = FileLog('/etc/', LineAsString)",
+    "RocksDB": "CREATE TABLE default.e (a String) ENGINE = EmbeddedRocksDB(0, '/tmp') PRIMARY KEY a",
+    "database": "CREATE DATABASE e ENGINE = Filesystem('/')",
+    "database, SQLite": f"CREATE DATABASE e ENGINE = SQLite({PASSWD})",
+    "attach": "ATTACH TABLE default.e FROM '/etc/' (a String) ENGINE = MergeTree ORDER BY a",
+    "disk": "CREATE TABLE default.e (a Int8) ENGINE = MergeTree ORDER BY a "
+    "SETTINGS disk = disk(type = local, path = '/tmp/e/')",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sql", READS.values(), ids=READS.keys())
+def test_no_file_is_read(clickhouse_door, sql):
+    """No statement shows a file, or makes an object that could."""
+    structure = f"z UInt8, a String DEFAULT file({PASSWD})"
+    status, text = send(clickhouse_door, sql, param_s=structure)
+    assert status >= 400, text
+    assert "root:" not in text
+
+
+def test_no_file_is_read_by_rows(clickhouse_door):
+    """Rows of VALUES are literals where an expression could read a file; literals that look like one are stored."""
+    assert send(clickhouse_door, "CREATE TABLE default.r (a String) ENGINE = Memory")[0] == 200
+    for row in (f"file({PASSWD})", f"`fi\\x6ce`({PASSWD})", f"(SELECT file({PASSWD}))", f'"file"({PASSWD})'):
+        for head in ("", "SETTINGS input_format_values_interpret_expressions = 1"):
+            assert send(clickhouse_door, f"INSERT INTO default.r {head} VALUES ({row})")[0] >= 400, row
+            assert send(clickhouse_door, f"({row})", query=f"INSERT INTO default.r {head} FORMAT Values")[0] >= 400
+    assert send(clickhouse_door, "INSERT INTO default.r VALUES ('file (1).txt'), (upper('b'))")[0] >= 400
+    assert send(clickhouse_door, "INSERT INTO default.r VALUES ('file (1).txt'), ('b')")[0] == 200
+    assert send(clickhouse_door, "INSERT INTO default.r VALUES (upper('c'))")[0] == 200
+    assert send(clickhouse_door, "SELECT a FROM default.r ORDER BY a")[1] == "C\nb\nfile (1).txt\n"
+
+
+def test_no_file_is_read_by_settings_of_the_url(clickhouse_door):
+    """Settings in the URL are checked as those in the text."""
+    fields = {"additional_result_filter": f"throwIf(1, file({PASSWD}))"}
+    assert send(clickhouse_door, "SELECT 1", **fields)[0] == 403
+    assert send(clickhouse_door, "SELECT 1 FORMAT Protobuf", format_schema="/etc/passwd")[0] >= 400
+    assert send(clickhouse_door, f"SET format_schema = {PASSWD}", session_id="s")[0] >= 400
+
+
+def test_no_file_is_written(clickhouse_door, tmp_path):
+    """No statement writes outside of the database."""
+    target = tmp_path / "written"
+    for sql in (
+        f"INSERT INTO FUNCTION file('{target}', TSV, 'a String') VALUES ('x')",
+        f"INSERT INTO TABLE FUNCTION file('{target}', TSV, 'a String') SELECT 'x'",
+        f"SELECT 1 INTO OUTFILE '{target}'",
+        f"SELECT 1 /* ; */ INTO/**/OUTFILE '{target}' FORMAT TSV",
+        f"(SELECT 1) INTO OUTFILE '{target}'",
+        f"BACKUP DATABASE default TO File('{target}')",
+        f"RESTORE DATABASE default FROM File('{target}')",
+        f"CREATE TABLE default.o (a String) ENGINE = File(TSV, '{target}')",
+        f"SELECT 1 SETTINGS output_format_schema = '{target}'",
+        f"INSERT INTO FUNCTION sqlite('{target}', 't') SELECT 1",
+        "SYSTEM FLUSH LOGS",
+        "CREATE USER u",
+        "GRANT ALL ON *.* TO default",
+        "CREATE NAMED COLLECTION c AS a = 1",
+    ):
+        assert send(clickhouse_door, sql)[0] >= 400, sql
+        assert not target.exists(), sql
+
+
+def dictionary(source: str) -> str:
+    return f"CREATE DICTIONARY default.d (a UInt64, b String) PRIMARY KEY a {source} LAYOUT(FLAT()) LIFETIME(0)"
+
+
+def test_no_program_is_run(clickhouse_door, tmp_path):
+    """Dictionaries, tables and functions run no programs."""
+    mark = tmp_path / "ran"
+    for sql in (
+        dictionary(f"SOURCE(EXECUTABLE(COMMAND 'touch {mark}' FORMAT TSV))"),
+        dictionary(f"SOURCE /* x */ (`executable`(COMMAND 'touch {mark}' FORMAT TSV))"),
+        dictionary(f"SOURCE(EXECUTABLE_POOL(COMMAND 'touch {mark}' FORMAT TSV))"),
+        f"CREATE TABLE default.p (a String) ENGINE = Executable('touch {mark}', TSV)",
+        f"CREATE TABLE default.p (a String) ENGINE = ExecutablePool('touch {mark}', TSV)",
+        f"SELECT * FROM executable('touch {mark}', TSV, 'a String')",
+    ):
+        send(clickhouse_door, "DROP DICTIONARY IF EXISTS default.d")
+        assert send(clickhouse_door, sql)[0] >= 400, sql
+        assert send(clickhouse_door, "SELECT * FROM default.d")[0] >= 400
+        assert not mark.exists(), sql
+
+
+def test_no_connection_is_made(clickhouse_door, listener):
+    """Nothing is sent to another address, not even to one of this machine."""
+    port = listener.getsockname()[1]
+    where, url = f"127.0.0.1:{port}", f"http://127.0.0.1:{port}/x"
+    for sql in (
+        f"SELECT * FROM url('{url}', LineAsString)",
+        f"SELECT * FROM url(concat('{url}', (SELECT 'a')), LineAsString)",
+        f"SELECT * FROM s3('{url}', LineAsString)",
+        f"SELECT * FROM remote('{where}', system.one)",
+        f"SELECT * FROM mysql('{where}', 'a', 'b', 'c', 'd')",
+        f"SELECT * FROM postgresql('{where}', 'a', 'b', 'c', 'd')",
+        f"SELECT * FROM mongodb('{where}', 'a', 'b', 'c', 'd', 'a String')",
+        f"SELECT * FROM redis('{where}', 'a', 'a String')",
+        f"SELECT * FROM hdfs('hdfs://{where}/x', 'TSV', 'a String')",
+        f"SELECT * FROM jdbc('{url}', 'a', 'b')",
+        f"SELECT * FROM odbc('{url}', 'a', 'b')",
+        f"SELECT * FROM iceberg('{url}')",
+        f"SELECT * FROM deltaLake('{url}')",
+        f"CREATE TABLE default.n (a String) ENGINE = URL('{url}', TSV)",
+        f"CREATE TABLE default.n (a String) ENGINE = Kafka('{where}', 't', 'g', 'TSV')",
+        f"CREATE TABLE default.n (a String) ENGINE = MySQL('{where}', 'a', 'b', 'c', 'd')",
+        f"CREATE DATABASE n ENGINE = MySQL('{where}', 'a', 'b', 'c')",
+        f"CREATE DATABASE n ENGINE = PostgreSQL('{where}', 'a', 'b', 'c')",
+        dictionary(f"SOURCE(HTTP(URL '{url}' FORMAT TSV))"),
+        dictionary(f"SOURCE(MYSQL(HOST '127.0.0.1' PORT {port} USER 'a' PASSWORD 'b' DB 'c' TABLE 'd'))"),
+        dictionary(f"SOURCE(CLICKHOUSE(HOST '127.0.0.1' PORT {port} TABLE 'one' DB 'system'))"),
+        dictionary("SOURCE(CLICKHOUSE(HOST '192.0.2.1' TABLE 'one' DB 'system'))"),
+        f"SELECT 1 FORMAT AvroConfluent SETTINGS format_avro_schema_registry_url = '{url}'",
+        f"BACKUP DATABASE default TO S3('{url}', 'a', 'b')",
+    ):
+        send(clickhouse_door, "DROP DICTIONARY IF EXISTS default.d")
+        assert send(clickhouse_door, sql)[0] >= 400, sql
+        send(clickhouse_door, "SELECT * FROM default.d")
+        assert_untouched(listener)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+@pytest.mark.parametrize("path", ["/?query=SELECT+1", "/ping", "/"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "localhost.evil.example:8123"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": "169.254.1.1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://evil.example", "Content-Type": "text/plain"},
+        {"Origin": "null"},
+        {"Origin": "http://localhost:1"},
+    ],
+    ids=str,
+)
+def test_web_pages_get_nothing(clickhouse_door, method, path, headers):
+    """A foreign Host (DNS rebinding), a foreign Origin and cross-site requests are refused, whatever the method."""
+    connection = http.client.HTTPConnection("127.0.0.1", clickhouse_door.port, timeout=30)
+    try:
+        connection.request(method, path, headers=headers)
+        with connection.getresponse() as answer:
+            assert answer.status == 403
+    finally:
+        connection.close()
+
+
+def test_programs_of_this_machine_are_served(clickhouse_door):
+    """Loopback names in the Host header are our own, with or without a port."""
+    for host in ("localhost", "LOCALHOST:8123", "127.0.0.1", "127.1.2.3:1", "[::1]:8123", "localhost."):
+        assert send(clickhouse_door, "SELECT 1", {"Host": host}) == (200, "1\n"), host
+
+
+def test_a_password_that_was_not_set_is_wrong(clickhouse_door):
+    """Without a password, only the empty one is right."""
+    assert send(clickhouse_door, "SELECT 1", {"X-ClickHouse-Key": "anything"})[0] == 403
+
+
+HARMLESS = (
+    "SELECT * FROM numbers(3)",
+    "SELECT * FROM values('a UInt8, b String', (1, 'x'), (2, upper('y')))",
+    "SELECT * FROM generateRandom('a UInt8') LIMIT 1",
+    "SELECT * FROM format(JSONEachRow, 'a UInt8', '{\"a\": 1}')",
+    "SELECT format('{} {}', upper('a'), 'b')",
+    "SELECT * FROM view(SELECT 1)",
+    "SELECT count() FROM merge('system', '^one$')",
+    "SELECT 1 AS file, file + 1",
+    "CREATE TABLE default.file (file String, url String) ENGINE = MergeTree ORDER BY file",
+    "INSERT INTO default.file (file, url) VALUES ('a', 'b')",
+    "SELECT file, url FROM default.file",
+    "CREATE MATERIALIZED VIEW default.mv ENGINE = Memory AS SELECT file FROM default.file",
+    dictionary("SOURCE(CLICKHOUSE(TABLE 'file' DB 'default'))").replace("default.d ", "default.own "),
+    dictionary("SOURCE(NULL())").replace("default.d ", "default.nothing "),
+    "CREATE DATABASE another",
+    "CREATE TEMPORARY TABLE t (a UInt8)",
+)
+
+
+@pytest.mark.parametrize("sql", HARMLESS)
+def test_what_stays_inside_is_allowed(clickhouse_door, sql):
+    """Functions, engines and dictionaries that reach nothing outside work as on a real server."""
+    assert send(clickhouse_door, sql, session_id="harmless")[0] == 200, send(clickhouse_door, sql)
+
+
+def test_the_allow_lists_name_what_the_engine_has(clickhouse_door):
+    """Each name on the allow lists exists: a renamed function or engine is noticed."""
+    from embedded.clickhouse import policy, privileges  # noqa: PLC0415
+
+    functions = send(clickhouse_door, "SELECT lower(name) FROM system.table_functions")[1].split()
+    engines = send(
+        clickhouse_door, "SELECT name FROM system.table_engines UNION ALL SELECT name FROM system.database_engines"
+    )[1].split()
+    sources = send(clickhouse_door, "SELECT name FROM system.dictionary_sources")[1].split()
+    settings = send(
+        clickhouse_door,
+        "SELECT name FROM system.settings UNION ALL SELECT 'merge_tree_' || name FROM system.merge_tree_settings",
+    )[1].split()
+    assert set(functions) >= policy.TABLE_FUNCTIONS
+    assert set(engines) >= set(privileges.ENGINES)
+    assert set(sources) >= policy.DICTIONARY_SOURCES
+    assert set(settings) >= set(privileges.FIXED_SETTINGS)
