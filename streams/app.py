@@ -3,6 +3,8 @@
 telematics.raw.v1 ──> agent ──> task ──> validate → deduplicate → enrich ──> one transaction per batch
 """
 
+from itertools import product
+
 from faust.types import TP
 
 from runtime.consumer.stage import Stage
@@ -11,6 +13,9 @@ from runtime.platform import directories, metrics
 from runtime.platform.clock import steady_clock
 from runtime.platform.settings import Settings
 from schemas import topics
+from schemas.event_types import CATEGORIES
+from schemas.event_warnings import WARNINGS
+from schemas.rules import Reason
 from streams.device_registry import DeviceRegistry
 from streams.partition_processor import PartitionProcessor
 from streams.type_topics import TypeTopics
@@ -44,6 +49,14 @@ class StreamStage:
         return self.stage.tasks.open.get(tp), self.table.identities_of(tp.partition)
 
 
+def expose_zero_counts() -> None:
+    """Show counters at 0 from the start: Prometheus sees no increase in a series that begins with its first event."""
+    for reason, category in product(Reason, CATEGORIES):
+        metrics.STREAMS_DEAD_LETTERS.metric.labels(str(reason), category)
+    for warning in WARNINGS:
+        metrics.STREAMS_WARNINGS.metric.labels(warning.code)
+
+
 async def run(settings: Settings) -> int:
     """Run until stopped (exit status 0) or failed (1); raises `OperatorError` if it cannot start."""
     if settings.window_store == "rocksdb":
@@ -51,6 +64,7 @@ async def run(settings: Settings) -> int:
     await ensure_topics(settings, check_only=True)
     streams = StreamStage(settings)
     await streams.type_topics.start()
+    expose_zero_counts()
     metrics.STREAMS_WINDOW_IDENTITIES.metric.set_function(streams.table.identities)
     return await streams.stage.run(
         metrics.STREAMS_LAG, settings.streams_metrics_port, streams.registry.follow, progress=streams.progress

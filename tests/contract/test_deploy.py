@@ -11,7 +11,9 @@ import yaml
 
 from eventpush.cli import SUMMARIES
 from runtime.platform import metrics, settings
+from schemas.rules import Reason
 from sinks.migrator import migrate
+from streams.app import expose_zero_counts
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ALERTS: list[dict[str, Any]] = [
@@ -215,3 +217,18 @@ def test_the_kustomization_names_every_manifest() -> None:
     named = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())["resources"]
     there = {path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")} - {"kustomization.yaml"}
     assert set(named) == there
+
+
+def test_an_emergency_that_is_dead_lettered_pages() -> None:
+    """The first dead letter of an SOS fires an alert: its counter is shown at 0 before it, for every reason."""
+    (rule,) = [rule for rule in ALERTS if rule.get("alert") == "EventpushEmergencyDeadLettered"]
+    assert rule["labels"] == {"severity": "page"}
+    assert 'eventpush_streams_dead_letters_total{category="emergency"}' in rule["expr"]
+    expose_zero_counts()
+    shown = {
+        sample.labels["reason"]
+        for family in metrics.STREAMS_DEAD_LETTERS.metric.collect()
+        for sample in family.samples
+        if sample.labels["category"] == "emergency" and sample.name.endswith("_total")
+    }
+    assert shown == {str(reason) for reason in Reason}
