@@ -7,7 +7,10 @@ characters in strings, bytes that are not UTF-8, anything after the end.
 
 import json
 import re
+from collections.abc import Callable
 from typing import NamedTuple, NoReturn
+
+import msgspec
 
 _WHITESPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
@@ -34,6 +37,8 @@ def _refuse_constant(name: str) -> NoReturn:
     raise NotJsonError(f"{name} is not JSON")
 
 
+_raw_members: Callable[[bytes], dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
 # The values do not matter here, and `len` is the cheapest way to make one: it also knows no bound on digits.
 _SCANNER = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=_refuse_constant)
 
@@ -56,11 +61,33 @@ def value_end(text: str, begin: int) -> int:
         raise NotJsonError("nested too deeply") from None
 
 
-def members_of(text: str) -> list[Member] | None:
+def members_of(raw: bytes) -> list[Member] | None:
     """Return the members of the object in order, duplicates included; None for another kind of value.
 
     Raises `NotJsonError`.
     """
+    text = text_of(raw)
+    return _plain_members(raw) or _scanned_members(text)
+
+
+def _plain_members(raw: bytes) -> list[Member] | None:
+    """The same, ten times as fast, for an object without duplicate or escaped names and with usual blanks; else None.
+
+    `raw` is UTF-8. The parser keeps the last of two members with one name, so their lengths do not add up to the whole.
+    """
+    try:
+        found = _raw_members(raw)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    members = [Member(name, f'"{name}"', bytes(value).decode()) for name, value in found.items()]
+    length = (
+        sum(len(name.encode()) for name in found) + sum(map(len, map(memoryview, found.values()))) + 4 * len(found) + 1
+    )
+    blanks = 2 * len(found) - 1  # one behind each colon and comma
+    return members if len(raw) in {length, length + blanks} else None
+
+
+def _scanned_members(text: str) -> list[Member] | None:
     at = _skip(text, 0)
     if text[at : at + 1] == "\ufeff":
         raise NotJsonError("it begins with a byte order mark (U+FEFF): send it without one")

@@ -14,7 +14,7 @@ from schemas.dead_letter import Violation
 from schemas.event import SENT_FIELDS
 from schemas.event_types import canonical
 from schemas.fields import SentField
-from schemas.json_text import Member, NotJsonError, compact, integer_of, members_of, string_of, text_of
+from schemas.json_text import Member, NotJsonError, compact, integer_of, members_of, string_of
 from schemas.rules import PAYLOAD_BYTES_MAX, TIME_RULES, EventTimes, Format, Reason
 
 _FOUND_MAX = 100
@@ -59,7 +59,7 @@ def validate(raw: bytes, received_us: int, clock: ClockLimits) -> ValidEvent | l
     if len(raw) > PAYLOAD_BYTES_MAX:
         return [Violation(Reason.TOO_LARGE, "", f"{len(raw)} bytes", f"at most {PAYLOAD_BYTES_MAX} bytes")]
     try:
-        members = members_of(text_of(raw))
+        members = members_of(raw)
     except NotJsonError as error:
         return [Violation(Reason.NOT_JSON, "", _shown(raw.decode("utf-8", "replace")), f"JSON in UTF-8 ({error})")]
     if members is None:

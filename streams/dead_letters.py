@@ -8,7 +8,7 @@ from schemas import times
 from schemas.dead_letter import Conflict, DeadLetter
 from schemas.event import EVENT, IMEI, RawPosition
 from schemas.identity import uuid_text
-from schemas.json_text import NotJsonError, members_of, string_of, text_of
+from schemas.json_text import NotJsonError, members_of, string_of
 from schemas.rules import EVENT_MAX, PAYLOAD_BYTES_MAX
 from streams.decoding import InvalidRecord
 
@@ -39,7 +39,7 @@ def dead_letter(invalid: InvalidRecord, digest: bytes, topic: str, partition: in
 def _event_and_imei(raw: bytes) -> tuple[str | None, str | None]:
     """Event and IMEI of a payload that broke a rule, where they are strings."""
     try:
-        members = members_of(text_of(raw)) if len(raw) <= PAYLOAD_BYTES_MAX else None
+        members = members_of(raw) if len(raw) <= PAYLOAD_BYTES_MAX else None
     except NotJsonError:
         return None, None
     texts = {member.name: member.value_text for member in members or ()}

@@ -20,15 +20,14 @@ from schemas.column_types import Bools, Float64s, Int64s
 from schemas.dead_letter import Violation
 from schemas.event import SENT_FIELDS, SentEvent, StrictSentEvent
 from schemas.event_types import canonical
-from schemas.json_text import compact
+from schemas.json_text import members_of
 from schemas.rules import PAYLOAD_BYTES_MAX, TIME_RULES, EventTimes
 from schemas.times import rfc3339
 from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID, HEADER_SENDER
-from schemas.validation import NO_EXTRA, ClockLimits, ValidEvent, blank_as_none, validate
+from schemas.validation import NO_EXTRA, ClockLimits, ValidEvent, blank_as_none, extra_of, validate
 
 _decode_strictly = msgspec.json.Decoder(StrictSentEvent).decode
 _decode = msgspec.json.Decoder(SentEvent).decode
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 _UNREADABLE = SentEvent("", 0, "", "", "", "")
 _NO_EXTRA = msgspec.Raw(NO_EXTRA)
@@ -228,27 +227,11 @@ def _unread(at: int, unread: list[int]) -> Any:
 
 
 def _decode_with_more(value: bytes) -> tuple[Any, msgspec.Raw]:
-    """The known fields, and the others as one JSON object; raises ValueError for what only the slow way may read."""
-    value.decode()  # msgspec passes over unknown fields without checking that they are UTF-8
-    members = _members(value)
-    if _text_length(members) not in _lengths(value, len(members)):
-        raise ValueError("white space of another kind, or a duplicate name")
-    unknown = [
-        f"{msgspec.json.encode(name).decode()}:{compact(bytes(text).decode())}"
-        for name, text in members.items()
-        if name not in SENT_FIELDS
-    ]
-    return _decode(value), msgspec.Raw(("{" + ",".join(unknown) + "}").encode())
-
-
-def _text_length(members: dict[str, msgspec.Raw]) -> int:
-    """Bytes of the object without white space between its members, if no name is escaped."""
-    return sum(len(name.encode()) + len(memoryview(text)) + 4 for name, text in members.items()) + 1
-
-
-def _lengths(value: bytes, members: int) -> tuple[int, int]:
-    """What `_text_length` is for an object without duplicate names, written without and with blanks after , and :."""
-    return len(value), len(value) - 2 * members + 1
+    """The known fields, and the others as one JSON object; raises ValueError for what only the rules can decide."""
+    event, members = _decode(value), members_of(value) or ()
+    if len({member.name for member in members}) < len(members):
+        raise ValueError("a name is there twice")
+    return event, msgspec.Raw(extra_of(members))
 
 
 def _duplicate_keys(values: Sequence[bytes], sent: dict[str, list[Any]], other: set[int]) -> Bools:
