@@ -80,11 +80,11 @@ def _plain_members(raw: bytes) -> list[Member] | None:
     except (msgspec.MsgspecError, RecursionError):
         return None
     members = [Member(name, f'"{name}"', bytes(value).decode()) for name, value in found.items()]
-    length = (
-        sum(len(name.encode()) for name in found) + sum(map(len, map(memoryview, found.values()))) + 4 * len(found) + 1
-    )
-    blanks = 2 * len(found) - 1  # one behind each colon and comma
-    return members if len(raw) in {length, length + blanks} else None
+    length = sum(len(name.encode()) + len(bytes(value)) + 4 for name, value in found.items()) + 1
+    if len(raw) == length:
+        return members
+    has_blanks = raw.count(b'": ') >= len(found) and raw.count(b', "') >= len(found) - 1  # behind each colon and comma
+    return members if has_blanks and len(raw) == length + 2 * len(found) - 1 else None
 
 
 def _scanned_members(text: str) -> list[Member] | None:

@@ -186,6 +186,17 @@ def test_a_name_that_is_there_twice_is_a_warning(tail: bytes) -> None:
     assert event.warnings == ["duplicate_keys"]
 
 
+@pytest.mark.parametrize("unknown", [0, 1, 2, 5])
+@pytest.mark.parametrize("value", ["1" * digits for digits in range(1, 30)])
+def test_a_second_name_of_any_length_is_seen(unknown: int, value: str) -> None:
+    """However long the repeated member is: its length is not taken for that of blanks."""
+    members = "".join(f',"x{number}":{number}' for number in range(unknown))
+    compact = json.dumps(SAMPLE, separators=(",", ":"))[:-1]
+    raw = f'{compact}{members},"y":{value},"y":2}}'.encode()
+    (event,) = events(process(record(0, raw)))
+    assert event.warnings == ["duplicate_keys"]
+
+
 def test_an_escaped_quote_is_no_second_name() -> None:
     """Names are told from quotes within texts."""
     (event,) = events(process(record(0, {**SAMPLE, "Location": 'the "Depot", "Changes": 50'})))
