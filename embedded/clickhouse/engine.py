@@ -240,9 +240,13 @@ class Engine:
 
     def _use_a_plain_default_database(self, directory: Path) -> None:
         """Replace chdb's `default`, in which every file of the machine is a table, by one that holds tables only."""
-        kept = (directory / "clickhouse" / "metadata" / "default.sql").exists()
+        metadata = directory / "clickhouse" / "metadata"
+        kept = metadata / "default.sql"
         guarded(self._keeper.query, "DETACH DATABASE default", "Null")
-        sql = "ATTACH DATABASE default" if kept else "CREATE DATABASE default ENGINE = Atomic"
+        # chdb cannot attach its own `default` again when it has no table: such a one is made again.
+        if kept.exists() and not any((metadata / "default").glob("*.sql")):
+            kept.unlink()
+        sql = "ATTACH DATABASE default" if kept.exists() else "CREATE DATABASE default ENGINE = Atomic"
         guarded(self._keeper.query, sql, "Null")
 
     def _names(self, table: str) -> list[str]:

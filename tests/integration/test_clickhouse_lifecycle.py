@@ -270,3 +270,17 @@ def test_a_missing_password_is_one_clear_line(tmp_path):
     assert answer.stderr.splitlines() == [
         "NO_SUCH_VARIABLE holds no password for ClickHouse: set it, or leave --password-from-env out"
     ]
+
+
+def test_it_starts_again_when_only_other_databases_have_tables(tmp_path: Path) -> None:
+    """As after `eventpush up`, whose tables are all in `telematics`; they are there again."""
+    door = ClickHouseDoor(tmp_path / "data")
+    door.start()
+    value(door, "CREATE DATABASE other")
+    value(door, "CREATE TABLE other.t (a UInt8) ENGINE = MergeTree ORDER BY a")
+    value(door, "INSERT INTO other.t SELECT 1")
+    for _ in range(2):
+        door.end(signal.SIGTERM)
+        door.start()
+        assert value(door, "SELECT a FROM other.t") == "1"
+    door.end(signal.SIGTERM)
