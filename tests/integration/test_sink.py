@@ -85,6 +85,8 @@ async def test_an_event_is_a_row(bench: Bench, imei: str) -> None:
             "server_time": "2024-06-28 18:49:45.000000",
             "received_at": "2024-06-28 18:49:46.123456",
             "device_time_local": "2024-06-28 23:22:13.000001",
+            "h3_r7": int(sent.h3_r7, 16),
+            "h3_r9": int(sent.h3_r9, 16),
             "extra": '{"Speed":81.5}',
             "raw": {"topic": "telematics.raw.v1", "partition": 3, "offset": 2**40},
         }
