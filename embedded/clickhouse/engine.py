@@ -23,6 +23,7 @@ from xml.sax.saxutils import escape
 
 import chdb
 
+from embedded.clickhouse import default_database
 from embedded.clickhouse.compression import PIECE_BYTES
 from embedded.clickhouse.connection import (
     DOOR_ID_COLUMN,
@@ -37,7 +38,7 @@ from embedded.clickhouse.connection import (
 )
 from embedded.clickhouse.errors import ClickHouseError, error
 from embedded.clickhouse.lanes import Lane
-from embedded.clickhouse.policy import Policy, check_text, needs_literals
+from embedded.clickhouse.policy import Policy, check_parameter, check_text, needs_literals
 from embedded.clickhouse.privileges import write_users
 from embedded.clickhouse.rows import Rows
 from embedded.clickhouse.sessions import Session, Sessions
@@ -82,8 +83,9 @@ class Engine:
             # Below the bound of all together, so that the one query at fault fails first.
             self._baseline["max_memory_usage"] = str(limits.memory_bytes * 4 // 5)
         config = _write_config(directory / "engine.xml", limits)
+        default_database.prepare(Path(self._path))
         self._keeper = guarded(chdb.connect, f"{self._path}?config-file={config}")
-        self._use_a_plain_default_database(directory)
+        guarded(self._keeper.query, f"DETACH DATABASE {default_database.OVERLAY}", "Null")
         self._policy = Policy(
             self._names("system.table_functions"),
             self._names("system.table_engines") + self._names("system.database_engines"),
@@ -99,6 +101,8 @@ class Engine:
     def check(self, statement: Statement, setup: Setup) -> None:
         """Raise ClickHouseError (497) for a statement, settings or parameters that reach out of the database."""
         self._policy.check(statement.text)
+        for value in setup.parameters.values():
+            check_parameter(value.encode("utf-8", "surrogateescape"))
         for value in setup.settings.values():
             check_text(value.encode("utf-8", "surrogateescape"))
         for table in setup.external:
@@ -238,17 +242,6 @@ class Engine:
         finally:
             give_back()
 
-    def _use_a_plain_default_database(self, directory: Path) -> None:
-        """Replace chdb's `default`, in which every file of the machine is a table, by one that holds tables only."""
-        metadata = directory / "clickhouse" / "metadata"
-        kept = metadata / "default.sql"
-        guarded(self._keeper.query, "DETACH DATABASE default", "Null")
-        # chdb cannot attach its own `default` again when it has no table: such a one is made again.
-        if kept.exists() and not any((metadata / "default").glob("*.sql")):
-            kept.unlink()
-        sql = "ATTACH DATABASE default" if kept.exists() else "CREATE DATABASE default ENGINE = Atomic"
-        guarded(self._keeper.query, sql, "Null")
-
     def _names(self, table: str) -> list[str]:
         return [name for (name,) in self._ask(f"SELECT name FROM {table}")]  # noqa: S608 - ours
 
@@ -298,6 +291,7 @@ def _write_config(file: Path, limits: Limits) -> Path:
     users = write_users(file.with_name("users.xml"))
     file.write_text(
         f"<clickhouse>{memory}<users_config>{escape(str(users.absolute()))}</users_config>"
+        f"<default_database>{default_database.OVERLAY}</default_database>"
         "<access_control_improvements>"
         "<table_engines_require_grant>true</table_engines_require_grant>"
         "</access_control_improvements></clickhouse>\n"

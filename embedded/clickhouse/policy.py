@@ -27,12 +27,15 @@ DICTIONARY_SOURCES = frozenset({"clickhouse", "null"})
 _SOURCE_KEYS = frozenset(
     {"user", "password", "db", "table", "where", "query", "invalidate_query", "update_field", "update_lag", "host"}
 )
+_SQL_KEYS = {"where", "query", "invalidate_query"}
 _OWN_HOSTS = {b"localhost", b"127.0.0.1"}
 #: Scalar functions that read files or load libraries.
 SCALAR_FUNCTIONS = frozenset({"file", "catboostEvaluate"})
 #: Functions that take a piece of SQL (a table's structure, rows) as a string: it must be there to read.
 _TAKES_SQL = frozenset({"format", "generaterandom", "input", "null", "values"})
-_NAMES_A_TABLE = (["into"], ["table"], ["."])
+_NAMES_A_TABLE = {b"into", b"table", b"."}
+_LITERALS = {"string", "doc"}
+_SEPARATES = re.compile(rb"[0-9,]+")
 _HIGHER_ORDER = ("array", "map")
 
 _TYPOGRAPHIC_QUOTES = {"\u2018".encode(), "\u2019".encode(), "\u201c".encode(), "\u201d".encode()}
@@ -52,6 +55,9 @@ class _Token(NamedTuple):
         return self.text.decode("utf-8", "replace") if self.kind in {"word", "name"} else ""
 
 
+_NOTHING = _Token("", b"")
+
+
 class Policy:
     """The check, for an engine that has these table functions, and these engines of tables and databases."""
 
@@ -62,13 +68,14 @@ class Policy:
     def check(self, sql: bytes) -> None:
         """Raise ClickHouseError (497) when the statement asks for something that is not allowed."""
         found = list(_meaningful(sql))
+        _check_client_files(found)
         for at, token in enumerate(found):
             if token.kind in {"word", "name"}:
                 self._check_name(found, at)
             elif token.kind in {"string", "doc"}:
                 check_text(token.text)
         if any(token.name.upper() == "DICTIONARY" for token in found):
-            _check_sources(found)
+            self._check_sources(found)
 
     def _check_name(self, found: list[_Token], at: int) -> None:
         _check_scalar(found, at)
@@ -80,6 +87,8 @@ class Policy:
         before = found[at - 1] if at else None
         if name in self._refused and (before is None or before.text.upper() not in {b"INTO", b"."}):
             raise _denied(f"the table function {name}")
+        if name == "disk" and before is not None and before.text == b"=":
+            raise _denied("a disk of its own")
         if name in _TAKES_SQL:
             _check_literal(found, at, name)
 
@@ -88,6 +97,33 @@ class Policy:
         named = following[1:] if following and following[0].text == b"=" else following
         if named and named[0].name.lower() in self._refused_engines:
             raise _denied(f"the engine {named[0].name}")
+
+    def _check_sources(self, found: list[_Token]) -> None:
+        for at, token in enumerate(found):
+            if token.name.upper() == "SOURCE" and _opens(found, at) and at + 2 < len(found):
+                source = found[at + 2].name.lower()
+                if source not in DICTIONARY_SOURCES:
+                    raise _denied(f"the dictionary source {found[at + 2].text.decode('utf-8', 'replace')}")
+                self._check_source_keys(found[at + 4 :])
+
+    def _check_source_keys(self, rest: list[_Token]) -> None:
+        """Keys and values alternate up to the closing bracket; each value is a literal or a name."""
+        while len(rest) >= 2 and rest[0].kind != "close":
+            key, value = rest[0].name.lower(), rest[1]
+            if key not in _SOURCE_KEYS or value.kind == "open" or (len(rest) > 2 and rest[2].kind == "open"):
+                raise _denied(f"{key or 'an expression'} in a dictionary's source")
+            if key == "host" and value.text not in _OWN_HOSTS:
+                raise _denied("another host in a dictionary's source")
+            if key in _SQL_KEYS:
+                self.check(value.text)
+            rest = rest[2:]
+
+
+def check_parameter(value: bytes) -> None:
+    """Check a query parameter: as an Identifier it may be the name of a function; the engine resolves escapes in it."""
+    plain = _ESCAPE.sub(_plain, value).strip(b'`" ')
+    if plain.decode("utf-8", "replace") in SCALAR_FUNCTIONS:
+        raise _denied("the name of such a function as a parameter")
 
 
 def check_text(text: bytes, depth: int = 0) -> None:
@@ -131,6 +167,16 @@ def _plain(found: re.Match[bytes]) -> bytes:
     return found[0][:1]
 
 
+def _check_client_files(found: list[_Token]) -> None:
+    """Refuse the clauses that a client carries out itself: chdb is the client too."""
+    for before, token, after in zip([_NOTHING, *found], found, [*found[1:], _NOTHING], strict=False):
+        clause = before.text.upper(), token.text.upper()
+        if clause == (b"INTO", b"OUTFILE"):
+            raise error("INTO_OUTFILE_NOT_ALLOWED", "INTO OUTFILE is not allowed")
+        if clause == (b"FROM", b"INFILE") and after.kind in _LITERALS:
+            raise error("UNKNOWN_TYPE_OF_QUERY", "Query has infile and was send directly to server")
+
+
 def _opens(found: list[_Token], at: int) -> bool:
     return at + 1 < len(found) and found[at + 1].text == b"("
 
@@ -139,52 +185,44 @@ def _check_scalar(found: list[_Token], at: int) -> None:
     """Refuse a call, and the name handed to a function of higher order (`arrayMap(file, …)`, `APPLY file`)."""
     if found[at].name not in SCALAR_FUNCTIONS:
         return
-    before = [token.text.decode("latin-1").lower() for token in found[max(0, at - 2) : at]]
-    applied = before[-1:] == ["apply"] or before == ["apply", "("]
-    handed_on = len(before) == 2 and before[1] == "(" and before[0].startswith(_HIGHER_ORDER)
-    if applied or handed_on or (_opens(found, at) and before[-1:] not in _NAMES_A_TABLE):
+    before = at - 1
+    while before >= 0 and found[before].text == b"(":
+        before -= 1
+    outer = found[before].name.lower() if before >= 0 else ""
+    in_brackets = before < at - 1
+    applied = outer == "apply" or (in_brackets and outer.startswith(_HIGHER_ORDER))
+    names_a_table = not in_brackets and before >= 0 and found[before].text.lower() in _NAMES_A_TABLE
+    if applied or (_opens(found, at) and not names_a_table):
         raise _denied(f"the function {found[at].name}")
 
 
 def _check_literal(found: list[_Token], at: int, name: str) -> None:
     """Refuse a structure or rows that are computed: what they hold could not be checked."""
-    first = found[at + 2] if at + 2 < len(found) else None
-    if first is None or first.text == b")":
-        return
-    if name == "format" and first.kind == "string" and b"{" in first.text:
-        return  # the scalar function format('{} {}', a, b)
+    arguments = found[at + 2 :]
+    first, second = (arguments[:2] + [_NOTHING] * 2)[:2]
+    is_literal = first.kind in _LITERALS and _ends_argument(second)
     if name == "values":
-        literal = first.kind == "string" and at + 3 < len(found) and found[at + 3].text in {b",", b")"}
-        if literal or first.kind != "word" or not _opens(found, at + 2):
+        if is_literal or first.kind in {"open", "close", "mark"}:
             return
-        raise _denied("a computed structure of values()")
-    for token in found[at + 2 :]:
-        if token.text == b")" and token.kind == "close":
-            return
-        if token.kind == "open":
-            raise _denied(f"a computed argument of {name}()")
+    elif name == "format" and is_literal and b"{" in first.text:
+        return  # the scalar function format('{} {}', a, b)
+    elif _all_literals(arguments[1:] if name == "format" else arguments):
+        return
+    raise _denied(f"a computed argument of {name}()")
 
 
-def _check_sources(found: list[_Token]) -> None:
-    for at, token in enumerate(found):
-        if token.name.upper() == "SOURCE" and _opens(found, at) and at + 2 < len(found):
-            source = found[at + 2].name.lower()
-            if source not in DICTIONARY_SOURCES:
-                raise _denied(f"the dictionary source {found[at + 2].text.decode('utf-8', 'replace')}")
-            _check_source_keys(found[at + 4 :])
+def _all_literals(arguments: list[_Token]) -> bool:
+    """Whether strings and numbers, separated by commas, follow up to the closing bracket."""
+    for token in arguments:
+        if token.kind == "close":
+            return True
+        if token.kind not in _LITERALS and not _SEPARATES.fullmatch(token.text):
+            return False
+    return False
 
 
-def _check_source_keys(rest: list[_Token]) -> None:
-    """Keys and values alternate up to the closing bracket; each value is a literal or a name."""
-    while len(rest) >= 2 and rest[0].kind != "close":
-        key, value = rest[0].name.lower(), rest[1]
-        if key not in _SOURCE_KEYS or value.kind == "open":
-            raise _denied(f"{key or 'an expression'} in a dictionary's source")
-        if key == "host" and value.text not in _OWN_HOSTS:
-            raise _denied("another host in a dictionary's source")
-        rest = rest[2:]
-        if rest and rest[0].kind == "open":
-            raise _denied("an expression in a dictionary's source")
+def _ends_argument(token: _Token) -> bool:
+    return token.kind == "close" or token.text.startswith(b",")
 
 
 def _denied(what: str) -> ClickHouseError:

@@ -1,7 +1,10 @@
 """Attacks on the embedded ClickHouse through its port: files, programs, the network, and requests of web pages."""
 
 import http.client
+import signal
 import socket
+import subprocess
+import sys
 import urllib.parse
 from collections.abc import Iterator
 
@@ -59,11 +62,22 @@ READS = {
     "scalar, typographic": f"SELECT \u201cfile\u201d({PASSWD})",
     "scalar, hidden by typographic quotes": f"SELECT \u2018'\u2019, file/*'*/({PASSWD})",
     "scalar, handed on": f"SELECT arrayMap(file, [{PASSWD}])",
+    "scalar, handed on in brackets": f"SELECT arrayMap((file), [{PASSWD}])",
+    "scalar, handed on by a parameter": f"SELECT arrayMap({{f:Identifier}}, [{PASSWD}])",
+    "scalar, handed on by an escaped parameter": f"SELECT arrayMap({{g:Identifier}}, [{PASSWD}])",
     "scalar, applied": f"SELECT * APPLY file FROM (SELECT {PASSWD} AS a)",
     "scalar, applied in brackets": f"SELECT * APPLY(file) FROM (SELECT {PASSWD} AS a)",
     "default": f"SELECT * FROM format(JSONEachRow, 'z UInt8, a String DEFAULT file({BACKSLASHED})', '{{\"z\":1}}')",
     "default, joined": "SELECT * FROM format(JSONEachRow, concat('z UInt8, a String DEFAULT fi', "
     f"'le({BACKSLASHED})'), '{{\"z\":1}}')",
+    "default, operator": "SELECT * FROM format(JSONEachRow, 'z UInt8, a String DEFAULT fi' || "
+    f"'le({BACKSLASHED})', '{{\"z\":1}}')",
+    "default, alias": f"WITH 'z UInt8, a String DEFAULT fi' || 'le({BACKSLASHED})' AS s "
+    "SELECT * FROM format(JSONEachRow, s, '{\"z\":1}')",
+    "default, ternary": f"SELECT * FROM format('{{' = '' ? 'x' : 'JSONEachRow', 'z UInt8, a String DEFAULT fi' || "
+    f"'le({BACKSLASHED})', '{{\"z\":1}}')",
+    "default, values": f"SELECT * FROM values('a String DEFAULT fi' || 'le({BACKSLASHED})', (''))",
+    "default, null": f"INSERT INTO FUNCTION null('a String DEFAULT fi' || 'le({BACKSLASHED})') SELECT ''",
     "default, parameter": "SELECT * FROM format(JSONEachRow, {s:String}, '{\"z\":1}')",
     "default, generateRandom": f"SELECT * FROM generateRandom('a String DEFAULT file({BACKSLASHED})') LIMIT 1",
     "rows of format": f"SELECT * FROM format(Values, 'a String', '(file({BACKSLASHED}))')",
@@ -80,6 +94,7 @@ READS = {
     "python": "SELECT * FROM python(os)",
     "executable": "SELECT * FROM executable('id', TSV, 'a String')",
     "infile": f"INSERT INTO FUNCTION null('a String') FROM INFILE {PASSWD} FORMAT LineAsString",
+    "infile after WITH": f"WITH 1 AS x INSERT INTO FUNCTION null('a String') FROM INFILE {PASSWD} FORMAT LineAsString",
     "multi-statement": f"SELECT 1; SELECT * FROM file({PASSWD}, LineAsString)",
     "view": f"CREATE VIEW default.v AS SELECT * FROM file({PASSWD}, LineAsString)",
     "scalar in a view": f"CREATE VIEW default.w AS SELECT file({PASSWD}) AS a",
@@ -103,7 +118,7 @@ READS = {
 def test_no_file_is_read(clickhouse_door, sql):
     """No statement shows a file, or makes an object that could."""
     structure = f"z UInt8, a String DEFAULT file({PASSWD})"
-    status, text = send(clickhouse_door, sql, param_s=structure)
+    status, text = send(clickhouse_door, sql, param_s=structure, param_f="file", param_g=r"fi\x6ce")
     assert status >= 400, text
     assert "root:" not in text
 
@@ -129,6 +144,10 @@ def test_no_file_is_read_by_settings_of_the_url(clickhouse_door):
     assert send(clickhouse_door, f"SET format_schema = {PASSWD}", session_id="s")[0] >= 400
 
 
+def dictionary(source: str) -> str:
+    return f"CREATE DICTIONARY default.d (a UInt64, b String) PRIMARY KEY a {source} LAYOUT(FLAT()) LIFETIME(0)"
+
+
 def test_no_file_is_written(clickhouse_door, tmp_path):
     """No statement writes outside of the database."""
     target = tmp_path / "written"
@@ -138,11 +157,15 @@ def test_no_file_is_written(clickhouse_door, tmp_path):
         f"SELECT 1 INTO OUTFILE '{target}'",
         f"SELECT 1 /* ; */ INTO/**/OUTFILE '{target}' FORMAT TSV",
         f"(SELECT 1) INTO OUTFILE '{target}'",
+        f"SELECT 1 INTO\u00a0OUTFILE '{target}'",
         f"BACKUP DATABASE default TO File('{target}')",
         f"RESTORE DATABASE default FROM File('{target}')",
         f"CREATE TABLE default.o (a String) ENGINE = File(TSV, '{target}')",
         f"SELECT 1 SETTINGS output_format_schema = '{target}'",
         f"INSERT INTO FUNCTION sqlite('{target}', 't') SELECT 1",
+        f"SELECT * FROM icebergLocal('{target}')",
+        f"CREATE DATABASE o ENGINE = Atomic SETTINGS disk = disk(type = local, path = '{target}/')",
+        dictionary(f"SOURCE(CLICKHOUSE(QUERY 'SELECT 1, a FROM sqlite(\\'{target}\\', \\'t\\')'))"),
         "SYSTEM FLUSH LOGS",
         "CREATE USER u",
         "GRANT ALL ON *.* TO default",
@@ -150,10 +173,6 @@ def test_no_file_is_written(clickhouse_door, tmp_path):
     ):
         assert send(clickhouse_door, sql)[0] >= 400, sql
         assert not target.exists(), sql
-
-
-def dictionary(source: str) -> str:
-    return f"CREATE DICTIONARY default.d (a UInt64, b String) PRIMARY KEY a {source} LAYOUT(FLAT()) LIFETIME(0)"
 
 
 def test_no_program_is_run(clickhouse_door, tmp_path):
@@ -291,3 +310,32 @@ def test_the_allow_lists_name_what_the_engine_has(clickhouse_door):
     assert set(engines) >= set(privileges.ENGINES)
     assert set(sources) >= policy.DICTIONARY_SOURCES
     assert set(settings) >= set(privileges.FIXED_SETTINGS)
+
+
+def start_old_engine(path: str) -> None:
+    """Make a table in `default` as chdb itself does, in a process of its own."""
+    script = (
+        "import sys, chdb; k = chdb.connect(sys.argv[1]);"
+        "k.query('CREATE TABLE default.old (a UInt8) ENGINE = MergeTree ORDER BY a');"
+        "k.query('INSERT INTO default.old VALUES (7)'); k.close()"
+    )
+    subprocess.run([sys.executable, "-c", script, path], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=str)
+@pytest.mark.parametrize("old", [False, True], ids=["new", "made before"])
+def test_every_start_finds_the_default_database(tmp_path, number, old):
+    """A directory opens again and again, also with an empty `default`; tables of earlier versions stay in it."""
+    if old:
+        start_old_engine(str(tmp_path / "clickhouse"))
+    door = ClickHouseDoor(tmp_path)
+    for _ in range(3):
+        door.start()
+        try:
+            assert send(door, "SHOW TABLES FROM default") == (200, "old\n" if old else "")
+            assert send(door, "SELECT engine FROM system.databases WHERE name = 'default'") == (200, "Atomic\n")
+            assert send(door, "SHOW DATABASES LIKE '%overlay%'") == (200, "")
+            if old:
+                assert send(door, "SELECT a FROM old") == (200, "7\n")
+        finally:
+            door.end(number)
