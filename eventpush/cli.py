@@ -33,6 +33,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "check": "Check settings and connections, one line each.",
         "tail": "Follow events as they arrive.",
         "account": "Reconcile accepted events with stored rows.",
+        "contract": "Export the contract with subscribers.",
     },
     "Try": {
         "simulate": "Simulate a sender, then count lost and duplicated events.",

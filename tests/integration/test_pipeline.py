@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator, FormatChecker
 
+from schemas.contract import schemas
+from schemas.event_types import TYPES
+from schemas.topics import EVENTS, of_type
 from tests.integration.pipeline_support import Pipeline, until
 from tests.stack import ClickHouse, Kafka
 
@@ -110,6 +114,16 @@ def test_the_sample_is_a_message_on_both_topics(pipeline: Pipeline) -> None:
     assert set(message) == set(row) - {"inserted_at"}
     assert message["device_time"] == "2024-06-28T17:52:13.000000Z"
     assert message["raw"] == row["raw"]
+
+
+def test_every_type_on_its_topic_keeps_the_contract(pipeline: Pipeline) -> None:
+    """Events of all known types, as a subscriber reads them, are valid by the schemas of their topics."""
+    for event in TYPES:
+        pipeline.post(at(5, Event=event))
+    for event in TYPES:
+        for message in pipeline.messages(event, count=1):
+            for topic in (EVENTS, of_type(event)):
+                Draft202012Validator(schemas()[topic], format_checker=FormatChecker()).validate(message)
 
 
 def test_a_duplicate_is_dropped(pipeline: Pipeline) -> None:
