@@ -32,6 +32,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Inspect": {
         "check": "Check settings and connections, one line each.",
         "tail": "Follow events as they arrive.",
+        "trace": "Show the whole way of one event, stage by stage.",
         "account": "Reconcile accepted events with stored rows.",
         "contract": "Export the contract with subscribers.",
     },

@@ -26,6 +26,9 @@ HEADER_ARRIVAL_US = "arrival_us"  # microseconds since the epoch, decimal
 HEADER_RECEIPT_ID = "receipt_id"
 HEADER_SENDER = "sender"  # name of the bearer token or signature secret; absent when none is required
 HEADER_TRACEPARENT = "traceparent"  # W3C Trace Context, as it was sent
+HEADER_REPLAY = "replay"  # id of the replay that sent the record
+HEADER_REPLAY_LETTER = "replay_of"  # the dead letter that the replay sends again
+HEADER_REPLAY_ATTEMPT = "replay_attempt"  # 1 for the first replay of a dead letter, decimal
 
 _TYPE_LENGTH_MAX = 64
 _DIGEST_BYTES = 16
