@@ -32,15 +32,14 @@ ENV PATH=/opt/eventpush/bin:$PATH \
     EVENTPUSH_LOG_FORMAT=json \
     EVENTPUSH_INGRESS_HOST=0.0.0.0 \
     EVENTPUSH_METRICS_HOST=0.0.0.0 \
-    HEALTH_URL=http://127.0.0.1:8080/readyz
+    HEALTH_URLS="http://127.0.0.1:9101/readyz http://127.0.0.1:9102/readyz http://127.0.0.1:9103/readyz"
 USER 10001:10001
 WORKDIR /var/lib/eventpush
-# What lies here (the window on disk) can be made again from Kafka: no volume that outlives the container is needed.
-VOLUME /var/lib/eventpush
 EXPOSE 8080 9101 9102 9103
-# Another service than the ingress names its own port in HEALTH_URL.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-  CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(os.environ['HEALTH_URL'], timeout=4)"]
+# Each service has its own metrics port, and the container is healthy when one of them is ready. With other ports, or
+# for a one-off command, set HEALTH_URLS or disable the check.
+HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --retries=3 \
+  CMD exec python -m eventpush.healthcheck $HEALTH_URLS
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["eventpush"]
 CMD ["ingress"]

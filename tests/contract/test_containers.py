@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("eventpush:")}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES: list[str] = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 
@@ -67,10 +67,16 @@ def test_the_compose_file_names_only_what_is_there() -> None:
     assert set(OURS) == {"topics", "migrate", "ingress", "streams", "sink"}
 
 
+def test_one_service_builds_the_image_for_all() -> None:
+    """The others neither build the tag again nor ask a registry for it."""
+    assert [name for name, service in OURS.items() if "build" in service] == ["topics"]
+    assert {service["pull_policy"] for service in OURS.values()} == {"never"}
+
+
 def test_what_is_waited_for_can_be_healthy() -> None:
     """Whoever waits for `service_healthy` waits for a service with a health check."""
     for name, service in SERVICES.items():
-        for other, wait in dict(service.get("depends_on", {}) if "build" in service else {}).items():
+        for other, wait in dict(service.get("depends_on", {}) if name in OURS else {}).items():
             if wait["condition"] == "service_healthy":
                 assert "test" in SERVICES[other]["healthcheck"], f"{name} waits for {other}"
 
@@ -83,12 +89,55 @@ def test_the_environment_of_each_service_is_accepted_by_the_settings(name: str) 
     settings.load(environment)
 
 
-def test_the_health_checks_ask_the_ports_that_the_services_listen_on() -> None:
-    """HEALTH_URL is /readyz on the service's own port."""
-    ports = {"ingress": "ingress_port", "streams": "streams_metrics_port", "sink": "sink_metrics_port"}
-    for name, field in ports.items():
-        port = getattr(settings.load(environment_of(OURS[name])), field)
-        assert OURS[name]["environment"]["HEALTH_URL"] == f"http://127.0.0.1:{port}/readyz"
+def test_the_health_check_asks_the_ports_that_the_services_listen_on() -> None:
+    """HEALTH_URLS names /readyz on each service's metrics port, so it fits whatever command the container runs."""
+    (urls,) = re.findall(r'HEALTH_URLS="([^"]+)"', DOCKERFILE)
+    given = [settings.load(environment_of(service)) for service in (OURS["ingress"], OURS["streams"], OURS["sink"])]
+    fields = ("ingress_metrics_port", "streams_metrics_port", "sink_metrics_port")
+    ports = [getattr(loaded, field) for loaded, field in zip(given, fields, strict=True)]
+    assert urls.split() == [f"http://127.0.0.1:{port}/readyz" for port in ports]
+    assert "python -m eventpush.healthcheck $HEALTH_URLS" in DOCKERFILE
+
+
+def test_the_health_check_of_kafka_gets_an_answer_from_a_broker_only(kafka_bootstrap: str) -> None:
+    """A broker answers its request; a closed port fails it."""
+    bash, *script = SERVICES["kafka"]["healthcheck"]["test"][1:]
+    port = kafka_bootstrap.rsplit(":", 1)[1]
+
+    def status(at: str) -> int:
+        command = [bash, *(word.replace("/19092", f"/{at}").replace("$$", "$") for word in script)]
+        return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode
+
+    assert status(port) == 0
+    assert status("1") != 0
+
+
+def test_local_state_leaves_no_anonymous_volume() -> None:
+    """The image declares no volume, and each service's data directory is writable for its user."""
+    assert "\nVOLUME" not in DOCKERFILE
+    (data_dir,) = re.findall(r"EVENTPUSH_DATA_DIR=(\S+)", DOCKERFILE)
+    for name, service in OURS.items():
+        assert f"{data_dir}:uid=10001,gid=10001,mode=0700" in service["tmpfs"], name
+
+
+def test_no_limit_is_raised_above_the_host() -> None:
+    """A container does not start if its limit is above the host's hard limit; ClickHouse raises its own within it."""
+    assert not [name for name, service in SERVICES.items() if "ulimits" in service]
+
+
+def test_the_engine_that_compose_needs_is_named() -> None:
+    """`start_interval` came with Docker Engine 25, and both the file and the documents say so."""
+    assert any("start_interval" in service.get("healthcheck", {}) for service in SERVICES.values())
+    for page in ("docker-compose.yml", "README.md", "docs/deploying.md"):
+        assert "Docker Engine 25" in (ROOT / page).read_text(), page
+
+
+def test_the_login_in_the_documents_is_the_one_in_the_compose_file() -> None:
+    """A SELECT copied from the documents is answered by Compose's ClickHouse."""
+    given = environment_of(SERVICES["clickhouse"])
+    login = f"curl -u {given['CLICKHOUSE_USER']}:{given['CLICKHOUSE_PASSWORD']} http://127.0.0.1:8123/"
+    for page in ("README.md", "docs/deploying.md"):
+        assert login in (ROOT / page).read_text(), page
 
 
 def test_services_in_containers_are_reached_from_other_containers() -> None:

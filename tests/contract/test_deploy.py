@@ -212,6 +212,37 @@ def test_selectors_select_their_pods() -> None:
             assert document["spec"]["selector"] in labels.values()
 
 
+def of_kind(kind: str) -> list[dict[str, Any]]:
+    """Return the manifests of a kind."""
+    return [document for document in MANIFESTS if document["kind"] == kind]
+
+
+def test_an_eviction_takes_one_pod_of_a_service_at_a_time() -> None:
+    """Each Deployment has a PodDisruptionBudget that selects its pods and lets one be unavailable."""
+    budgets = {document["metadata"]["name"]: document["spec"] for document in of_kind("PodDisruptionBudget")}
+    assert budgets == {
+        document["metadata"]["name"]: {"maxUnavailable": 1, "selector": document["spec"]["selector"]}
+        for document in of_kind("Deployment")
+    }
+
+
+def test_only_prometheus_may_connect_to_metrics() -> None:
+    """Every pod of a service is under a NetworkPolicy that opens metrics to one namespace; the API's port is public."""
+    opened = [
+        (document["spec"]["podSelector"]["matchLabels"], port["port"], "from" in rule)
+        for document in of_kind("NetworkPolicy")
+        for rule in document["spec"]["ingress"]
+        for port in rule["ports"]
+    ]
+    all_pods = {"app.kubernetes.io/name": "eventpush"}
+    assert opened == [
+        (all_pods, "metrics", True),
+        (all_pods | {"app.kubernetes.io/component": "ingress"}, "http", False),
+    ]
+    for document in of_kind("Deployment"):
+        assert all_pods.items() <= document["spec"]["template"]["metadata"]["labels"].items()
+
+
 def test_the_kustomization_names_every_manifest() -> None:
     """`kubectl apply -k` applies every manifest."""
     named = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())["resources"]
