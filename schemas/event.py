@@ -122,8 +122,7 @@ class Event(msgspec.Struct, gc=False, frozen=True):
                                       TEXT_CODEC)]  # fmt: skip
 
 
-#: The published fields of an event's identity, and of its content unless EVENTPUSH_CONTENT_FIELDS says otherwise.
-IDENTITY = tuple(name for name, field in fields_of(Event).items() if field.part_of == "identity")
+#: The published fields of an event's content, unless EVENTPUSH_CONTENT_FIELDS says otherwise.
 CONTENT = tuple(name for name, field in fields_of(Event).items() if field.part_of == "content")
 
 #: A payload's known fields, texts and integers as they are; UNSET where one is missing that may be.

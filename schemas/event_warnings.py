@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+ZERO_IMEI = "0" * 15
 _YEAR_2010_US = 1_262_304_000_000_000
 
 
@@ -19,7 +20,7 @@ class Facts(NamedTuple):
     device_us: Any  # µs since the epoch
     server_us: Any
     latest_plausible_us: Any  # arrival plus the clock skew that is normal
-    imei_number: Any
+    imei_zero: Any
     imei_check_digit_wrong: Any
     location_missing: Any
     type_normalised: Any
@@ -52,7 +53,7 @@ WARNINGS = (
         "Server_Time or Device_Time is later than the arrival, beyond EVENTPUSH_FUTURE_SKEW_S",
         lambda f: (f.server_us > f.latest_plausible_us) | (f.device_us > f.latest_plausible_us),
     ),
-    EventWarning("imei_zero", "the IMEI is all zeros: the device does not know its own", lambda f: f.imei_number == 0),
+    EventWarning("imei_zero", "the IMEI is all zeros: the device does not know its own", lambda f: f.imei_zero),
     EventWarning(
         "imei_check_digit",
         "the IMEI's check digit is wrong (Luhn, 3GPP TS 23.003 annex B)",

@@ -19,7 +19,7 @@ from schemas.column_types import Bools
 from schemas.device import UNKNOWN_DEVICE, Device
 from schemas.event import Event, RawPosition
 from schemas.event_types import type_of
-from schemas.event_warnings import WARNINGS, Facts
+from schemas.event_warnings import WARNINGS, ZERO_IMEI, Facts
 from schemas.identity import is_check_digit_right
 from schemas.time_columns import rfc3339_texts
 from streams.decoding import ValidEvents, to_microseconds
@@ -92,7 +92,7 @@ def _warnings(events: ValidEvents, wrong_check_digits: list[bool], future_skew_u
         device_us=events.device_us,
         server_us=events.server_us,
         latest_plausible_us=events.received_us + future_skew_us,
-        imei_number=np.array(list(map(int, events.imei)), np.int64),
+        imei_zero=np.array([imei == ZERO_IMEI for imei in events.imei], np.bool_),
         imei_check_digit_wrong=np.array(wrong_check_digits, np.bool_),
         location_missing=_is_none(events.location),
         type_normalised=~_is_none(events.event_as_sent),

@@ -14,7 +14,7 @@ from schemas.dead_letter import Violation
 from schemas.device import UNKNOWN_DEVICE
 from schemas.event import SENT_FIELDS, Event, RawPosition, StrictSentEvent
 from schemas.event_types import canonical, type_of
-from schemas.event_warnings import WARNINGS, Facts
+from schemas.event_warnings import WARNINGS, ZERO_IMEI, Facts
 from schemas.identity import digest_of, digest_of_payload, uuid_text
 from schemas.rules import TIME_RULES, EventTimes
 from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID, RAW
@@ -146,7 +146,7 @@ def _warnings(event: ValidEvent, received_us: int, *, imei_valid: bool) -> list[
         device_us=event.device_us,
         server_us=event.server_us,
         latest_plausible_us=received_us + _CLOCK.skew_us,
-        imei_number=int(event.imei),
+        imei_zero=event.imei == ZERO_IMEI,
         imei_check_digit_wrong=not imei_valid,
         location_missing=event.location is None,
         type_normalised=event.event_as_sent is not None,
