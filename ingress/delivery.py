@@ -25,7 +25,7 @@ class AllOf:
             callback(failure)
 
 
-class Delivery(msgspec.Struct, eq=False, gc=False):  # no cycle outlives the request
+class Delivery(msgspec.Struct, eq=False):
     """Delivery callback of one publish, which its request's handler awaits.
 
     Like a future, but it runs the handler on by a plain call: through the event loop, that takes 5 % of a request. So

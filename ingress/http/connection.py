@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 Handler = Callable[["Request"], Coroutine[Any, Any, Response]]
 
 
-class Request(HttpRequest, eq=False, gc=False):
+class Request(HttpRequest, eq=False):
     """A request, and what its handling has found out so far."""
 
     receipt_id: str | None = None  # set for requests that store events

@@ -32,7 +32,7 @@ class HttpParseError(Exception):
     """The bytes on a connection are not HTTP/1.1, or exceed a limit; the text is aiohttp's."""
 
 
-class HttpRequest(msgspec.Struct, eq=False, gc=False):  # made in half the time of a plain class
+class HttpRequest(msgspec.Struct, eq=False):  # made in half the time of a plain class
     """A parsed request: its head, the stream of its body, and its connection."""
 
     message: RawRequestMessage
