@@ -54,8 +54,13 @@ def read_sent(payload: str) -> tuple[Identity, Content, Details] | None:
         return None
     if not kept:
         return None
-    identity = Identity(sent["IMEI"], device_us, sent["Event"], sent.get("Geofence_Name"))
+    identity = Identity(sent["IMEI"], device_us, _event_type(sent["Event"]), sent.get("Geofence_Name"))
     return identity, Content(sent["Changes"], latitude, longitude), Details(server_us, sent["Location"])
+
+
+def _event_type(event: str) -> str:
+    """The type's name as the topics show it, for the names that the load sends: "Harsh Brake" is `harsh_brake`."""
+    return "_".join(event.lower().replace("-", " ").split())
 
 
 class CleanEvent(NamedTuple):

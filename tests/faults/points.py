@@ -33,7 +33,7 @@ class Point(NamedTuple):
 
 POINTS: dict[str, Point] = {
     "ingress before the broker has it": Point("aiokafka:AIOKafkaProducer.send_batch", "before"),
-    "ingress after the broker's ack": Point("ingress.publisher:KafkaPublisher._written", "before"),
+    "ingress after the broker's ack": Point("ingress.publisher:KafkaPublisher._sent", "before"),
     "streams before the transaction": Point("streams.transactions:Transactions.commit", "before"),
     "streams with a transaction open": Point("aiokafka:AIOKafkaProducer.begin_transaction", "after"),
     "streams between outputs and offsets": Point("aiokafka:AIOKafkaProducer.send_offsets_to_transaction", "before"),
@@ -104,12 +104,18 @@ def plant(stage: str, trigger: Path) -> None:
     for name, (method, when) in POINTS.items():
         if not name.startswith(stage):
             continue
-        module, _, path = method.partition(":")
-        owner: Any = importlib.import_module(module)
-        *owners, attribute = path.split(".")
-        for part in owners:
-            owner = getattr(owner, part)
+        owner, attribute = resolve(method)
         setattr(owner, attribute, _wrapped(name, when, getattr(owner, attribute), trigger))
+
+
+def resolve(method: str) -> tuple[Any, str]:
+    """Return the class or module that owns a point's method, and the method's name."""
+    module, _, path = method.partition(":")
+    owner: Any = importlib.import_module(module)
+    *owners, attribute = path.split(".")
+    for part in owners:
+        owner = getattr(owner, part)
+    return owner, attribute
 
 
 def _tell_tasks(*_: object) -> None:
