@@ -127,7 +127,7 @@ def bootstrap_of(members: list[Kafka]) -> str:
 
 @dataclass
 class ClickHouse(Process):
-    """The ClickHouse door in a process of its own, on one data directory and one port."""
+    """The embedded ClickHouse in a process of its own, on one data directory and one port."""
 
     data_dir: Path
     port: int = field(default_factory=lambda: preflight.free_ports(1)[0])
@@ -146,7 +146,7 @@ class ClickHouse(Process):
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert " ready on http://" in line, f"the ClickHouse door said {line!r}"
+        assert " ready on http://" in line, f"the embedded ClickHouse printed {line!r}"
 
 
 def docker_problem() -> str | None:

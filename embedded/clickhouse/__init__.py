@@ -1,1 +1,1 @@
-"""The ClickHouse engine (chdb) in a process of its own, behind a door that speaks ClickHouse's HTTP interface."""
+"""The ClickHouse engine (chdb) in a process of its own, behind ClickHouse's HTTP interface."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from embedded.clickhouse.door import Access
+from embedded.clickhouse.http_interface import Access
 from embedded.clickhouse.server import GRACE_S, serve
 from runtime.platform.errors import OperatorError
 

@@ -7,15 +7,23 @@ from dataclasses import dataclass, field
 from typing import IO, Any, TypeVar
 
 from embedded.clickhouse.errors import CODES, ClickHouseError, from_engine
-from embedded.clickhouse.statement import Statement, parse, quote, quote_name, split_settings, take_input, with_door_ids
+from embedded.clickhouse.statement import (
+    Statement,
+    parse,
+    quote,
+    quote_name,
+    split_settings,
+    take_input,
+    with_query_ids,
+)
 
 T = TypeVar("T")
 
 # The engine gives queries ids of its own. The request's id travels in a setting that no client of a server knows and
 # that changes nothing but the name under which the engine calls other servers.
-DOOR_ID_SETTING = "chdb_client_name"
+QUERY_ID_SETTING = "chdb_client_name"
 _INPUT_TABLE = "input"
-DOOR_ID_COLUMN = f"Settings['{DOOR_ID_SETTING}']"
+QUERY_ID_COLUMN = f"Settings['{QUERY_ID_SETTING}']"
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class External:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a statement runs under: the door's id for it, database, settings, parameters, external tables."""
+    """What a statement runs under: the query id, database, settings, parameters, external tables."""
 
     query_id: str
     database: str = ""
@@ -66,7 +74,7 @@ def prepare(connection: Any, setup: Setup, baseline: Mapping[str, str]) -> None:
     """Set a connection up for one statement; raises ClickHouseError for a setting or database that does not exist."""
     if setup.database:
         guarded(connection.query, f"USE {quote_name(setup.database)}", "Null")
-    settings = {**baseline, **setup.settings, DOOR_ID_SETTING: setup.query_id}
+    settings = {**baseline, **setup.settings, QUERY_ID_SETTING: setup.query_id}
     if setup.read_only:
         settings.setdefault("readonly", "2")
     readonly = settings.pop("readonly", None)
@@ -118,12 +126,12 @@ def stream(
     """
     clause = f"\nINTO OUTFILE '/dev/fd/{sink}' APPEND\nFORMAT {quote_name(statement.format or format_name)} ".encode()
     try:
-        head = with_door_ids(statement.head, DOOR_ID_SETTING)
+        head = with_query_ids(statement.head, QUERY_ID_SETTING)
         _, summary = execute(connection, head + clause + statement.tail, "Null", parameters)
     except ClickHouseError as problem:
         if problem.code != CODES["SYNTAX_ERROR"]:
             raise
-        # Wrong, or not taken apart rightly: the engine judges the text as it came.
+        # Wrong, or not taken apart rightly: the engine parses the text as it came.
         return execute(connection, statement.text, format_name, parameters)
     return b"", summary
 

@@ -26,8 +26,8 @@ import chdb
 from embedded.clickhouse import default_database
 from embedded.clickhouse.compression import PIECE_BYTES
 from embedded.clickhouse.connection import (
-    DOOR_ID_COLUMN,
-    DOOR_ID_SETTING,
+    QUERY_ID_COLUMN,
+    QUERY_ID_SETTING,
     Setup,
     Summary,
     execute,
@@ -37,12 +37,12 @@ from embedded.clickhouse.connection import (
     stream,
 )
 from embedded.clickhouse.errors import ClickHouseError, error
-from embedded.clickhouse.lanes import Lane
 from embedded.clickhouse.policy import Policy, check_parameter, check_text, needs_literals
 from embedded.clickhouse.privileges import write_users
 from embedded.clickhouse.rows import Rows
 from embedded.clickhouse.sessions import Session, Sessions
-from embedded.clickhouse.statement import Statement, kill_by_door_id, quote, with_door_ids
+from embedded.clickhouse.statement import Statement, kill_by_query_id, quote, with_query_ids
+from embedded.clickhouse.statement_pool import StatementPool
 
 # What a server has and chdb has not, or the other way round.
 _LIKE_A_SERVER = {
@@ -59,8 +59,7 @@ _NO_EXPRESSIONS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """
-    Bounds: statements at once, and how long one waits for its turn.
+    """Bounds: statements at once, and how long one waits for a slot.
 
     `waiting_queries`: how many more queries may wait for clients that do not read.
     `memory_bytes`: of all together; 0 is the engine's default.
@@ -90,8 +89,8 @@ class Engine:
             self._names("system.table_functions"),
             self._names("system.table_engines") + self._names("system.database_engines"),
         )
-        self._queries = Lane("query", limits.queries, limits.wait_s, limits.queries + limits.waiting_queries)
-        self._inserts = Lane("insert", limits.inserts, limits.wait_s)
+        self._queries = StatementPool("query", limits.queries, limits.wait_s, limits.queries + limits.waiting_queries)
+        self._inserts = StatementPool("insert", limits.inserts, limits.wait_s)
         self._control = ThreadPoolExecutor(1, "control")
         self.sessions = Sessions(self._queries.submit)
         self.version, self.timezone, self.display_name = self._ask("SELECT version(), timezone(), hostName()")[0]
@@ -134,10 +133,10 @@ class Engine:
     ) -> tuple[bytes, Summary]:
         """Run a statement whose result is small; it goes on when the caller is cancelled."""
         if statement.word == "KILL":
-            sql = kill_by_door_id(statement, DOOR_ID_COLUMN.encode())
+            sql = kill_by_query_id(statement, QUERY_ID_COLUMN.encode())
             return await asyncio.wrap_future(self._control.submit(self._run, sql, format_name, setup, None))
         release = await self._queries.enter()
-        sql = with_door_ids(statement.text, DOOR_ID_SETTING) if statement.reads_only else statement.text
+        sql = with_query_ids(statement.text, QUERY_ID_SETTING) if statement.reads_only else statement.text
         done = asyncio.ensure_future(self._queries.call(self._run, sql, format_name, setup, session))
         done.add_done_callback(lambda _: release())
         return await asyncio.shield(done)
@@ -179,14 +178,14 @@ class Engine:
 
     async def kill(self, query_id: str) -> None:
         """Ask the engine to stop a statement; returns without waiting for its end."""
-        text = f"KILL QUERY WHERE {DOOR_ID_COLUMN} = {quote(query_id)} ASYNC"
+        text = f"KILL QUERY WHERE {QUERY_ID_COLUMN} = {quote(query_id)} ASYNC"
         with suppress(ClickHouseError):
             await self._ask_later(text)
 
     async def progress(self, query_id: str) -> Summary:
         """What a running statement has read so far."""
         columns = "read_rows, read_bytes, total_rows_approx, toUInt64(elapsed * 1e9)"
-        where = f"{DOOR_ID_COLUMN} = {quote(query_id)}"
+        where = f"{QUERY_ID_COLUMN} = {quote(query_id)}"
         found = await self._ask_later(f"SELECT {columns} FROM system.processes WHERE {where}")  # noqa: S608 - quoted
         if not found:
             return Summary()

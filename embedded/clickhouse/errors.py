@@ -5,7 +5,7 @@ import re
 _FOUND = re.compile(r"Code: (\d+)\. DB::Exception: ", re.ASCII)
 _VERSION = re.compile(r" \(version [^)]*\)")
 
-# The names that the door itself raises, with ClickHouse's numbers.
+# The names of the errors that the HTTP interface itself raises, with ClickHouse's numbers.
 CODES = {
     "BAD_ARGUMENTS": 36,
     "CHECKSUM_DOESNT_MATCH": 40,
@@ -63,7 +63,7 @@ class ClickHouseError(Exception):
 
 
 def error(name: str, message: str) -> ClickHouseError:
-    """An error of the door's own, in ClickHouse's words; `name` is one of `CODES`."""
+    """Return an error of the HTTP interface itself, in ClickHouse's words; `name` is one of `CODES`."""
     code = CODES[name]
     return ClickHouseError(code, f"Code: {code}. DB::Exception: {message} ({name})")
 

@@ -1,4 +1,4 @@
-"""What the door answers: headers, packed and plain bodies, and errors before and after the first byte of a result."""
+"""Responses to clients: headers, packed and plain bodies, and errors before and after the first byte of a result."""
 
 import json
 import secrets

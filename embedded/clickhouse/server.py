@@ -1,4 +1,4 @@
-"""The process: lock, port, engine and door, from start to graceful end."""
+"""The server process: lock, port, engine and HTTP interface, from start to graceful end."""
 
 import asyncio
 import contextlib
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from embedded.clickhouse.door import Access, Door
 from embedded.clickhouse.engine import Engine, Limits
 from embedded.clickhouse.errors import ClickHouseError
+from embedded.clickhouse.http_interface import Access, HttpInterface
 from runtime.platform.errors import OperatorError
 
 GRACE_S = 20
@@ -45,9 +45,9 @@ async def serve(
         # Large bodies and results wait beside the data, and not in a /tmp that may be memory.
         tempfile.tempdir = str(data_dir / "waiting")
         engine = await asyncio.to_thread(_open, data_dir, Limits(memory_bytes=memory_bytes or _half_of_memory()))
-        door = Door(engine, access or Access(), host)
+        interface = HttpInterface(engine, access or Access(), host)
         server = web.Server(
-            door.handle,
+            interface.handle,
             handler_cancellation=True,
             auto_decompress=False,
             access_log=None,
@@ -60,7 +60,7 @@ async def serve(
             await stop.wait()
         finally:
             listening.close()
-            await door.drain(grace_s)
+            await interface.drain(grace_s)
             await server.shutdown(1)
             await asyncio.to_thread(engine.close)
 
@@ -71,7 +71,7 @@ def _open(data_dir: Path, limits: Limits) -> Engine:
     except ClickHouseError as problem:
         raise OperatorError(
             f"ClickHouse cannot open {data_dir} ({problem.text})",
-            "mend what it names, or give another data directory",
+            "fix what it names, or give another data directory",
         ) from None
     except OSError as problem:
         raise _unusable(data_dir, problem) from None

@@ -1,6 +1,6 @@
-"""What a SQL text asks for, as far as the door must know: rows, an insert's data, or anything else.
+"""What a SQL text asks for, as far as the HTTP interface must know: rows, an insert's data, or anything else.
 
-The text is never understood further than that: the engine judges it. A text that this module does not recognise goes
+The text is never understood further than that: the engine parses it. A text that this module does not recognise goes
 to the engine as it is, so its mistakes are reported in the engine's words.
 """
 
@@ -135,7 +135,7 @@ def take_input(head: bytes, table: str) -> tuple[bytes, str] | None:
 _ENDS_EXPRESSION = (b"FROM", b"SETTINGS", b"FORMAT", b"UNION", b"LIMIT", b"WHERE")
 
 
-def with_door_ids(sql: bytes, setting: str) -> bytes:
+def with_query_ids(sql: bytes, setting: str) -> bytes:
     """
     A query that reads ids, in which they are those of the requests; `setting` holds a query's.
 
@@ -181,7 +181,7 @@ def _processes(tokens: list[_Token], i: int, setting: str) -> bytes | None:
     return (inner if alias else f"{inner} AS processes").encode()
 
 
-def kill_by_door_id(statement: Statement, column: bytes) -> bytes:
+def kill_by_query_id(statement: Statement, column: bytes) -> bytes:
     """A `KILL QUERY` text in which `query_id` is `column`: the engine gives queries ids of its own."""
     pieces: list[bytes] = []
     at = 0

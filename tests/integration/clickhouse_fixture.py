@@ -1,4 +1,4 @@
-"""The door on a free port, in a process of its own as users run it; import `clickhouse_door` where a test needs it."""
+"""The embedded ClickHouse on a free port, in its own process; import `embedded_clickhouse` where a test needs it."""
 
 import os
 import signal
@@ -15,8 +15,8 @@ END_S = 30
 
 
 @dataclass
-class ClickHouseDoor:
-    """A running door: where it is, and how to end it and start it again on the same data."""
+class EmbeddedClickHouse:
+    """A server process: its address, and how to end it and start it again on the same data."""
 
     data_dir: Path
     arguments: tuple[str, ...] = ()
@@ -60,10 +60,10 @@ class ClickHouseDoor:
 
 
 @pytest.fixture(scope="module")
-def clickhouse_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseDoor]:
-    """One door for the tests of a module."""
-    door = ClickHouseDoor(tmp_path_factory.mktemp("clickhouse"))
-    door.start()
-    yield door
-    if door.process is not None:
-        door.end()
+def embedded_clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
+    """One server for the tests of a module."""
+    server = EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse"))
+    server.start()
+    yield server
+    if server.process is not None:
+        server.end()

@@ -10,19 +10,24 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.clickhouse_fixture import ClickHouseDoor, clickhouse_door
+from tests.integration.clickhouse_fixture import EmbeddedClickHouse, embedded_clickhouse
 
-__all__ = ["clickhouse_door"]
+__all__ = ["embedded_clickhouse"]
 
 PASSWD = "'/etc/passwd'"
 BACKSLASHED = r"\'/etc/passwd\'"
 
 
 def send(
-    door: ClickHouseDoor, sql: str = "", headers: dict[str, str] | None = None, *, method: str = "POST", **fields: str
+    server: EmbeddedClickHouse,
+    sql: str = "",
+    headers: dict[str, str] | None = None,
+    *,
+    method: str = "POST",
+    **fields: str,
 ) -> tuple[int, str]:
     """One request; its status and text."""
-    connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     try:
         connection.request(method, "/?" + urllib.parse.urlencode(fields), sql.encode() or None, headers or {})
         answer = connection.getresponse()
@@ -34,14 +39,14 @@ def send(
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     """A port of ours that no statement may reach."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0)
-        yield server
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0)
+        yield listening
 
 
-def assert_untouched(server: socket.socket) -> None:
+def assert_untouched(listener: socket.socket) -> None:
     with pytest.raises(BlockingIOError):
-        server.accept()
+        listener.accept()
 
 
 READS = {
@@ -115,40 +120,40 @@ READS = {
 
 
 @pytest.mark.parametrize("sql", READS.values(), ids=READS.keys())
-def test_no_file_is_read(clickhouse_door, sql):
+def test_no_file_is_read(embedded_clickhouse, sql):
     """No statement shows a file, or makes an object that could."""
     structure = f"z UInt8, a String DEFAULT file({PASSWD})"
-    status, text = send(clickhouse_door, sql, param_s=structure, param_f="file", param_g=r"fi\x6ce")
+    status, text = send(embedded_clickhouse, sql, param_s=structure, param_f="file", param_g=r"fi\x6ce")
     assert status >= 400, text
     assert "root:" not in text
 
 
-def test_no_file_is_read_by_rows(clickhouse_door):
+def test_no_file_is_read_by_rows(embedded_clickhouse):
     """Rows of VALUES are literals where an expression could read a file; literals that look like one are stored."""
-    assert send(clickhouse_door, "CREATE TABLE default.r (a String) ENGINE = Memory")[0] == 200
+    assert send(embedded_clickhouse, "CREATE TABLE default.r (a String) ENGINE = Memory")[0] == 200
     for row in (f"file({PASSWD})", f"`fi\\x6ce`({PASSWD})", f"(SELECT file({PASSWD}))", f'"file"({PASSWD})'):
         for head in ("", "SETTINGS input_format_values_interpret_expressions = 1"):
-            assert send(clickhouse_door, f"INSERT INTO default.r {head} VALUES ({row})")[0] >= 400, row
-            assert send(clickhouse_door, f"({row})", query=f"INSERT INTO default.r {head} FORMAT Values")[0] >= 400
-    assert send(clickhouse_door, "INSERT INTO default.r VALUES ('file (1).txt'), (upper('b'))")[0] >= 400
-    assert send(clickhouse_door, "INSERT INTO default.r VALUES ('file (1).txt'), ('b')")[0] == 200
-    assert send(clickhouse_door, "INSERT INTO default.r VALUES (upper('c'))")[0] == 200
-    assert send(clickhouse_door, "SELECT a FROM default.r ORDER BY a")[1] == "C\nb\nfile (1).txt\n"
+            assert send(embedded_clickhouse, f"INSERT INTO default.r {head} VALUES ({row})")[0] >= 400, row
+            assert send(embedded_clickhouse, f"({row})", query=f"INSERT INTO default.r {head} FORMAT Values")[0] >= 400
+    assert send(embedded_clickhouse, "INSERT INTO default.r VALUES ('file (1).txt'), (upper('b'))")[0] >= 400
+    assert send(embedded_clickhouse, "INSERT INTO default.r VALUES ('file (1).txt'), ('b')")[0] == 200
+    assert send(embedded_clickhouse, "INSERT INTO default.r VALUES (upper('c'))")[0] == 200
+    assert send(embedded_clickhouse, "SELECT a FROM default.r ORDER BY a")[1] == "C\nb\nfile (1).txt\n"
 
 
-def test_no_file_is_read_by_settings_of_the_url(clickhouse_door):
+def test_no_file_is_read_by_settings_of_the_url(embedded_clickhouse):
     """Settings in the URL are checked as those in the text."""
     fields = {"additional_result_filter": f"throwIf(1, file({PASSWD}))"}
-    assert send(clickhouse_door, "SELECT 1", **fields)[0] == 403
-    assert send(clickhouse_door, "SELECT 1 FORMAT Protobuf", format_schema="/etc/passwd")[0] >= 400
-    assert send(clickhouse_door, f"SET format_schema = {PASSWD}", session_id="s")[0] >= 400
+    assert send(embedded_clickhouse, "SELECT 1", **fields)[0] == 403
+    assert send(embedded_clickhouse, "SELECT 1 FORMAT Protobuf", format_schema="/etc/passwd")[0] >= 400
+    assert send(embedded_clickhouse, f"SET format_schema = {PASSWD}", session_id="s")[0] >= 400
 
 
 def dictionary(source: str) -> str:
     return f"CREATE DICTIONARY default.d (a UInt64, b String) PRIMARY KEY a {source} LAYOUT(FLAT()) LIFETIME(0)"
 
 
-def test_no_file_is_written(clickhouse_door, tmp_path):
+def test_no_file_is_written(embedded_clickhouse, tmp_path):
     """No statement writes outside of the database."""
     target = tmp_path / "written"
     for sql in (
@@ -171,11 +176,11 @@ def test_no_file_is_written(clickhouse_door, tmp_path):
         "GRANT ALL ON *.* TO default",
         "CREATE NAMED COLLECTION c AS a = 1",
     ):
-        assert send(clickhouse_door, sql)[0] >= 400, sql
+        assert send(embedded_clickhouse, sql)[0] >= 400, sql
         assert not target.exists(), sql
 
 
-def test_no_program_is_run(clickhouse_door, tmp_path):
+def test_no_program_is_run(embedded_clickhouse, tmp_path):
     """Dictionaries, tables and functions run no programs."""
     mark = tmp_path / "ran"
     for sql in (
@@ -186,13 +191,13 @@ def test_no_program_is_run(clickhouse_door, tmp_path):
         f"CREATE TABLE default.p (a String) ENGINE = ExecutablePool('touch {mark}', TSV)",
         f"SELECT * FROM executable('touch {mark}', TSV, 'a String')",
     ):
-        send(clickhouse_door, "DROP DICTIONARY IF EXISTS default.d")
-        assert send(clickhouse_door, sql)[0] >= 400, sql
-        assert send(clickhouse_door, "SELECT * FROM default.d")[0] >= 400
+        send(embedded_clickhouse, "DROP DICTIONARY IF EXISTS default.d")
+        assert send(embedded_clickhouse, sql)[0] >= 400, sql
+        assert send(embedded_clickhouse, "SELECT * FROM default.d")[0] >= 400
         assert not mark.exists(), sql
 
 
-def test_no_connection_is_made(clickhouse_door, listener):
+def test_no_connection_is_made(embedded_clickhouse, listener):
     """Nothing is sent to another address, not even to one of this machine."""
     port = listener.getsockname()[1]
     where, url = f"127.0.0.1:{port}", f"http://127.0.0.1:{port}/x"
@@ -222,9 +227,9 @@ def test_no_connection_is_made(clickhouse_door, listener):
         f"SELECT 1 FORMAT AvroConfluent SETTINGS format_avro_schema_registry_url = '{url}'",
         f"BACKUP DATABASE default TO S3('{url}', 'a', 'b')",
     ):
-        send(clickhouse_door, "DROP DICTIONARY IF EXISTS default.d")
-        assert send(clickhouse_door, sql)[0] >= 400, sql
-        send(clickhouse_door, "SELECT * FROM default.d")
+        send(embedded_clickhouse, "DROP DICTIONARY IF EXISTS default.d")
+        assert send(embedded_clickhouse, sql)[0] >= 400, sql
+        send(embedded_clickhouse, "SELECT * FROM default.d")
         assert_untouched(listener)
 
 
@@ -245,9 +250,9 @@ def test_no_connection_is_made(clickhouse_door, listener):
     ],
     ids=str,
 )
-def test_web_pages_get_nothing(clickhouse_door, method, path, headers):
+def test_web_pages_get_nothing(embedded_clickhouse, method, path, headers):
     """A foreign Host (DNS rebinding), a foreign Origin and cross-site requests are refused, whatever the method."""
-    connection = http.client.HTTPConnection("127.0.0.1", clickhouse_door.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", embedded_clickhouse.port, timeout=30)
     try:
         connection.request(method, path, headers=headers)
         with connection.getresponse() as answer:
@@ -256,15 +261,15 @@ def test_web_pages_get_nothing(clickhouse_door, method, path, headers):
         connection.close()
 
 
-def test_programs_of_this_machine_are_served(clickhouse_door):
+def test_programs_of_this_machine_are_served(embedded_clickhouse):
     """Loopback names in the Host header are our own, with or without a port."""
     for host in ("localhost", "LOCALHOST:8123", "127.0.0.1", "127.1.2.3:1", "[::1]:8123", "localhost."):
-        assert send(clickhouse_door, "SELECT 1", {"Host": host}) == (200, "1\n"), host
+        assert send(embedded_clickhouse, "SELECT 1", {"Host": host}) == (200, "1\n"), host
 
 
-def test_a_password_that_was_not_set_is_wrong(clickhouse_door):
+def test_a_password_that_was_not_set_is_wrong(embedded_clickhouse):
     """Without a password, only the empty one is right."""
-    assert send(clickhouse_door, "SELECT 1", {"X-ClickHouse-Key": "anything"})[0] == 403
+    assert send(embedded_clickhouse, "SELECT 1", {"X-ClickHouse-Key": "anything"})[0] == 403
 
 
 HARMLESS = (
@@ -288,22 +293,22 @@ HARMLESS = (
 
 
 @pytest.mark.parametrize("sql", HARMLESS)
-def test_what_stays_inside_is_allowed(clickhouse_door, sql):
+def test_what_stays_inside_is_allowed(embedded_clickhouse, sql):
     """Functions, engines and dictionaries that reach nothing outside work as on a real server."""
-    assert send(clickhouse_door, sql, session_id="harmless")[0] == 200, send(clickhouse_door, sql)
+    assert send(embedded_clickhouse, sql, session_id="harmless")[0] == 200, send(embedded_clickhouse, sql)
 
 
-def test_the_allow_lists_name_what_the_engine_has(clickhouse_door):
+def test_the_allow_lists_name_what_the_engine_has(embedded_clickhouse):
     """Each name on the allow lists exists: a renamed function or engine is noticed."""
     from embedded.clickhouse import policy, privileges  # noqa: PLC0415
 
-    functions = send(clickhouse_door, "SELECT lower(name) FROM system.table_functions")[1].split()
+    functions = send(embedded_clickhouse, "SELECT lower(name) FROM system.table_functions")[1].split()
     engines = send(
-        clickhouse_door, "SELECT name FROM system.table_engines UNION ALL SELECT name FROM system.database_engines"
+        embedded_clickhouse, "SELECT name FROM system.table_engines UNION ALL SELECT name FROM system.database_engines"
     )[1].split()
-    sources = send(clickhouse_door, "SELECT name FROM system.dictionary_sources")[1].split()
+    sources = send(embedded_clickhouse, "SELECT name FROM system.dictionary_sources")[1].split()
     settings = send(
-        clickhouse_door,
+        embedded_clickhouse,
         "SELECT name FROM system.settings UNION ALL SELECT 'merge_tree_' || name FROM system.merge_tree_settings",
     )[1].split()
     assert set(functions) >= policy.TABLE_FUNCTIONS
@@ -328,14 +333,14 @@ def test_every_start_finds_the_default_database(tmp_path, number, old):
     """A directory opens again and again, also with an empty `default`; tables of earlier versions stay in it."""
     if old:
         start_old_engine(str(tmp_path / "clickhouse"))
-    door = ClickHouseDoor(tmp_path)
+    server = EmbeddedClickHouse(tmp_path)
     for _ in range(3):
-        door.start()
+        server.start()
         try:
-            assert send(door, "SHOW TABLES FROM default") == (200, "old\n" if old else "")
-            assert send(door, "SELECT engine FROM system.databases WHERE name = 'default'") == (200, "Atomic\n")
-            assert send(door, "SHOW DATABASES LIKE '%overlay%'") == (200, "")
+            assert send(server, "SHOW TABLES FROM default") == (200, "old\n" if old else "")
+            assert send(server, "SELECT engine FROM system.databases WHERE name = 'default'") == (200, "Atomic\n")
+            assert send(server, "SHOW DATABASES LIKE '%overlay%'") == (200, "")
             if old:
-                assert send(door, "SELECT a FROM old") == (200, "7\n")
+                assert send(server, "SELECT a FROM old") == (200, "7\n")
         finally:
-            door.end(number)
+            server.end(number)

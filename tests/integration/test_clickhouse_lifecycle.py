@@ -1,4 +1,4 @@
-"""The door's life: start, password, what it refuses to start on, graceful end, kill -9 and what survives it."""
+"""The server's life: start, password, what it refuses to start on, graceful end, kill -9 and what survives it."""
 
 import base64
 import http.client
@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.clickhouse_fixture import ClickHouseDoor
-from tests.integration.test_clickhouse_door import call, post, until, value
+from tests.integration.clickhouse_fixture import EmbeddedClickHouse
+from tests.integration.test_embedded_clickhouse import call, post, until, value
 
 TABLE = (
     "CREATE TABLE t (batch UInt64, row UInt64) ENGINE = MergeTree ORDER BY (batch, row) "
@@ -29,14 +29,14 @@ TABLE = (
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> Iterator[ClickHouseDoor]:
-    """A door that may be killed."""
-    door = ClickHouseDoor(tmp_path / "data")
-    door.start()
-    value(door, TABLE)
-    yield door
-    if door.process is not None:
-        door.end(signal.SIGKILL)
+def server(tmp_path: Path) -> Iterator[EmbeddedClickHouse]:
+    """A server that may be killed."""
+    server = EmbeddedClickHouse(tmp_path / "data")
+    server.start()
+    value(server, TABLE)
+    yield server
+    if server.process is not None:
+        server.end(signal.SIGKILL)
 
 
 def refused(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -44,34 +44,34 @@ def refused(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def insert(door: ClickHouseDoor, batch: int, rows: int = 100, attempt: str = "first"):
+def insert(server: EmbeddedClickHouse, batch: int, rows: int = 100, attempt: str = "first"):
     """A batch of rows under a token of its own; another `attempt` is another insert of the same rows."""
     body = b"".join(b"%d,%d\n" % (batch, row) for row in range(rows))
-    return post(door, body, query="INSERT INTO t FORMAT CSV", insert_deduplication_token=f"{attempt}-{batch}")
+    return post(server, body, query="INSERT INTO t FORMAT CSV", insert_deduplication_token=f"{attempt}-{batch}")
 
 
-def stored_batches(door: ClickHouseDoor, rows: int) -> set[int]:
+def stored_batches(server: EmbeddedClickHouse, rows: int) -> set[int]:
     """The batches that are there, each of them once and whole."""
-    broken = value(door, f"SELECT count() FROM (SELECT batch FROM t GROUP BY batch HAVING count() != {rows})")
+    broken = value(server, f"SELECT count() FROM (SELECT batch FROM t GROUP BY batch HAVING count() != {rows})")
     assert broken == "0"
-    return set(map(int, value(door, "SELECT DISTINCT batch FROM t").split()))
+    return set(map(int, value(server, "SELECT DISTINCT batch FROM t").split()))
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_what_was_answered_survives(door, how):
+def test_what_was_answered_survives(server, how):
     """Tables, rows and the memory of tokens outlive an end of either kind."""
     for batch in range(20):
-        assert insert(door, batch).status == 200
-    status = door.end(how)
+        assert insert(server, batch).status == 200
+    status = server.end(how)
     assert status == (0 if how is signal.SIGTERM else -signal.SIGKILL)
-    door.start()
-    assert value(door, "SELECT count(), uniqExact(batch) FROM t") == "2000\t20"
+    server.start()
+    assert value(server, "SELECT count(), uniqExact(batch) FROM t") == "2000\t20"
     for batch in range(21):
-        assert insert(door, batch).status == 200
-    assert value(door, "SELECT count(), uniqExact(batch) FROM t") == "2100\t21"
+        assert insert(server, batch).status == 200
+    assert value(server, "SELECT count(), uniqExact(batch) FROM t") == "2100\t21"
 
 
-def test_kill_in_the_middle_of_inserts_loses_nothing_and_halves_nothing(door):
+def test_kill_in_the_middle_of_inserts_loses_nothing_and_halves_nothing(server):
     """Six kills under load: each acknowledged batch is there, once and whole, before and after the sender's repetition.
 
     A batch without an answer is there whole or not at all, and its repetition with the same token never doubles it. If
@@ -86,7 +86,7 @@ def test_kill_in_the_middle_of_inserts_loses_nothing_and_halves_nothing(door):
             batch = next(batches)
             started.add(batch)
             try:
-                if insert(door, batch, rows).status == 200:
+                if insert(server, batch, rows).status == 200:
                     acknowledged.add(batch)
             except (OSError, http.client.HTTPException):
                 return
@@ -99,41 +99,41 @@ def test_kill_in_the_middle_of_inserts_loses_nothing_and_halves_nothing(door):
                 threads.submit(sender, stop)
             until(lambda n=before: len(acknowledged) > n + 3, "some inserts")
             time.sleep(rng.random() * 0.05)
-            door.end(signal.SIGKILL)
+            server.end(signal.SIGKILL)
             stop.set()
-        door.start()
-        assert acknowledged <= stored_batches(door, rows) <= started
+        server.start()
+        assert acknowledged <= stored_batches(server, rows) <= started
     for batch in started:
-        assert insert(door, batch, rows).status == 200
-    missing = started - stored_batches(door, rows)
+        assert insert(server, batch, rows).status == 200
+    missing = started - stored_batches(server, rows)
     assert not missing & acknowledged
     for batch in missing:
-        assert insert(door, batch, rows, attempt="second").status == 200
-    assert stored_batches(door, rows) == started
+        assert insert(server, batch, rows, attempt="second").status == 200
+    assert stored_batches(server, rows) == started
 
 
-def test_a_token_outlives_a_part_that_was_never_committed(door):
+def test_a_token_outlives_a_part_that_was_never_committed(server):
     """What kill -9 leaves between ClickHouse's log of tokens and the part: a repetition is 200 and may store nothing.
 
     It never doubles, and under a new token the rows are stored: what docs/decisions/0011 has the sink do.
     """
-    assert insert(door, 1).status == 200
-    table = Path(value(door, "SELECT data_paths[1] FROM system.tables WHERE name = 't'"))
-    (part,) = value(door, "SELECT name FROM system.parts WHERE table = 't' AND active").split()
-    door.end(signal.SIGKILL)
+    assert insert(server, 1).status == 200
+    table = Path(value(server, "SELECT data_paths[1] FROM system.tables WHERE name = 't'"))
+    (part,) = value(server, "SELECT name FROM system.parts WHERE table = 't' AND active").split()
+    server.end(signal.SIGKILL)
     shutil.rmtree(table / part)
-    door.start()
-    assert stored_batches(door, 100) == set()
-    assert insert(door, 1).status == 200
-    if 1 not in stored_batches(door, 100):
-        assert insert(door, 1, attempt="second").status == 200
-    assert stored_batches(door, 100) == {1}
+    server.start()
+    assert stored_batches(server, 100) == set()
+    assert insert(server, 1).status == 200
+    if 1 not in stored_batches(server, 100):
+        assert insert(server, 1, attempt="second").status == 200
+    assert stored_batches(server, 100) == {1}
 
 
-def test_sigterm_lets_inserts_end_and_stops_queries(door):
-    """An insert whose body still arrives is stored, a query is told that it was cancelled, new requests are refused."""
+def test_sigterm_lets_inserts_end_and_stops_queries(server):
+    """An insert whose body still arrives is stored, a query gets its cancellation as an error, requests are refused."""
     with ThreadPoolExecutor() as threads:
-        slow = threads.submit(post, door, "SELECT sum(sipHash64(number)) FROM numbers(1e12)", query_id="slow")
+        slow = threads.submit(post, server, "SELECT sum(sipHash64(number)) FROM numbers(1e12)", query_id="slow")
         begun, go_on = threading.Event(), threading.Event()
 
         def body():
@@ -143,87 +143,87 @@ def test_sigterm_lets_inserts_end_and_stops_queries(door):
             go_on.wait(30)
             yield b"1,2\n"
 
-        arriving = threads.submit(post, door, body(), query="INSERT INTO t FORMAT CSV")
+        arriving = threads.submit(post, server, body(), query="INSERT INTO t FORMAT CSV")
         running = "SELECT count() FROM system.processes WHERE query_id = 'slow'"
-        until(lambda: value(door, running) == "1", "the query")
+        until(lambda: value(server, running) == "1", "the query")
         assert begun.wait(30)
-        ended = threads.submit(door.end)
+        ended = threads.submit(server.end)
         assert slow.result(30).headers["X-ClickHouse-Exception-Code"] == "394"
         assert not ended.done()
         go_on.set()
         assert arriving.result(30).status == 200
         assert ended.result(30) == 0
-    door.start()
-    assert value(door, "SELECT count() FROM t") == "5000001"
+    server.start()
+    assert value(server, "SELECT count() FROM t") == "5000001"
 
 
 def test_sigterm_does_not_wait_for_ever(tmp_path):
     """An insert whose body never ends is given up after the grace period, and has stored nothing."""
-    door = ClickHouseDoor(tmp_path / "data", arguments=("--grace-s", "1"))
-    door.start()
-    value(door, TABLE)
-    with closing(http.client.HTTPConnection("127.0.0.1", door.port)) as client:
+    server = EmbeddedClickHouse(tmp_path / "data", arguments=("--grace-s", "1"))
+    server.start()
+    value(server, TABLE)
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port)) as client:
         client.putrequest("POST", "/?query=INSERT+INTO+t+FORMAT+CSV")
         client.putheader("Content-Length", "1000000000")
         client.endheaders()
         client.send(b"1,1\n" * 5_000_000)  # more than what buffers on the way hold
-        assert door.end() == 0
-    door.start()
-    assert value(door, "SELECT count() FROM t") == "0"
-    door.end()
+        assert server.end() == 0
+    server.start()
+    assert value(server, "SELECT count() FROM t") == "0"
+    server.end()
 
 
 def test_the_password_is_asked_for_in_every_way(tmp_path):
     """With a password set: none is 401 and 194, a wrong one 403 and 516, the right one passes in all three ways."""
-    door = ClickHouseDoor(
-        tmp_path / "data", ("--user", "eve", "--password-from-env", "DOOR_PASSWORD"), {"DOOR_PASSWORD": "pässword:1"}
+    server = EmbeddedClickHouse(
+        tmp_path / "data", ("--user", "eve", "--password-from-env", "TEST_PASSWORD"), {"TEST_PASSWORD": "pässword:1"}
     )
-    door.start()
+    server.start()
 
     def basic(user: str, password: str) -> dict[str, str]:
         return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
     try:
-        nobody = post(door, "SELECT 1")
-        assert (nobody.status, nobody.headers["X-ClickHouse-Exception-Code"]) == (401, "194")
-        assert nobody.headers["WWW-Authenticate"].startswith("Basic ")
+        anonymous = post(server, "SELECT 1")
+        assert (anonymous.status, anonymous.headers["X-ClickHouse-Exception-Code"]) == (401, "194")
+        assert anonymous.headers["WWW-Authenticate"].startswith("Basic ")
         for wrong in (basic("eve", "x"), basic("default", "pässword:1"), {"X-ClickHouse-User": "eve"}):
-            answer = post(door, "SELECT 1", wrong)
+            answer = post(server, "SELECT 1", wrong)
             assert (answer.status, answer.headers["X-ClickHouse-Exception-Code"]) == (403, "516")
             assert "pässword" not in answer.text
-        assert post(door, "SELECT 1", basic("eve", "pässword:1")).text == "1\n"
-        assert post(door, "SELECT 1", user="eve", password="pässword:1").text == "1\n"
+        assert post(server, "SELECT 1", basic("eve", "pässword:1")).text == "1\n"
+        assert post(server, "SELECT 1", user="eve", password="pässword:1").text == "1\n"
         key = "pässword:1".encode().decode("latin-1")
-        assert post(door, "SELECT 1", {"X-ClickHouse-User": "eve", "X-ClickHouse-Key": key}).text == "1\n"
-        assert call(door, "GET", "/ping").status == 200
-        command = Path(f"/proc/{door.pid}/cmdline")
+        assert post(server, "SELECT 1", {"X-ClickHouse-User": "eve", "X-ClickHouse-Key": key}).text == "1\n"
+        assert call(server, "GET", "/ping").status == 200
+        command = Path(f"/proc/{server.pid}/cmdline")
         assert not command.exists() or b"ssword:1" not in command.read_bytes()
     finally:
-        door.end()
+        server.end()
 
 
 def test_a_query_that_wants_too_much_memory_fails_alone(tmp_path):
     """The bound holds for a query and for all: the query fails with 241, the process lives on."""
-    door = ClickHouseDoor(tmp_path / "data", ("--memory-bytes", str(400 << 20)))
-    door.start()
+    server = EmbeddedClickHouse(tmp_path / "data", ("--memory-bytes", str(400 << 20)))
+    server.start()
     try:
         greedy = "SELECT count() FROM (SELECT number, groupArray(toString(number)) FROM numbers(2e7) GROUP BY number)"
         settings = {"max_bytes_before_external_group_by": "0", "max_bytes_ratio_before_external_group_by": "0"}
-        answer = post(door, greedy, **settings)
+        answer = post(server, greedy, **settings)
         assert answer.headers["X-ClickHouse-Exception-Code"] == "241"
-        assert value(door, "SELECT 1") == "1"
+        assert value(server, "SELECT 1") == "1"
     finally:
-        door.end()
+        server.end()
 
 
-def test_one_directory_one_process(door):
+def test_one_directory_one_process(server):
     """A second one on the same data says who has it, and disturbs nothing."""
-    second = refused("--port", "0", "--data-dir", str(door.data_dir))
+    second = refused("--port", "0", "--data-dir", str(server.data_dir))
     assert second.returncode == 1
     assert second.stdout == ""
     assert len(second.stderr.splitlines()) == 1
-    assert f"is in use by another ClickHouse (process {door.pid})" in second.stderr
-    assert value(door, "SELECT 1") == "1"
+    assert f"is in use by another ClickHouse (process {server.pid})" in second.stderr
+    assert value(server, "SELECT 1") == "1"
 
 
 def test_a_taken_port_is_one_clear_line(tmp_path):
@@ -274,13 +274,13 @@ def test_a_missing_password_is_one_clear_line(tmp_path):
 
 def test_it_starts_again_when_only_other_databases_have_tables(tmp_path: Path) -> None:
     """As after `eventpush up`, whose tables are all in `telematics`; they are there again."""
-    door = ClickHouseDoor(tmp_path / "data")
-    door.start()
-    value(door, "CREATE DATABASE other")
-    value(door, "CREATE TABLE other.t (a UInt8) ENGINE = MergeTree ORDER BY a")
-    value(door, "INSERT INTO other.t SELECT 1")
+    server = EmbeddedClickHouse(tmp_path / "data")
+    server.start()
+    value(server, "CREATE DATABASE other")
+    value(server, "CREATE TABLE other.t (a UInt8) ENGINE = MergeTree ORDER BY a")
+    value(server, "INSERT INTO other.t SELECT 1")
     for _ in range(2):
-        door.end(signal.SIGTERM)
-        door.start()
-        assert value(door, "SELECT a FROM other.t") == "1"
-    door.end(signal.SIGTERM)
+        server.end(signal.SIGTERM)
+        server.start()
+        assert value(server, "SELECT a FROM other.t") == "1"
+    server.end(signal.SIGTERM)

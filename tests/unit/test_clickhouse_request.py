@@ -12,7 +12,7 @@ from embedded.clickhouse.request import ask, credentials
 
 
 def test_what_is_no_parameter_of_the_interface_is_a_setting():
-    """Settings, query parameters and the interface's own parameters are told apart by their names."""
+    """Settings, query parameters and the interface's own parameters are distinguished by their names."""
     asked = ask(
         {
             "query": "SELECT 1",
@@ -69,20 +69,20 @@ def test_a_user_is_named_in_three_ways(fields, headers):
 
 
 def test_nobody_is_the_default_user():
-    """A request that names nobody is the default user's, and is known to have named nobody."""
+    """A request that names nobody is the default user's, and is known to have named none."""
     assert credentials({}, {}) == credentials({"query": "SELECT 1"}, {})
     assert not credentials({}, {}).given
 
 
 @given(st.text(st.characters(codec="latin-1")))
 def test_any_authorization_is_understood_or_refused(value):
-    """No header makes the door fail."""
+    """No header makes the parser fail."""
     with suppress(ClickHouseError):
         assert credentials({}, {"Authorization": value}).user
 
 
 def test_two_ways_at_once_are_refused():
-    """A server refuses to choose between two users, and so does the door."""
+    """A server refuses to choose between two users, and so does this one."""
     with pytest.raises(ClickHouseError) as caught:
         credentials({"user": "u"}, {"X-ClickHouse-User": "v"})
     assert caught.value.code == 516
@@ -116,6 +116,6 @@ def test_the_engines_words_become_an_error(text, code, status, clean):
 @pytest.mark.parametrize(
     ("name", "status"), [("REQUIRED_PASSWORD", 401), ("AUTHENTICATION_FAILED", 403), ("SOCKET_TIMEOUT", 503)]
 )
-def test_the_doors_own_errors_have_a_servers_status(name, status):
+def test_own_errors_have_a_servers_status(name, status):
     """401 asks for a password, 403 refuses one, 503 says to try again."""
     assert error(name, "x").status == status

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedded.clickhouse.errors import ClickHouseError
-from embedded.clickhouse.statement import Statement, kill_by_door_id, parse, quote, quote_name
+from embedded.clickhouse.statement import Statement, kill_by_query_id, parse, quote, quote_name
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_query_is_split_at_its_format(text, head, format_name, tail):
     ],
 )
 def test_an_insert_is_split_at_its_data(text, head, format_name, data):
-    """Head and data are told apart as ClickHouse does, whatever bytes the data has."""
+    """Head and data are split as ClickHouse does, whatever bytes the data has."""
     statement = parse(text)
     assert (statement.kind, statement.head, statement.format, statement.data) == ("insert", head, format_name, data)
 
@@ -134,7 +134,7 @@ def test_get_allows_reading_only(text, reads):
 def test_kill_query_finds_queries_by_the_id_that_the_client_gave():
     """The engine's own ids are replaced by the column that holds the client's, in code and not in strings."""
     text = b"KILL QUERY WHERE query_id = 'query_id' SYNC"
-    assert kill_by_door_id(parse(text), b"X") == b"KILL QUERY WHERE X = 'query_id' SYNC"
+    assert kill_by_query_id(parse(text), b"X") == b"KILL QUERY WHERE X = 'query_id' SYNC"
 
 
 @given(st.text())

@@ -1,4 +1,4 @@
-"""The door: ClickHouse's HTTP interface in front of the engine."""
+"""ClickHouse's HTTP interface in front of the engine."""
 
 import asyncio
 import hmac
@@ -56,8 +56,8 @@ class Access:
         )
 
 
-class Door:
-    """Answers requests."""
+class HttpInterface:
+    """The handler of all HTTP requests."""
 
     def __init__(self, engine: Engine, access: Access, host: str) -> None:
         self._engine = engine
@@ -98,11 +98,13 @@ class Door:
             return await self._query(request)
         except ClickHouseError as problem:
             return error_response(problem, self._engine)
-        except ConnectionError:  # the client went away: nobody is left to be told
+        except ConnectionError:  # the client went away
             raise
         except Exception:
-            log.exception("a request failed in the door itself")
-            return error_response(error("UNKNOWN_EXCEPTION", "The door failed; its log says why"), self._engine)
+            log.exception("unexpected error in the HTTP interface")
+            return error_response(
+                error("UNKNOWN_EXCEPTION", "Unexpected error in the HTTP interface; see its log"), self._engine
+            )
 
     async def _query(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method not in {"GET", "HEAD", "POST"}:

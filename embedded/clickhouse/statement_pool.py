@@ -1,4 +1,4 @@
-"""Threads for blocking statements: each kind has a lane of its own, so that one kind cannot take another's place."""
+"""Thread pools for blocking statements: each kind has its own pool, so that one kind cannot starve another."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,11 +10,10 @@ from embedded.clickhouse.errors import error
 T = TypeVar("T")
 
 
-class Lane:
-    """
-    At most `at_once` statements at a time; the others wait for at most `wait_s` seconds.
+class StatementPool:
+    """A pool that runs at most `at_once` statements at a time; the others wait for at most `wait_s` seconds.
 
-    There are `threads` of them, so that statements which gave their place back can wait for their readers.
+    It may have more `threads` than that: a statement that waits for its reader keeps its thread and frees its slot.
     """
 
     def __init__(self, name: str, at_once: int, wait_s: float, threads: int | None = None) -> None:
@@ -24,7 +23,7 @@ class Lane:
         self._wait_s = wait_s
 
     async def enter(self) -> Callable[[], None]:
-        """Wait for a place; the returned function gives it back. Raises ClickHouseError (202) when none gets free."""
+        """Wait for a slot; the returned function frees it. Raise ClickHouseError (202) when none becomes free."""
         try:
             async with asyncio.timeout(self._wait_s):
                 await self._free.acquire()
@@ -34,13 +33,13 @@ class Lane:
         return self._free.release
 
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call in a thread of the lane."""
+        """Call `function` in a thread of the pool."""
         return await asyncio.wrap_future(self._threads.submit(function, *arguments))
 
     def submit(self, function: Callable[[], None]) -> None:
-        """Call in a thread of the lane, whoever waits for it or not."""
+        """Start `function` in a thread of the pool without waiting for it."""
         self._threads.submit(function)
 
     def close(self) -> None:
-        """Wait for what still runs."""
+        """Wait for the statements that still run."""
         self._threads.shutdown()
