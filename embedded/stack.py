@@ -50,7 +50,7 @@ class ListenAddress:
 def up(settings: Settings, write_line: LineWriter = print_line) -> int:
     """Run everything in the foreground until SIGINT, SIGTERM or SIGHUP; return the exit status.
 
-    Raises `OperatorError` if it cannot start: another instance runs, a port is in use, the disk is full or not
+    Raise `OperatorError` if it cannot start: another instance runs, a port is in use, the disk is full or not
     writable, a download fails, a jar has the wrong hash, there is no Java, or a child never becomes ready.
     """
     began = time.monotonic()
@@ -84,7 +84,7 @@ def up(settings: Settings, write_line: LineWriter = print_line) -> int:
 
 
 def reset(data_dir: Path) -> None:
-    """Stop orphans of `up` and remove its data directory; raises `OperatorError` while `up` runs."""
+    """Stop orphans of `up` and remove its data directory; raise `OperatorError` while `up` runs."""
     home = data_dir.absolute()
     if not home.exists():
         return

@@ -212,7 +212,7 @@ class Supervisor:
     async def run(self, stages: Iterable[Stage], on_ready: Callable[[], None] = lambda: None) -> None:
         """Start the stages in order, keep their children running until `stop`, then stop them in reverse order.
 
-        Calls `on_ready` when all are ready. Raises `OperatorError` if a child never becomes ready, and whatever a step
+        Calls `on_ready` when all are ready. Raise `OperatorError` if a child never becomes ready, and whatever a step
         raises, after stopping all children.
         """
         starting = asyncio.create_task(self._start(stages))

@@ -29,7 +29,7 @@ async def load(
     """Write the devices, acknowledged by all replicas; return how many were loaded and how many removed.
 
     With `replace`, also remove every registered device that is not among `devices`. `on_progress` receives the number
-    written so far. Raises `OperatorError` if Kafka is unavailable.
+    written so far. Raise `OperatorError` if Kafka is unavailable.
     """
     obsolete = await registered(settings) if replace else set()
     await require_topic(settings, DEVICES)

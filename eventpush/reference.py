@@ -50,7 +50,7 @@ def names(text: str) -> list[str]:
 def fill(text: str) -> str:
     """Return the document with its generated parts renewed; everything else stays byte for byte.
 
-    Raises ValueError for a marker without its partner and for a name that `GENERATED` does not have.
+    Raise ValueError for a marker without its partner and for a name that `GENERATED` does not have.
     """
     if len(_MARKER.findall(text)) != 2 * len(names(text)):
         raise ValueError(
@@ -65,7 +65,7 @@ def fill(text: str) -> str:
 def write(root: Path = ROOT) -> list[Path]:
     """Renew all documents and return those that changed.
 
-    Raises ClickException, which names the page, when its markers are wrong.
+    Raise ClickException, which names the page, when its markers are wrong.
     """
     changed = []
     for page in documents(root):

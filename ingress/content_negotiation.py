@@ -25,7 +25,7 @@ class BodyFormat(NamedTuple):
 
 
 def negotiate(headers: "CIMultiDictProxy[str]") -> BodyFormat:
-    """Determine the body's format. Raises `RequestError` (415, 417) for headers that are not supported."""
+    """Determine the body's format. Raise `RequestError` (415, 417) for headers that are not supported."""
     expectation = headers.get(hdrs.EXPECT)
     if expectation is not None and expectation.lower() != "100-continue":
         shown = expectation[:_SHOWN_MAX]
@@ -35,7 +35,7 @@ def negotiate(headers: "CIMultiDictProxy[str]") -> BodyFormat:
 
 @lru_cache(maxsize=128)
 def body_format(content_type: str | None, content_encoding: str | None) -> BodyFormat:
-    """Determine the format from Content-Type and Content-Encoding. Raises `RequestError` (415)."""
+    """Determine the format from Content-Type and Content-Encoding. Raise `RequestError` (415)."""
     return BodyFormat(_is_ndjson(content_type or ""), _is_gzip(content_encoding))
 
 

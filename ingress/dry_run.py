@@ -19,7 +19,7 @@ def validated(events: Sequence[Event], arrival_us: int, clock: ClockLimits) -> I
 
 
 def destinations(outcomes: Sequence[Validated]) -> list[dict[str, Any]]:
-    """Determine identity and topic of every event. Raises `RequestError` (422) with every broken rule."""
+    """Determine identity and topic of every event. Raise `RequestError` (422) with every broken rule."""
     errors = [
         _error(violation, index if len(outcomes) > 1 else None)
         for index, outcome in enumerate(outcomes)

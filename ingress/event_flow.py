@@ -67,7 +67,7 @@ class EventFlow:
         self.inflight = 0  # requests
 
     async def receive(self, request: Request) -> Response:
-        """`POST /api/events`: 200 once Kafka has acknowledged every event of the request.
+        """Handle `POST /api/events`: 200 once Kafka has acknowledged every event of the request.
 
         If the body has arrived and is small, as nearly always, nothing waits before the publish.
         """
@@ -101,7 +101,7 @@ class EventFlow:
         return accepted(receipt_id)
 
     async def validate(self, request: Request) -> Response:
-        """`POST /api/events/validate`: the same checks and every rule, but nothing is stored."""
+        """Handle `POST /api/events/validate`: the same checks and every rule, but nothing is stored."""
         self.inflight += 1
         try:
             if self.inflight > self._inflight_max:
@@ -132,7 +132,7 @@ class EventFlow:
         yield from events
 
     async def _destinations(self, events: list[Event], arrival_us: int) -> list[dict[str, Any]]:
-        """Determine identity and topic of every event. Raises `RequestError` (422) with every broken rule."""
+        """Determine identity and topic of every event. Raise `RequestError` (422) with every broken rule."""
         return destinations(await self._time_slicing.run(validated(events, arrival_us, self._clock_limits)))
 
 

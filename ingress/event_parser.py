@@ -66,7 +66,7 @@ class _EventError(Exception):
 
 
 def parse(body: bytes, *, ndjson: bool, limits: Limits) -> list[Event]:
-    """Parse the body's events. Raises `RequestError` for the whole body if one of them is not an event."""
+    """Parse the body's events. Raise `RequestError` for the whole body if one of them is not an event."""
     if not ndjson and body[:1] == b"{":  # nearly always
         return [_only(body, limits)]
     return list(iter_events(body, ndjson=ndjson, limits=limits))
@@ -200,7 +200,7 @@ _NOT_READ = (UnicodeDecodeError, msgspec.DecodeError, RecursionError)
 
 
 def _event(value: bytes, limits: Limits) -> Event:
-    """Check that the bytes are an event. Raises `_EventError`."""
+    """Check that the bytes are an event. Raise `_EventError`."""
     if len(value) > limits.event_bytes:
         _reject_byte_order_mark(value)  # before an array, it hides that the body is one
         problem = f"is {len(value)} bytes long; the limit for an event is {limits.event_bytes}"
@@ -216,7 +216,7 @@ def _event(value: bytes, limits: Limits) -> Event:
 
 
 def _key_slowly(value: bytes) -> bytes | None:
-    """Return the key of an event that msgspec rejects. Raises `_EventError`."""
+    """Return the key of an event that msgspec rejects. Raise `_EventError`."""
     try:
         raw = _imei(_without_surrogates(value))
     except _NOT_READ:
@@ -319,14 +319,14 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def _deeper_than(value: bytes, levels: int) -> bool:
-    """Whether JSON is nested deeper. Checks its bytes: to build and walk its lists takes ten times as long."""
+    """Return whether JSON is nested deeper. Checks its bytes: to build and walk its lists takes ten times as long."""
     brackets = _STRING.sub(b"", value).translate(_SQUARE, _NO_BRACKETS)
     return _nested(levels).fullmatch(brackets) is None
 
 
 @lru_cache  # one entry: the process's setting
 def _nested(levels: int) -> "re.Pattern[bytes]":
-    """Regex for balanced brackets at most `levels` deep. Possessive, so its time is linear."""
+    """Return a regex for balanced brackets at most `levels` deep. Possessive, so its time is linear."""
     pattern = b""
     for _ in range(levels):
         pattern = rb"(?:\[" + pattern + rb"\])*+"

@@ -148,7 +148,7 @@ def _errors(left_out: set[Rejection], settings: Settings) -> dict[str, Any]:
 
 
 def _possible(reason: Rejection, settings: Settings) -> bool:
-    """Whether these settings can cause the rejection: 429 only with a rate limit, and so on."""
+    """Return whether these settings can cause the rejection: 429 only with a rate limit, and so on."""
     return {
         Rejection.UNAUTHORIZED: bool(settings.ingress_tokens or settings.ingress_tokens_file),
         Rejection.BAD_SIGNATURE: settings.ingress_verifier != "none",

@@ -41,7 +41,7 @@ class ProducerSession:
 
     @classmethod
     async def connect(cls, settings: Settings) -> "ProducerSession":
-        """Connect a new producer. Raises whatever aiokafka raises, and TimeoutError."""
+        """Connect a new producer. Raise whatever aiokafka raises, and TimeoutError."""
         async with asyncio.timeout(_CONNECT_TIMEOUT_S):
             producer = AIOKafkaProducer(
                 **kafka_connection(settings),

@@ -40,7 +40,7 @@ class Publisher(Protocol):
         """Send open batches, wait for what is in flight (bounded), close."""
 
     def publish(self, records: Sequence[Record], callback: DeliveryCallback) -> None:
-        """Take the records and call `callback` once, later. Raises `RequestError` (503) when it takes none of them."""
+        """Take the records and call `callback` once, later. Raise `RequestError` (503) when it takes none of them."""
 
     async def unreachable(self) -> str | None:
         """Return None when a record would be taken now, otherwise the problem."""
@@ -129,7 +129,7 @@ class KafkaPublisher:
     # --- the connection ------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """See `Publisher`. Raises `OperatorError` for unusable Kafka settings."""
+        """See `Publisher`. Raise `OperatorError` for unusable Kafka settings."""
         kafka_connection(self._settings)
         self._reconnect_loop = asyncio.create_task(
             keep_connected(

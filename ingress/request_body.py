@@ -16,7 +16,7 @@ _MEMBERS_MAX = 64  # of a gzip body (RFC 1952 allows any number); each costs a c
 
 
 def has_arrived(payload: StreamReader) -> bool:
-    """Whether all of the body is here."""
+    """Return whether all of the body is here."""
     return payload.is_eof() and payload.exception() is None
 
 
@@ -34,7 +34,7 @@ class BodyReader:
         self._held_bytes = 0
 
     def take(self, request: Request) -> bytes:
-        """Take a body that has arrived, as sent. Raises `RequestError` when it is too large."""
+        """Take a body that has arrived, as sent. Raise `RequestError` when it is too large."""
         body = request.payload.read_nowait()
         if len(body) > self._max_bytes:
             raise self._too_large()
@@ -43,7 +43,7 @@ class BodyReader:
     async def read(self, request: Request) -> bytes:
         """Read a body that is still arriving, as sent; `release` it later.
 
-        Raises `RequestError`: too large, too slow, too many bodies at once, badly framed.
+        Raise `RequestError`: too large, too slow, too many bodies at once, badly framed.
         """
         declared = request.message.headers.get(hdrs.CONTENT_LENGTH)
         if declared is not None and int(declared) > self._max_bytes:
@@ -89,7 +89,7 @@ class BodyReader:
 def gunzip(body: bytes, max_bytes: int) -> Generator[None, None, bytes]:
     """Decompress a chunk at a time, yielding None after each; return the whole.
 
-    Never holds more than `max_bytes` of it. Raises `RequestError`.
+    Never holds more than `max_bytes` of it. Raise `RequestError`.
     """
     parts: list[bytes] = []
     left = max_bytes

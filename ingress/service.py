@@ -15,7 +15,7 @@ from runtime.platform.settings import Settings
 
 
 def run(settings: Settings) -> int:
-    """Run the ingress until SIGTERM or SIGINT; return the exit status. Raises `OperatorError`."""
+    """Run the ingress until SIGTERM or SIGINT; return the exit status. Raise `OperatorError`."""
     logging.setup(settings, "ingress")
     check_access_settings(settings)
     with listen(settings) as listener:
@@ -31,7 +31,7 @@ def check_access_settings(settings: Settings) -> None:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Bind the listening socket. Raises `OperatorError` when the address is not available."""
+    """Bind the listening socket. Raise `OperatorError` when the address is not available."""
     host, port = settings.ingress_host, settings.ingress_port
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]

@@ -1,7 +1,7 @@
 """The summary that the stream stage writes of each batch, in the batch's own transaction.
 
 What the summaries of a partition cover must be all of its raw offsets, each once: what is missing, doubled or in flight
-can be told from Kafka and ClickHouse alone.
+can be computed from Kafka and ClickHouse alone.
 """
 
 import msgspec
@@ -10,7 +10,7 @@ from schemas import times
 
 
 class Count(msgspec.Struct, gc=False, frozen=True):
-    """What came of the raw events of one event type that arrived in one minute."""
+    """Outcomes of the raw events of one event type that arrived in one minute."""
 
     minute: str  # of arrival, UTC: 2026-11-24T00:10Z
     event: str  # the type as sent, at most `EVENT_MAX` characters of it; "" where there is none to read
@@ -20,7 +20,7 @@ class Count(msgspec.Struct, gc=False, frozen=True):
 
 
 class BatchAccount(msgspec.Struct, gc=False, frozen=True):
-    """What came of the raw records of one partition from `first_offset` up to, not including, `next_offset`.
+    """Outcomes of the raw records of one partition from `first_offset` up to, not including, `next_offset`.
 
     Offsets within the range that hold no record (aborted transactions, control records) are in no count.
     """
@@ -33,7 +33,7 @@ class BatchAccount(msgspec.Struct, gc=False, frozen=True):
 
 
 def minute_of(received_us: int) -> str:
-    """The minute of an arrival (µs since the epoch): `2026-11-24T00:10Z`."""
+    """Return the minute of an arrival (µs since the epoch): `2026-11-24T00:10Z`."""
     return times.rfc3339(received_us)[:16] + "Z"
 
 

@@ -46,7 +46,7 @@ SEVERITIES = ("info", "warning", "critical")
 
 
 def type_of(event: str) -> EventType:
-    """What is known of a canonical event type."""
+    """Return what is known of a canonical event type."""
     return TYPES.get(event, UNKNOWN)
 
 

@@ -61,7 +61,7 @@ class Field:
 
 
 def reading_struct(struct: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """The struct as a reader needs it that may meet records of earlier releases: other types, and missing fields."""
+    """Return the struct for reading records of earlier releases too: with other types and missing fields."""
     hints = get_type_hints(struct)
     return msgspec.defstruct(
         struct.__name__, [_reading_field(name, hints[name], field) for name, field in fields_of(struct).items()],

@@ -10,7 +10,7 @@ _begun_digest = blake2b(digest_size=16).copy  # a third less time than to make o
 
 
 def digest_of(imei: str, device_us: int, event: str, geofence_name: str | None) -> bytes:
-    """16 bytes that stand for the identity (BLAKE2b, RFC 7693); strings contain no NUL, so none run together.
+    """Return the identity as 16 bytes (BLAKE2b, RFC 7693); strings contain no NUL, so none run together.
 
     `device_us` is Device_Time in µs since the epoch, `event` is canonical.
     """
@@ -21,17 +21,17 @@ def digest_of(imei: str, device_us: int, event: str, geofence_name: str | None) 
 
 
 def digest_of_payload(raw: bytes) -> bytes:
-    """24 bytes that stand for a payload that is no event: a dead letter repeated byte for byte is a duplicate."""
+    """Return 24 bytes for a payload that is no event: a dead letter repeated byte for byte is a duplicate."""
     return blake2b(raw, digest_size=24).digest()
 
 
 def uuid_text(digest: bytes) -> str:
-    """The first 16 bytes in the usual notation of a UUID."""
+    """Format the first 16 bytes as a UUID."""
     text = digest[:16].hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def is_check_digit_right(imei: str) -> bool:
-    """Whether the last digit of an IMEI is its check digit (Luhn, 3GPP TS 23.003 annex B)."""
+    """Return whether the last digit of an IMEI is its check digit (Luhn, 3GPP TS 23.003 annex B)."""
     doubled = [int(digit) * (1 + position % 2) for position, digit in enumerate(imei)]
     return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0

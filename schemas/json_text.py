@@ -44,7 +44,7 @@ _SCANNER = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=_refu
 
 
 def text_of(raw: bytes) -> str:
-    """Decode UTF-8; raises `NotJsonError`."""
+    """Decode UTF-8; raise `NotJsonError`."""
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
@@ -52,7 +52,7 @@ def text_of(raw: bytes) -> str:
 
 
 def value_end(text: str, begin: int) -> int:
-    """Where the value that begins at `begin` ends; raises `NotJsonError`."""
+    """Return where the value that begins at `begin` ends; raise `NotJsonError`."""
     try:
         return _SCANNER.raw_decode(text, begin)[1]
     except json.JSONDecodeError as error:
@@ -64,14 +64,14 @@ def value_end(text: str, begin: int) -> int:
 def members_of(raw: bytes) -> list[Member] | None:
     """Return the members of the object in order, duplicates included; None for another kind of value.
 
-    Raises `NotJsonError`.
+    Raise `NotJsonError`.
     """
     text = text_of(raw)
     return _plain_members(raw) or _scanned_members(text)
 
 
 def _plain_members(raw: bytes) -> list[Member] | None:
-    """The same by msgspec, for an object without duplicate or escaped names and with usual blanks; else None.
+    """Find the members by msgspec if no name is duplicate or escaped and the blanks are usual; else return None.
 
     `raw` is UTF-8. The parser keeps the last of two members with one name, so their lengths do not add up to the whole.
     """
@@ -103,12 +103,12 @@ def compact(text: str) -> str:
 
 
 def string_of(text: str) -> str:
-    """The value of a JSON string, with the unpaired surrogates that RFC 8259 allows."""
+    """Return the value of a JSON string, with the unpaired surrogates that RFC 8259 allows."""
     return text[1:-1] if "\\" not in text else str(json.loads(text))
 
 
 def integer_of(number_text: str) -> int | None:
-    """The integer that a JSON number stands for (`50`, `50.0`, `5e1`); None if it has a fractional part.
+    """Return the integer that a JSON number stands for (`50`, `50.0`, `5e1`); None if it has a fractional part.
 
     Numbers beyond 64 bits come back as some integer beyond 64 bits.
     """
@@ -131,7 +131,7 @@ def integer_of(number_text: str) -> int | None:
 
 
 def _members(text: str, at: int) -> list[Member]:
-    """The members from `at` on, behind the opening brace of a valid object."""
+    """Return the members from `at` on, behind the opening brace of a valid object."""
     members: list[Member] = []
     at = _skip(text, at)
     while text[at] != "}":

@@ -57,7 +57,7 @@ class Migration:
 
 
 def bootstrap(cluster: str | None) -> list[str]:
-    """The statements that must run before any step: the database, and the table of the steps taken."""
+    """Return the statements that must run before any step: the database, and the table of the steps taken."""
     template = (
         f"CREATE DATABASE IF NOT EXISTS {DATABASE}{{on_cluster}};\n"
         f"CREATE TABLE IF NOT EXISTS {TABLE}{{on_cluster}} (\n"
@@ -68,7 +68,7 @@ def bootstrap(cluster: str | None) -> list[str]:
 
 
 def read_step(path: Path) -> Migration:
-    """Read a step; raises ValueError, naming the file, for one that is not as this module's docstring says."""
+    """Read a step; raise ValueError, naming the file, for one that is not as this module's docstring says."""
     text = path.read_text(encoding="utf-8")
     headers, named = dict(_HEADER.findall(text)), _FILE_NAME.fullmatch(path.name)
     if named is None or headers.get("compatibility") not in {"expand", "contract"} or "name" not in headers:

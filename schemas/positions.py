@@ -15,7 +15,7 @@ FORMAT = '"latitude,longitude" in decimal degrees'
 
 
 def parse(text: str) -> tuple[float, float]:
-    """Parse into latitude and longitude in degrees, in any range; raises ValueError."""
+    """Parse into latitude and longitude in degrees, in any range; raise ValueError."""
     if not _CHARACTERS.fullmatch(text):
         raise ValueError(text)
     latitude, _, longitude = text.partition(",")

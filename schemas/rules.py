@@ -80,7 +80,7 @@ class Rule:
     found: Callable[[Any], str] | None = None  # what to show of a value that breaks the rule, if not the value
 
     def broken_in(self, column: Sequence[Any]) -> list[int]:
-        """The positions of the values that break the rule."""
+        """Return the positions of the values that break the rule."""
         return [at for at in self.suspects(column) if not self.holds(column[at])]
 
 
@@ -120,7 +120,7 @@ class TimeRule:
 
 
 def elementwise(code: Reason, expected: str, holds: Callable[[Any], Any], **more: Any) -> Rule:
-    """A rule whose check works on one value and on arrays alike."""
+    """Return a rule whose check works on one value and on arrays alike."""
     return Rule(code, expected, lambda value: bool(holds(value)), lambda column: _where_not(holds(column)), **more)
 
 
@@ -129,7 +129,7 @@ def _where_not(fine: Any) -> Sequence[int]:
 
 
 def at_most(characters: int) -> Rule:
-    """A string of at most so many characters (code points, as in JSON Schema)."""
+    """Return the rule for a string of at most so many characters (code points, as in JSON Schema)."""
 
     def suspects(column: Sequence[str]) -> Sequence[int]:
         if max(map(len, column), default=0) <= characters:
@@ -182,7 +182,7 @@ INTEGER_OF_64_BITS = Rule(
 
 
 def is_imei(text: str) -> bool:
-    """Whether the text is 15 ASCII digits (3GPP TS 23.003, 6.2.1, the check digit aside)."""
+    """Return whether the text is 15 ASCII digits (3GPP TS 23.003, 6.2.1, the check digit aside)."""
     return len(text) == 15 and text.isascii() and text.isdigit()
 
 

@@ -10,7 +10,7 @@ _JSON_TYPE = {str: "string", int: "integer"}
 
 
 def event_schema() -> dict[str, Any]:
-    """The schema of what keeps every rule. It accepts a little more: a schema cannot compare two times."""
+    """Return the JSON Schema of a valid event. It accepts a little more: a schema cannot compare two times."""
     return {
         "title": "Event",
         "description": "Unknown fields are kept.",
@@ -22,7 +22,7 @@ def event_schema() -> dict[str, Any]:
 
 
 def field_schema(sent: SentField) -> dict[str, Any]:
-    """The schema of one field's value: its type and all of its rules."""
+    """Return the schema of one field's value: its type and all of its rules."""
     schema: dict[str, Any] = {"type": _JSON_TYPE[sent.type]}
     for part in (*sent.rules, *((sent.format,) if sent.format else ())):
         schema |= part.schema
@@ -31,7 +31,7 @@ def field_schema(sent: SentField) -> dict[str, Any]:
 
 
 def example(event: str) -> dict[str, Any]:
-    """An event of this type as the sender's API document writes it."""
+    """Return an event of this type as the sender's API document writes it."""
     kind = TYPES[event]
     values = {name: sent.example for name, sent in SENT_FIELDS.items()}
     values |= {"Event": event, "Changes": min(50, kind.changes_range[1])}

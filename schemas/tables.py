@@ -35,7 +35,7 @@ class Table:
     record: type[msgspec.Struct]
     partition_by: str
     order_by: str  # begins with what is asked for, ends with what makes an identity; unique for each identity
-    identity: str  # the column that tells one row from another
+    identity: str  # the column that identifies a row
     time: str  # the column by which a row's place in the table can be narrowed down
     indexes: tuple[str, ...] = ()
 

@@ -17,7 +17,7 @@ _NOT_A_TIME = "?" * _LENGTH
 
 
 def _weights() -> npt.NDArray[np.float64]:
-    """What each of the 20 digits adds to year, month, day, hour, minute, second and microsecond."""
+    """Return what each of the 20 digits adds to year, month, day, hour, minute, second and microsecond."""
     weights = np.zeros((20, 7))
     place = 0
     for number, digits in enumerate((4, 2, 2, 2, 2, 2, 6)):
@@ -50,11 +50,11 @@ def parse(texts: Sequence[str]) -> tuple[Int64s, list[int]]:
 
 
 def _days(months: Int64s) -> Int64s:
-    """Days from the epoch to the first day of a month, counted since the epoch (Gregorian calendar)."""
+    """Return the days from the epoch to the first day of a month, itself counted from the epoch (Gregorian)."""
     return months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
 
 
 def rfc3339_texts(us: Int64s) -> list[str]:
-    """The same as `schemas.times.rfc3339` for each."""
+    """Format each time as `schemas.times.rfc3339` does."""
     texts: list[str] = np.datetime_as_string(us.astype("datetime64[us]"), unit="us", timezone="UTC").tolist()
     return texts

@@ -17,7 +17,7 @@ class NoSuchTimeError(ValueError):
 
 @lru_cache(maxsize=65_536)
 def _minute_us(text: str) -> int:
-    """`YYYY-MM-DDTHH:MM` in µs; raises `NoSuchTimeError`. Cached: a day has 1,440 of them."""
+    """Parse `YYYY-MM-DDTHH:MM` into µs; raise `NoSuchTimeError`. Cached: a day has 1,440 of them."""
     try:
         return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * 1_000_000
     except ValueError:
@@ -27,7 +27,7 @@ def _minute_us(text: str) -> int:
 def parse(text: str) -> int:
     """Parse a time in UTC into µs since the epoch; digits beyond microseconds are cut.
 
-    Accepts one to nine fraction digits or none, and `Z`, `+0000`, `+00:00`, `-00:00`. Raises ValueError for another
+    Accepts one to nine fraction digits or none, and `Z`, `+0000`, `+00:00`, `-00:00`. Raise ValueError for another
     format, `NoSuchTimeError` for a date or time of day that does not exist (leap seconds included).
     """
     match = _SPELLINGS.fullmatch(text)
@@ -39,23 +39,23 @@ def parse(text: str) -> int:
 
 
 def is_cut(text: str) -> bool:
-    """Whether `parse` drops digits that are not zero."""
+    """Return whether `parse` drops digits that are not zero."""
     match = _SPELLINGS.fullmatch(text)
     return match is not None and bool((match[4] or "").strip("0"))
 
 
 @lru_cache(maxsize=65_536)
 def minute_text(minute: int) -> str:
-    """A minute since the epoch as `YYYY-MM-DDTHH:MM`."""
+    """Format a minute since the epoch as `YYYY-MM-DDTHH:MM`."""
     return (_EPOCH + timedelta(minutes=minute)).isoformat()[:16]
 
 
 def rfc3339(us: int) -> str:
-    """µs since the epoch as RFC 3339 in UTC with microseconds."""
+    """Format µs since the epoch as RFC 3339 in UTC with microseconds."""
     minute, rest = divmod(us, 60_000_000)
     return f"{minute_text(minute)}:{rest // 1_000_000:02d}.{rest % 1_000_000:06d}Z"
 
 
 def as_sent(us: int) -> str:
-    """µs since the epoch in the contract's format."""
+    """Format µs since the epoch in the contract's format."""
     return rfc3339(us)[:-1] + "+0000"

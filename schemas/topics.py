@@ -69,7 +69,7 @@ WINDOW_TOPIC = Topic(
 
 
 def of_type(event: str) -> str:
-    """The topic of a canonical event type; different types have different topics.
+    """Return the topic of a canonical event type; different types have different topics.
 
     A type of at most 64 letters a-z, digits and underscores is its topic's name: `telematics.event.fuel_drain.v1`.
     Any other is named by its readable part and its digest, behind a hyphen, which no canonical type has.
@@ -82,12 +82,12 @@ def of_type(event: str) -> str:
 
 
 def is_of_type(topic: str) -> bool:
-    """Whether the topic carries the events of one type."""
+    """Return whether the topic carries the events of one type."""
     return topic.startswith(EVENT_PREFIX)
 
 
 def type_topic(name: str) -> Topic:
-    """The registry entry of a type's topic."""
+    """Return the registry entry of a type's topic."""
     return Topic(name, "events of one type", "IMEI", ("streams",), ("subscribers",))
 
 
@@ -102,5 +102,5 @@ FIXED: tuple[Topic, ...] = (
 
 
 def all_topics(types: Iterable[str] = TYPES) -> tuple[Topic, ...]:
-    """Every topic that exists from the beginning: the fixed ones, `other`, and one for each known type."""
+    """Return every topic that exists from the beginning: the fixed ones, `other`, and one for each known type."""
     return (*FIXED, type_topic(OTHER), *(type_topic(of_type(t)) for t in types))

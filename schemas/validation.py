@@ -29,7 +29,7 @@ class ClockLimits(NamedTuple):
 
     @classmethod
     def of_seconds(cls, skew_s: int, lead_s: int) -> "ClockLimits":
-        """The same from seconds; what is normal is never too much."""
+        """Return the limits for these numbers of seconds; the lead is never below the skew."""
         return cls(skew_s * 1_000_000, max(skew_s, lead_s) * 1_000_000)
 
 
@@ -72,12 +72,12 @@ def validate(raw: bytes, received_us: int, clock: ClockLimits) -> ValidEvent | l
 
 
 def blank_as_none(name: str | None) -> str | None:
-    """A geofence's name; null, missing, empty and blank are one identity."""
+    """Return a geofence's name; None for an empty or blank one: they are one identity."""
     return name if name and not name.isspace() else None
 
 
 def extra_of(members: Sequence[Member]) -> bytes:
-    """The members that the contract does not know, as a JSON object on one line; values as they were sent."""
+    """Return the members that the contract does not know, as a JSON object on one line; values as they were sent."""
     unknown = {member.name: member for member in members if member.name not in SENT_FIELDS}
     return ("{" + ",".join(f"{m.name_text}:{compact(m.value_text)}" for m in unknown.values()) + "}").encode()
 
@@ -102,7 +102,7 @@ def _valid_event(values: Mapping[str, Any], texts: Mapping[str, str], members: S
 
 
 def _value(sent: SentField, text: str | None, violations: list[Violation]) -> Any:
-    """The value of a field, parsed; what it breaks is added to `violations`, and None returned for what is unusable."""
+    """Return a field's parsed value, None for an unusable one; add the rules it breaks to `violations`."""
     if text is None or (text == "null" and sent.nullable):
         if not sent.nullable:
             violations.append(Violation(Reason.MISSING, sent.name, "nothing", _expected(sent)))
@@ -122,7 +122,7 @@ def _value(sent: SentField, text: str | None, violations: list[Violation]) -> An
 
 
 def _typed(sent: SentField, text: str) -> Any:
-    """The value if it has the field's JSON type, else None. A number with an integral value is an integer."""
+    """Return the value if it has the field's JSON type, else None. A number with an integral value is an integer."""
     if sent.type is int:
         return integer_of(text)
     return string_of(text) if text[0] == '"' else None
@@ -142,7 +142,7 @@ def _parsed(form: Format, name: str, value: str, text: str, violations: list[Vio
 
 
 def _broken_time_rules(values: Mapping[str, Any], texts: Mapping[str, str], latest_us: int) -> Iterator[Violation]:
-    """Rules on the times that could be read; a missing one breaks none of these."""
+    """Check the rules on the times that could be read; a missing one breaks none of these."""
     device_us, server_us = values["Device_Time"], values["Server_Time"]
     for rule in TIME_RULES:
         if None in [values[name] for name in rule.fields]:
@@ -153,11 +153,11 @@ def _broken_time_rules(values: Mapping[str, Any], texts: Mapping[str, str], late
 
 
 def _expected(sent: SentField) -> str:
-    """What the field should be: its format, or its first rule with a text that also names the type."""
+    """Describe what the field should be: its format, or its first rule with a text that also names the type."""
     return sent.format.expected if sent.format is not None else sent.rules[0].expected
 
 
 def _shown(text: str) -> str:
-    """What was sent, cut at 100 characters, without what cannot be encoded."""
+    """Cut what was sent at 100 characters, without what cannot be encoded."""
     shown = text if len(text) <= _FOUND_MAX else text[: _FOUND_MAX - 1] + "…"
     return shown.encode("utf-8", "replace").decode()

@@ -84,7 +84,7 @@ class Sink:
 
 
 async def run(settings: Settings) -> int:
-    """Run until stopped (exit status 0) or failed (1); raises `OperatorError` if it cannot start."""
+    """Run until stopped (exit status 0) or failed (1); raise `OperatorError` if it cannot start."""
     await ensure_topics(settings, check_only=True)
     sink = Sink(settings)
     try:

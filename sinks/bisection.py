@@ -13,7 +13,7 @@ class Inserter(Protocol):
     """Insert rows; implemented by `sinks.clickhouse_writer.ClickHouseWriter`."""
 
     async def insert(self, rows: RowEncoder, values: Sequence[bytes | None], token: str, *, repeated: bool) -> None:
-        """ClickHouseWriter all or none, once per token, even if retried; raises `RowsRefusedError`."""
+        """Insert all or none, once per token, even if retried; raise `RowsRefusedError`."""
 
 
 class Refusal(NamedTuple):
@@ -26,7 +26,7 @@ class Refusal(NamedTuple):
 async def write(
     writer: Inserter, rows: RowEncoder, intent: WriteIntent, records: Sequence[Record], *, repeated: bool
 ) -> list[Refusal]:
-    """ClickHouseWriter the intent's records; return the refused ones, in order.
+    """Insert the intent's records; return the refused ones, in order.
 
     `repeated` says that another process may have begun the write. The halves and their tokens depend on the records
     alone, so a repeat after a crash makes the same inserts.

@@ -62,7 +62,7 @@ class ClickHouseWriter:
         self.waiting_since: float | None = None
 
     async def client(self) -> AsyncClient:
-        """Return the connected client; raises one of `UNAVAILABLE`."""
+        """Return the connected client; raise one of `UNAVAILABLE`."""
         async with self._connecting:
             if self._client is None:
                 self._client = await connect(self._settings)
@@ -83,11 +83,11 @@ class ClickHouseWriter:
         return None
 
     async def insert(self, rows: RowEncoder, values: Sequence[bytes | None], token: str, *, repeated: bool) -> None:
-        """ClickHouseWriter the records as rows, all or none, once per token; return when ClickHouse has acknowledged.
+        """Insert the records as rows, all or none, once per token; return when ClickHouse has acknowledged.
 
         While ClickHouse is unavailable, retries the same bytes with the same token. `repeated` says that the insert may
         have been made before; then, and after a failure here, missing rows are looked for and inserted (see
-        `sinks.missing_rows`). Raises `RowsRefusedError`.
+        `sinks.missing_rows`). Raise `RowsRefusedError`.
         """
         # A recreated topic starts at offset 0 again: the first record's checksum distinguishes it from the old one.
         token = f"{token}:{zlib.crc32(values[0] or b''):08x}"
@@ -144,7 +144,7 @@ class ClickHouseWriter:
 
 
 async def connect(settings: Settings) -> AsyncClient:
-    """Connect a client; raises `OperatorError` for an unusable address, one of `UNAVAILABLE` otherwise."""
+    """Connect a client; raise `OperatorError` for an unusable address, one of `UNAVAILABLE` otherwise."""
     where = urlsplit(settings.clickhouse_url)
     if where.scheme not in ("http", "https") or not where.hostname:
         raise OperatorError(

@@ -22,7 +22,7 @@ _UNKNOWN_TABLE, _UNKNOWN_DATABASE = 60, 81
 async def migrate(client: AsyncClient, settings: Settings) -> list[str]:
     """Take the missing steps; return one line for each step taken.
 
-    Raises `OperatorError` for a schema newer than this code, and for one whose steps were not those of this code.
+    Raise `OperatorError` for a schema newer than this code, and for one whose steps were not those of this code.
     """
     for statement in bootstrap(settings.clickhouse_cluster):
         await client.command(statement)
@@ -30,7 +30,7 @@ async def migrate(client: AsyncClient, settings: Settings) -> list[str]:
 
 
 async def planned(client: AsyncClient, settings: Settings) -> list[tuple[Migration, list[str]]]:
-    """Return the steps that `migrate` would take, with their statements; changes nothing. Raises as `migrate` does."""
+    """Return the steps that `migrate` would take, with their statements; changes nothing. Raise as `migrate` does."""
     try:
         taken = await applied(client)
     except DatabaseError as error:
@@ -42,13 +42,13 @@ async def planned(client: AsyncClient, settings: Settings) -> list[tuple[Migrati
 
 
 async def applied(client: AsyncClient) -> dict[int, str]:
-    """The steps that the database has: version → checksum."""
+    """Return the steps that the database has: version → checksum."""
     found = await client.query(f"SELECT version, checksum FROM {TABLE} FINAL ORDER BY version")  # noqa: S608 - a constant
     return {int(version): str(checksum) for version, checksum in found.result_rows}
 
 
 def missing(taken: dict[int, str]) -> Sequence[Migration]:
-    """Return the steps still to take; raises `OperatorError` if the steps taken are not a beginning of this code's."""
+    """Return the steps still to take; raise `OperatorError` if the steps taken are not a beginning of this code's."""
     newest = max(taken, default=0)
     if newest > LATEST:
         raise OperatorError(

@@ -16,9 +16,9 @@ _QUERY_BYTES_MAX = 16 * 2**20
 
 
 async def find_missing(client: AsyncClient, rows: RowEncoder, values: Sequence[bytes | None]) -> list[bytes | None]:
-    """Return the records that have no row, in order; raises the client's errors while ClickHouse is unavailable.
+    """Return the records that have no row, in order; raise the client's errors while ClickHouse is unavailable.
 
-    Part of an insert may be missing: ClickHouse commits one part for each of the table's partitions in turn.
+    Part of an insert may be missing: ClickHouse commits one part for each of the table's partitions, one after another.
     """
     identities, earliest, latest = rows.places(values)
     query = _query(rows, set(identities), earliest, latest)

@@ -28,10 +28,9 @@ class NativeEncoder:
         ]
 
     def block(self, columns: Sequence[Values], rows: int) -> bytearray:
-        """
-        The block of `rows` rows; `columns` in the order of the table's.
+        """Return the block of `rows` rows; `columns` in the order of the table's.
 
-        Raises ValueError, OverflowError, TypeError or clickhouse_connect's DataError for a value that the column
+        Raise ValueError, OverflowError, TypeError or clickhouse_connect's DataError for a value that the column
         cannot hold.
         """
         out = bytearray()
@@ -54,7 +53,7 @@ def _text(text: str) -> bytes:
 
 
 def uuids(texts: Sequence[str]) -> bytes:
-    """UUIDs: two little-endian halves each, the high one first. ValueError if one is not in the usual notation."""
+    """Encode UUIDs: two little-endian halves each, the high one first; raise ValueError for another notation."""
     digits = bytes.fromhex("".join(texts).replace("-", ""))
     if len(digits) != 16 * len(texts):
         raise ValueError("not a UUID")
@@ -62,7 +61,7 @@ def uuids(texts: Sequence[str]) -> bytes:
 
 
 def h3_cells(cells: Sequence[str | int]) -> bytes:
-    """H3 cells in their string form, 15 hexadecimal digits, as UInt64; ValueError for another text.
+    """Encode H3 cells, 15 hexadecimal digits each, as UInt64; raise ValueError for another text.
 
     Events of 0.1.0 have the integer.
     """
@@ -74,7 +73,7 @@ def h3_cells(cells: Sequence[str | int]) -> bytes:
 
 
 def instants(texts: Sequence[str]) -> bytes:
-    """RFC 3339 in UTC with microseconds and a Z, as integer µs since the epoch; ValueError for anything else."""
+    """Encode RFC 3339 in UTC with microseconds and a Z as µs since the epoch; raise ValueError for anything else."""
     joined = "".join(texts).encode()
     if len(joined) != (_WALL_CLOCK + 1) * len(texts):
         raise ValueError("not a time in UTC with microseconds")
@@ -85,7 +84,7 @@ def instants(texts: Sequence[str]) -> bytes:
 
 
 def wall_clocks(texts: Sequence[str]) -> bytes:
-    """The date and time that each text begins with, whatever its offset, as if it were UTC, in µs since the epoch."""
+    """Return the date and time at the start of each text, ignoring its offset, in µs since the epoch."""
     joined = "".join([text[:_WALL_CLOCK] for text in texts]).encode()
     if len(joined) != _WALL_CLOCK * len(texts):
         raise ValueError("not a time with microseconds")

@@ -59,7 +59,7 @@ class OffsetCommitter:
         return self.committed
 
     async def commit(self, offset: int, metadata: str = "") -> None:
-        """Commit; raises `FencedError` if another worker has committed since, KafkaError if the broker refuses."""
+        """Commit; raise `FencedError` if another worker has committed since, KafkaError if the broker refuses."""
         wanted = Committed(offset, metadata)
         while True:
             try:

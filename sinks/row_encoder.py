@@ -36,7 +36,7 @@ def _event_ids(values: Sequence[Conflict | None]) -> list[str | None]:
     return [value.event_id if value else None for value in values]
 
 
-#: RowEncoder mapped at a time: they stay in the processor's cache, which halved the time of a large batch.
+#: Rows mapped at a time: they stay in the processor's cache, which halved the time of a large batch.
 _CHUNK_ROWS = 500
 
 _Convert = Callable[[Sequence[Any]], native.Values]
@@ -64,12 +64,12 @@ class RowEncoder:
         self._encoder = native.NativeEncoder(table)
 
     def blocks(self, values: Sequence[bytes | None]) -> bytes:
-        """The insert of these records, one row each, in order; raises one of `UNMAPPABLE` if one of them is no row."""
+        """Encode these records as an insert, one row each, in order; raise one of `UNMAPPABLE` if one is no row."""
         chunks = (values[i : i + _CHUNK_ROWS] for i in range(0, len(values), _CHUNK_ROWS))
         return b"".join(map(self._block, chunks))
 
     def places(self, values: Sequence[bytes | None]) -> tuple[list[str], str, str]:
-        """The identities of these records' rows, and the earliest and latest of their times (RFC 3339, UTC)."""
+        """Return the identities of these records' rows, and the earliest and latest of their times (RFC 3339, UTC)."""
         structs = [self.decode(value or b"") for value in values]
         times = [getattr(struct, self.table.time) for struct in structs]
         return [getattr(struct, self.table.identity) for struct in structs], min(times), max(times)

@@ -38,7 +38,7 @@ class WriteIntent:
 
 
 def found(tp: TP, offset: int, metadata: str) -> WriteIntent | None:
-    """Return the committed, unfinished intent or None; raises ValueError for metadata of another origin."""
+    """Return the committed, unfinished intent or None; raise ValueError for metadata of another origin."""
     if not metadata:
         return None
     if not metadata.startswith(_PREFIX):

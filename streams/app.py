@@ -58,7 +58,7 @@ def expose_zero_counts() -> None:
 
 
 async def run(settings: Settings) -> int:
-    """Run until stopped (exit status 0) or failed (1); raises `OperatorError` if it cannot start."""
+    """Run until stopped (exit status 0) or failed (1); raise `OperatorError` if it cannot start."""
     if settings.window_store == "rocksdb":
         directories.require_writable(settings.data_dir / "window")
     await ensure_topics(settings, check_only=True)

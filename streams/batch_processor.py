@@ -139,12 +139,12 @@ class BatchProcessor:
 
 
 def digests_of(events: ValidEvents) -> list[bytes]:
-    """The digest of each event's identity."""
+    """Return the digest of each event's identity."""
     return list(map(digest_of, events.imei, events.device_us.tolist(), events.event, events.geofence_name))
 
 
 def event_ids_of(digests: Sequence[bytes]) -> list[str]:
-    """What `uuid_text` makes of each of them, all at once."""
+    """Format each digest as `uuid_text` does, all at once."""
     texts = np.full((len(digests), _UUID_LENGTH), ord("-"), np.uint8)
     texts[:, _UUID_DIGITS] = np.frombuffer(b"".join(digests).hex().encode(), np.uint8).reshape(-1, 32)
     joined = texts.tobytes().decode()
@@ -152,7 +152,7 @@ def event_ids_of(digests: Sequence[bytes]) -> list[str]:
 
 
 def _latest_us(valid: Sequence[ValidEvents], broken: Sequence[InvalidRecord]) -> int:
-    """The latest arrival."""
+    """Return the latest arrival."""
     return max(
         max((int(np.max(events.received_us, initial=0)) for events in valid), default=0),
         max((invalid.received_us for invalid in broken), default=0),
@@ -168,12 +168,12 @@ def _count_valid(events: ValidEvents, found: DedupResults, counter: OutcomeCount
 
 
 def _encoded(events: Sequence[Event]) -> list[bytes]:
-    """Each event as JSON on one line; all in one call, which is half the work."""
+    """Encode each event as JSON on one line; all in one call, which is half the work."""
     return _encoder.encode_lines(events).split(b"\n")[:-1]
 
 
 def _conflicts(piece: Piece, found: DedupResults) -> list[InvalidRecord]:
-    """The events whose identity was accepted before with other content."""
+    """Return the events whose identity was accepted before with other content."""
     return [_conflict(piece, at) for at in np.flatnonzero(found == DedupResult.CONFLICT).tolist()]
 
 
@@ -187,7 +187,7 @@ def _conflict(piece: Piece, at: int) -> InvalidRecord:
 
 
 def _counts(counter: OutcomeCounter) -> list[Count]:
-    """The counter as rows, one for each minute and event type."""
+    """Return the counter as rows, one for each minute and event type."""
     keys: Iterable[tuple[int, str]] = sorted({(minute, event) for minute, event, _ in counter})
     return [
         Count(

@@ -27,7 +27,7 @@ def content_of(names: Sequence[str]) -> Content:
 
 
 def default_content_fields() -> list[str]:
-    """The sender's names of the declared content."""
+    """Return the sender's names of the declared content."""
     declared = fields_of(Event)
     sent = [declared[name].sent for name in CONTENT]
     return list(dict.fromkeys(field.name for field in sent if field is not None))

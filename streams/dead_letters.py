@@ -37,7 +37,7 @@ def dead_letter(invalid: InvalidRecord, digest: bytes, topic: str, partition: in
 
 
 def _event_and_imei(raw: bytes) -> tuple[str | None, str | None]:
-    """Event and IMEI of a payload that broke a rule, where they are strings."""
+    """Return event and IMEI of a payload that broke a rule, where they are strings."""
     try:
         members = members_of(raw) if len(raw) <= PAYLOAD_BYTES_MAX else None
     except NotJsonError:
@@ -47,14 +47,14 @@ def _event_and_imei(raw: bytes) -> tuple[str | None, str | None]:
 
 
 def _string(text: str) -> str | None:
-    """A JSON string, cut, without what no column can hold; None for another value."""
+    """Return a JSON string, cut, without what no column can hold; None for another value."""
     if not text.startswith('"'):
         return None
     return string_of(text)[:EVENT_MAX].replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _payload_text(raw: bytes) -> tuple[str, str]:
-    """The bytes as text if they are UTF-8 of ordinary size, else in base64 (RFC 4648), cut at 1 MiB."""
+    """Return the bytes as text if they are UTF-8 of ordinary size, else in base64 (RFC 4648), cut at 1 MiB."""
     if len(raw) <= _CUT_BYTES:
         try:
             text = raw.decode()

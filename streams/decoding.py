@@ -64,12 +64,12 @@ class ValidEvents(NamedTuple):
     duplicate_keys: Bools
 
     def invalid(self, at: int, violations: list[Violation], conflict: str | None = None) -> "InvalidRecord":
-        """One of the events, found invalid after all."""
+        """Return one of the events as an invalid record."""
         received_us, receipt_id = int(self.received_us[at]), self.receipt_ids[at]
         return InvalidRecord(self.records[at], received_us, receipt_id, self.senders[at], violations, conflict)
 
     def only(self, chosen: Bools) -> "ValidEvents":
-        """Those of the events for which `chosen` is true."""
+        """Return the events for which `chosen` is true."""
         if chosen.all():
             return self
         listed = chosen.tolist()
@@ -227,7 +227,7 @@ def _unread(at: int, unread: list[int]) -> Any:
 
 
 def _decode_with_more(value: bytes) -> tuple[Any, msgspec.Raw]:
-    """The known fields, and the others as one JSON object; raises ValueError for what only the rules can decide."""
+    """Decode the known fields, and the others as one object; raise ValueError for what only the rules can decide."""
     event, members = _decode(value), members_of(value) or ()
     if len({member.name for member in members}) < len(members):
         raise ValueError("a name is there twice")
@@ -235,7 +235,7 @@ def _decode_with_more(value: bytes) -> tuple[Any, msgspec.Raw]:
 
 
 def _duplicate_keys(values: Sequence[bytes], sent: dict[str, list[Any]], other: set[int]) -> Bools:
-    """Which payloads have a name twice, by their number of quotes; `other` are left out.
+    """Find the payloads that have a name twice, by their number of quotes; leave out `other`.
 
     Escaped quotes are counted too, so a payload with another number is looked at once more.
     """
@@ -251,7 +251,7 @@ def _duplicate_keys(values: Sequence[bytes], sent: dict[str, list[Any]], other: 
 
 
 def _suspects(suspects: Any, column: Sequence[str | None]) -> Sequence[int]:
-    """The suspects of a column in which None breaks no rule."""
+    """Return the suspects of a column in which None breaks no rule."""
     found: Sequence[int] = suspects(["" if text is None else text for text in column])
     return found
 
@@ -276,7 +276,7 @@ _SAME_NAMES = [name for name in ValidEvent.__struct_fields__ if name != "extra"]
 
 
 def to_microseconds(texts: Sequence[str]) -> list[str]:
-    """RFC 3339 in UTC of a column of times (`device_time`, `server_time`)."""
+    """Convert a column of times (`device_time`, `server_time`) to RFC 3339 in UTC."""
     return [text[:_TO_MICROSECONDS] + "Z" for text in texts]
 
 

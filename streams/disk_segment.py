@@ -43,7 +43,7 @@ class DiskSegment:
         return self._count
 
     def find(self, rows: Rows) -> Words:
-        """The content (word 3) stored for each row's identity; 0 where there is none. Shape (n,)."""
+        """Return the content (word 3) stored for each row's identity; 0 where there is none. Shape (n,)."""
         values = self._db.get(_keys(rows))
         return np.fromiter((0 if v is None else int.from_bytes(v, "little") for v in values), np.uint64, len(rows))
 
@@ -59,7 +59,7 @@ class DiskSegment:
         self._count += len(rows)
 
     def seal(self) -> None:
-        """Nothing will be added any more: free the write buffer, have everything safe on the disk."""
+        """Free the write buffer and flush everything to the disk: nothing will be added any more."""
         self._db.flush()
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class DiskSegment:
 
 
 def window_on_disk(directory: Path, retention_us: int) -> DeduplicationWindow:
-    """The window that was left in this directory, or an empty one; whatever `DiskSegment` raises.
+    """Return the window left in this directory, or an empty one; raise what `DiskSegment` raises.
 
     What was left with another retention is removed: its segments are of another length.
     """

@@ -85,7 +85,7 @@ _H3_TEXT: Callable[[int], str] = "{:x}".format
 
 
 def _warnings(events: ValidEvents, wrong_check_digits: list[bool], future_skew_us: int) -> Column:
-    """The codes of each event's warnings; nearly always there are none."""
+    """Return the codes of each event's warnings; nearly always there are none."""
     facts = Facts(
         latitude=events.latitude,
         longitude=events.longitude,
@@ -116,7 +116,7 @@ def _is_none(column: Column) -> Bools:
 
 
 def _local_times(events: ValidEvents, zones: Sequence[str]) -> list[str]:
-    """RFC 3339 with each zone's offset at that instant: an offset is whole minutes, so the seconds are those of UTC."""
+    """Format RFC 3339 with each zone's offset at that instant: whole minutes, so the seconds are those of UTC."""
     local = map(_local_minute, zones, (events.device_us // _MINUTE_US).tolist())
     return [
         f"{minute}{device_time[_MINUTE:_CLOCK]}{offset}"
@@ -126,7 +126,7 @@ def _local_times(events: ValidEvents, zones: Sequence[str]) -> list[str]:
 
 @lru_cache(maxsize=262_144)
 def _local_minute(zone: str, minute: int) -> tuple[str, str]:
-    """A minute since the epoch by the zone's clock, as `2024-06-28T23:22`, and its offset from UTC, as `+05:30`."""
+    """Return a minute since the epoch in the zone's time, as `2024-06-28T23:22`, and its UTC offset, as `+05:30`."""
     instant = datetime.fromtimestamp(minute * 60, UTC)
     try:
         offset = instant.astimezone(ZoneInfo(zone)).utcoffset()
@@ -139,5 +139,5 @@ def _local_minute(zone: str, minute: int) -> tuple[str, str]:
 
 @lru_cache(maxsize=262_144)
 def _imei_facts(imei: str) -> tuple[bool, str]:
-    """Whether the check digit is right, and the type allocation code (3GPP TS 23.003, 6.2.1)."""
+    """Return whether the check digit is right, and the type allocation code (3GPP TS 23.003, 6.2.1)."""
     return is_check_digit_right(imei), imei[:8]

@@ -28,7 +28,7 @@ class MemorySegment:
     """
 
     def __init__(self, rows: int = 500) -> None:
-        """Room for so many rows to begin with."""
+        """Allocate room for so many rows to begin with."""
         self._allocate(rows)
         self._count = 0
 
@@ -41,7 +41,7 @@ class MemorySegment:
         return self._tags.nbytes + self._rows.nbytes
 
     def find(self, rows: Rows) -> Words:
-        """The content (word 3) stored for each row's identity; 0 where there is none. Shape (n,)."""
+        """Return the content (word 3) stored for each row's identity; 0 where there is none. Shape (n,)."""
         found = np.zeros(len(rows), np.uint64)
         tags, buckets, asking = _tags_of(rows), self._home(rows), np.arange(len(rows))
         while len(asking):
@@ -62,7 +62,7 @@ class MemorySegment:
         self._settle(rows)
 
     def seal(self) -> None:
-        """Nothing will be added any more: nothing to do."""
+        """Do nothing: nothing will be added any more."""
 
     def close(self) -> None:
         """Free everything."""
@@ -101,7 +101,7 @@ class MemorySegment:
         self._rows: Rows = _zeros((buckets * _SLOTS, WORDS), np.uint64)
 
     def _home(self, rows: Rows) -> Places:
-        """Word 2 is uniform: its upper half, scaled to the number of buckets, is where a row belongs."""
+        """Return each row's bucket: the upper half of word 2, which is uniform, scaled to the number of buckets."""
         homes = ((rows[:, 2] >> np.uint64(32)) * np.uint64(len(self._tags))) >> np.uint64(32)
         return homes.astype(np.intp)
 
@@ -110,7 +110,7 @@ class MemorySegment:
 
 
 def _zeros(shape: tuple[int, int], dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """An array whose memory goes back to the system with it.
+    """Return an array whose memory goes back to the system with it.
 
     Malloc keeps what is freed in the middle of its heap, and that is where arrays of some megabytes lie.
     """
@@ -123,7 +123,7 @@ def _tags_of(rows: Rows) -> Tags:
 
 
 def _rank(ordered: Places) -> Places:
-    """The how-manieth of its equals each one is, from 0; equals stand together."""
+    """Return the rank of each element within its run of equal values, from 0; `ordered` must be sorted."""
     places = np.arange(len(ordered))
     begins = np.flatnonzero(np.diff(ordered, prepend=-1))
     return places - np.repeat(begins, np.diff(begins, append=len(ordered)))

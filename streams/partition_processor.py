@@ -33,7 +33,7 @@ _OPENING_TRIES, _OPENING_PAUSE_S = 25, 0.2
 
 
 def advance(stream_time_us: int, latest_us: int, steady_now_us: int) -> int:
-    """The stream time after a batch whose latest arrival is `latest_us`; it never goes back.
+    """Return the stream time after a batch whose latest arrival is `latest_us`; it never goes back.
 
     Stream time lets identities expire, so a clock that jumps ahead must not carry it along: nothing arrives later than
     now, by a clock that cannot jump.
@@ -119,7 +119,7 @@ class PartitionProcessor:
         return window_on_disk(directory, retention_us)
 
     def _outputs(self, batch: Batch, result: BatchResult, stream_time_us: int) -> dict[str, list[Output]]:
-        """What the batch publishes, by topic."""
+        """Return what the batch publishes, by topic."""
         outputs: dict[str, list[Output]] = {}
         if result.events:
             outputs[topics.EVENTS] = result.events

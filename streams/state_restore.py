@@ -27,19 +27,19 @@ _SUMMARIES_LOOKED_AT = 64  # at first: the last one is among them unless there w
 
 
 def encode(rows: Rows, stream_time_us: int) -> bytes:
-    """The changelog record of a batch."""
+    """Encode the changelog record of a batch."""
     return stream_time_us.to_bytes(_TIME_BYTES, "little") + rows.astype("<u8", copy=False).tobytes()
 
 
 def decode(value: bytes) -> tuple[Rows, int]:
-    """Rows and stream time of a changelog record."""
+    """Decode the rows and stream time of a changelog record."""
     rows = np.frombuffer(value, "<u8", offset=_TIME_BYTES).reshape(-1, WORDS)
     return rows, int.from_bytes(value[:_TIME_BYTES], "little")
 
 
 @asynccontextmanager
 async def reader(settings: Settings, *partitions: TopicPartition) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer that reads committed records of these partitions and knows the stream stage's offsets."""
+    """Open a consumer that reads committed records of these partitions and knows the stream stage's offsets."""
     consumer = AIOKafkaConsumer(
         **connection(settings),
         group_id=settings.streams_app_id,
@@ -57,7 +57,7 @@ async def reader(settings: Settings, *partitions: TopicPartition) -> AsyncIterat
 
 
 async def next_offset(consumer: AIOKafkaConsumer, source: TopicPartition, accounts: TopicPartition) -> int:
-    """Where to go on: after what was committed, or at the earliest record there is.
+    """Return where to resume: after what was committed, or at the earliest record there is.
 
     The group's offset and the account's last summary are of one transaction. Offsets have been seen to go back when a
     broker was killed and started again, by ten minutes at once and for all partitions; summaries have not.
@@ -74,7 +74,7 @@ async def next_offset(consumer: AIOKafkaConsumer, source: TopicPartition, accoun
 
 
 async def _accounted_offset(consumer: AIOKafkaConsumer, accounts: TopicPartition) -> int:
-    """The end of what the last committed summary of this partition covers; 0 where there is none."""
+    """Return the end of what the last committed summary of this partition covers; 0 where there is none."""
     begin = (await consumer.beginning_offsets([accounts]))[accounts]
     end = (await consumer.end_offsets([accounts]))[accounts]
     looked_at, first = _SUMMARIES_LOOKED_AT, end
@@ -91,7 +91,7 @@ async def _accounted_offset(consumer: AIOKafkaConsumer, accounts: TopicPartition
 async def _records_up_to(
     consumer: AIOKafkaConsumer, partition: TopicPartition, end: int
 ) -> AsyncIterator[Sequence[ConsumerRecord[bytes, bytes]]]:
-    """The committed records from the consumer's position to `end`, some at a time."""
+    """Yield the committed records from the consumer's position to `end`, in lists."""
     while await consumer.position(partition) < end:
         for records in (await consumer.getmany(partition, timeout_ms=200)).values():
             yield records
@@ -118,7 +118,7 @@ async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition, window:
 
 
 async def _holds(consumer: AIOKafkaConsumer, changelog: TopicPartition, window: DeduplicationWindow) -> bool:
-    """Whether the changelog has at the window's offset a record of the window's time."""
+    """Return whether the changelog has at the window's offset a record of the window's time."""
     consumer.seek(changelog, window.changelog_offset)
     async for records in _records_up_to(consumer, changelog, window.changelog_offset + 1):
         _, stream_time_us, offset = _decoded(records[0])
@@ -132,7 +132,7 @@ def _decoded(record: ConsumerRecord[bytes, bytes]) -> Addition:
 
 
 def merge_by_segment(additions: Sequence[Addition], segment_us: int) -> Iterator[Addition]:
-    """The rows of many records of one segment_number as one addition, with the latest of their times and offsets.
+    """Merge the records of each segment into one addition, with the latest of their times and offsets.
 
     At low load a record holds few rows, and adding them costs as much as adding a thousand.
     """

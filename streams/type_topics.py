@@ -27,7 +27,7 @@ class TypeTopics:
             self._existing = {name for name in await client.list_topics() if topics.is_of_type(name)}
 
     def route(self, event: str) -> str:
-        """The topic of an event type for which `ensure` has been awaited."""
+        """Return the topic of an event type for which `ensure` has been awaited."""
         return self._routes[event]
 
     async def ensure(self, events: Iterable[str]) -> None:

@@ -44,13 +44,13 @@ class Segment(Protocol):
     """The rows that arrived in one segment."""
 
     def find(self, rows: Rows) -> Words:
-        """The content (word 3) stored for each row's identity; 0 where there is none. Shape (n,)."""
+        """Return the content (word 3) stored for each row's identity; 0 where there is none. Shape (n,)."""
 
     def add(self, rows: Rows, stream_time_us: int, changelog_offset: int, /) -> None:
         """Store rows that are not there yet; what outlives its process notes how far it goes."""
 
     def seal(self) -> None:
-        """Nothing will be added any more."""
+        """Prepare for reading only: nothing will be added any more."""
 
     def close(self) -> None:
         """Free all memory; what is on disk stays."""
@@ -59,11 +59,11 @@ class Segment(Protocol):
         """Free everything."""
 
     def __len__(self) -> int:
-        """How many identities are stored."""
+        """Return how many identities are stored."""
 
 
 def identity_rows(imeis: Sequence[int], device_us: Int64s, digests: Sequence[bytes], contents: Words) -> Rows:
-    """Rows of valid events: IMEIs as numbers, 16-byte digests, contents of 64 bits (0 is taken as 1: 0 means none)."""
+    """Return rows of valid events: IMEIs as numbers, 16-byte digests, contents of 64 bits (1 for 0)."""
     rows = np.empty((len(imeis), WORDS), np.uint64)
     halves = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
     rows[:, 0] = (np.array(imeis, np.uint64) << np.uint64(13)) | (halves[:, 0] & np.uint64(0x1FFF)) | np.uint64(1 << 63)
@@ -82,7 +82,7 @@ def content_words(columns: Sequence[Words]) -> Words:
 
 
 def _mix(words: Words) -> Words:
-    """SplitMix64's step (Steele, Lea and Flood, OOPSLA 2014): each bit of the result hangs on each bit of the word."""
+    """Mix bits by SplitMix64's step (Steele, Lea and Flood, OOPSLA 2014): each depends on each bit of the word."""
     words = words + np.uint64(0x9E3779B97F4A7C15)
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -90,7 +90,7 @@ def _mix(words: Words) -> Words:
 
 
 def payload_rows(digests: Sequence[bytes]) -> Rows:
-    """Rows of bytes that are no event: IMEI 0, the rest from their 24-byte digests."""
+    """Return rows of bytes that are no event: IMEI 0, the rest from their 24-byte digests."""
     rows = np.ones((len(digests), WORDS), np.uint64)
     thirds = np.frombuffer(b"".join(digests), "<u8").reshape(-1, 3)
     rows[:, 0] = (thirds[:, 0] & np.uint64(0x1FFF)) | np.uint64(1 << 63)
@@ -171,7 +171,7 @@ class DeduplicationWindow:
 
 
 def _first_of_each(rows: Rows) -> npt.NDArray[np.intp]:
-    """For each row the index of the first row of the same identity (itself, mostly)."""
+    """Return for each row the index of the first row of the same identity (mostly itself)."""
     order = np.argsort(rows[:, 2], kind="stable")  # equal rows stay in order of arrival
     ordered = rows[order, :3]
     differ = (ordered[1:] != ordered[:-1]).any(axis=1)

@@ -20,7 +20,7 @@ class WindowStore(Store):
     """Holds the window of each partition number."""
 
     def apply_changelog_batch(self, batch: Any, to_key: Any, to_value: Any) -> None:
-        """Never called: to Faust's recovery the changelog is empty (`BatchConsumer.highwaters`)."""
+        """Raise: to Faust's recovery the changelog is empty (`BatchConsumer.highwaters`)."""
         raise NotImplementedError
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
@@ -28,13 +28,13 @@ class WindowStore(Store):
 
 
 class WindowTable(faust.Table):
-    """PartitionProcessor number → `DeduplicationWindow`."""
+    """Partition number → `DeduplicationWindow`."""
 
     def _new_store(self) -> WindowStore:
         return WindowStore(self.app.conf.store, self.app, self)
 
     def put(self, partition: int, window: DeduplicationWindow) -> None:
-        """Keep the window of a partition that was taken over."""
+        """Keep the window of a partition that was assigned."""
         self.data.data[partition] = window
 
     def forget(self, partition: int) -> None:

@@ -17,7 +17,7 @@ from runtime.platform.errors import OperatorError
 
 _CLOSE_S = 10
 _OPEN_FILES = 10_240
-_NICE = 5  # on few cores, merges and queries make way for events that somebody waits for
+_NICE = 5  # on few cores, merges and queries make way for the event path
 
 
 @click.command()
@@ -48,7 +48,7 @@ def main(
 
 
 def _raise_file_limit() -> None:
-    """The engine opens many files at once; some systems allow only 256 unless asked."""
+    """Raise the limit of open files: the engine opens many, and some systems allow only 256 by default."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:

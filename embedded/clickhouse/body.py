@@ -28,7 +28,7 @@ class Body:
         self._ended = False
 
     async def beginning(self, size: int) -> bytes:
-        """The first bytes, at least `size` of them unless the body ends earlier."""
+        """Return the first bytes, at least `size` of them unless the body ends earlier."""
         await self._fill(size)
         return bytes(self._ahead)
 
@@ -37,7 +37,7 @@ class Body:
         del self._ahead[:size]
 
     async def pieces(self, before: bytes = b"") -> AsyncIterator[bytes]:
-        """Everything, after `before`, in pieces of about 1 MiB."""
+        """Yield everything, after `before`, in pieces of about 1 MiB."""
         self._ahead[:0] = before
         while not self._ended or self._ahead:
             await self._fill(PIECE_BYTES)

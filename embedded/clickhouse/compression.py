@@ -36,7 +36,7 @@ class Decompressor(Protocol):
     """Unpacks a stream that arrives in pieces."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Unpacked pieces for the packed `data`; raises ClickHouseError for broken data."""
+        """Yield unpacked pieces of the packed `data`; raise ClickHouseError for broken data."""
 
     def finish(self) -> None:
         """Raise ClickHouseError when the stream ended too early."""
@@ -46,10 +46,10 @@ class Compressor(Protocol):
     """Packs a stream that is written in pieces."""
 
     def compress(self, data: bytes) -> bytes:
-        """What can be sent so far."""
+        """Compress `data`; return what can be sent so far."""
 
     def flush(self) -> bytes:
-        """The rest, and the end of the stream."""
+        """Return the rest and the end of the stream."""
 
 
 # Best first, as a server prefers them.
@@ -57,7 +57,7 @@ ENCODINGS = ("zstd", "lz4", "gzip", "deflate")
 
 
 def choose(accept_encoding: str) -> str | None:
-    """The encoding for a response to this `Accept-Encoding`; None for an unpacked one."""
+    """Return the encoding for a response to this `Accept-Encoding`; None for an unpacked one."""
     offered = set()
     for item in accept_encoding.split(","):
         name, _, quality = item.strip().partition(";")
@@ -67,7 +67,7 @@ def choose(accept_encoding: str) -> str | None:
 
 
 def compressor(encoding: str) -> Compressor:
-    """A compressor for one of `ENCODINGS`."""
+    """Return a compressor for one of `ENCODINGS`."""
     if encoding == "zstd":
         return zstandard.ZstdCompressor(level=1).compressobj()
     if encoding == "lz4":
@@ -76,7 +76,7 @@ def compressor(encoding: str) -> Compressor:
 
 
 def decompressor(encoding: str) -> Decompressor:
-    """A decompressor for a `Content-Encoding`; raises ClickHouseError for one that is not known."""
+    """Return a decompressor for a `Content-Encoding`; raise ClickHouseError for one that is not known."""
     if encoding in {"gzip", "x-gzip"}:
         return _ZlibDecompressor(31)
     if encoding == "deflate":
@@ -187,12 +187,12 @@ class BlockCompressor:
         self._pending = bytearray()
 
     def compress(self, data: bytes) -> bytes:
-        """The blocks that are full."""
+        """Add `data`; return the blocks that are full."""
         self._pending += data
         return self._take(_BLOCK_BYTES)
 
     def flush(self) -> bytes:
-        """The last block."""
+        """Return the last block."""
         return self._take(1)
 
     def _take(self, least: int) -> bytes:
@@ -210,7 +210,7 @@ class BlockDecompressor:
         self._pending = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The blocks that are complete, unpacked."""
+        """Add `data`; yield the blocks that are complete, unpacked."""
         self._pending += data
         while (block := self._next()) is not None:
             yield block
@@ -237,7 +237,7 @@ class BlockDecompressor:
 
 
 def pack_block(data: bytes) -> bytes:
-    """One of ClickHouse's blocks for `data`, LZ4."""
+    """Pack `data` into one of ClickHouse's blocks, LZ4."""
     packed: bytes = lz4.block.compress(data, store_size=False)
     body = _BLOCK_HEADER.pack(_LZ4, len(packed) + _BLOCK_HEADER.size, len(data)) + packed
     return _checksum(body) + body

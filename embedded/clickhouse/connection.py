@@ -71,7 +71,7 @@ def guarded(call: Callable[..., T], *arguments: Any) -> T:
 
 
 def prepare(connection: Any, setup: Setup, baseline: Mapping[str, str]) -> None:
-    """Set a connection up for one statement; raises ClickHouseError for a setting or database that does not exist."""
+    """Set a connection up for one statement; raise ClickHouseError for a setting or database that does not exist."""
     if setup.database:
         guarded(connection.query, f"USE {quote_name(setup.database)}", "Null")
     settings = {**baseline, **setup.settings, QUERY_ID_SETTING: setup.query_id}
@@ -119,8 +119,7 @@ def execute(connection: Any, sql: bytes, format_name: str, parameters: Mapping[s
 def stream(
     connection: Any, statement: Statement, format_name: str, parameters: Mapping[str, str], sink: int
 ) -> tuple[bytes, Summary]:
-    """
-    Run a query; its result goes into the pipe `sink`, and blocks there while nobody reads.
+    """Run a query; its result goes into the pipe `sink`, and blocks there while no client reads.
 
     Gives bytes only when the text was not what it looked like and the result did not go through the pipe.
     """
@@ -139,8 +138,7 @@ def stream(
 def insert(
     connection: Any, statement: Statement, format_name: str, data: IO[bytes], parameters: Mapping[str, str]
 ) -> Summary:
-    """
-    Run an INSERT with the open file as its data; the rows are stored when this returns.
+    """Run an INSERT with the open file as its data; the rows are stored when this returns.
 
     chdb's own `send_insert` is not used: its `finish` says that all is well when the data was read but could not be
     stored (a violated constraint, a view that throws, a full disk; chdb 4.4), and rows would be acknowledged and lost.

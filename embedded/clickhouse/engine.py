@@ -120,7 +120,7 @@ class Engine:
         return Rows(start, lambda: self.kill(setup.query_id), lambda: self.progress(setup.query_id), release)
 
     async def types(self, statement: Statement, setup: Setup) -> dict[str, str]:
-        """The result's columns with their types; none when the engine cannot tell them outside of a session."""
+        """Return the result's columns with their types; empty when only the session knows them."""
         sql = b"DESCRIBE (" + statement.head + b"\n)"
         try:
             data, _ = await self._queries.call(self._run, sql, "JSONCompactEachRow", setup, None)
@@ -149,11 +149,10 @@ class Engine:
         setup: Setup,
         session: Session | None = None,
     ) -> Summary:
-        """
-        Store what the pieces hold: bytes in that format.
+        """Store what the pieces hold: bytes in that format.
 
         The rows are stored when this returns. They wait in a file until the last piece is here: a body that breaks off
-        stores nothing, and a slow one takes no other insert's place. Data that turns out to be wrong stores nothing,
+        stores nothing, and a slow one takes no other insert's place. Invalid data stores nothing,
         but for blocks of a million rows before it: as with a server.
         """
         data = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the engine is done with it, whoever still waits
@@ -177,13 +176,13 @@ class Engine:
         return await asyncio.shield(store())
 
     async def kill(self, query_id: str) -> None:
-        """Ask the engine to stop a statement; returns without waiting for its end."""
+        """Ask the engine to stop a statement; return without waiting for its end."""
         text = f"KILL QUERY WHERE {QUERY_ID_COLUMN} = {quote(query_id)} ASYNC"
         with suppress(ClickHouseError):
             await self._ask_later(text)
 
     async def progress(self, query_id: str) -> Summary:
-        """What a running statement has read so far."""
+        """Return what a running statement has read so far."""
         columns = "read_rows, read_bytes, total_rows_approx, toUInt64(elapsed * 1e9)"
         where = f"{QUERY_ID_COLUMN} = {quote(query_id)}"
         found = await self._ask_later(f"SELECT {columns} FROM system.processes WHERE {where}")  # noqa: S608 - quoted
@@ -201,7 +200,7 @@ class Engine:
         self._keeper.close()
 
     def _connect(self, setup: Setup, session: Session | None) -> tuple[Any, Callable[[], None]]:
-        """A connection for one statement, set up, and what gives it back."""
+        """Return a connection set up for one statement, and the function that gives it back."""
         # What makes a session read-only could not be undone: such a statement gets a connection of its own.
         if session is not None and not setup.read_only and "readonly" not in setup.settings:
             return session.lend(lambda: chdb.connect(self._path), setup, self._baseline)
@@ -264,7 +263,7 @@ def _once(call: Callable[[], None]) -> Callable[[], None]:
 
 
 async def _gather(pieces: AsyncIterator[bytes], data: IO[bytes]) -> None:
-    """Write all pieces, and go back to the beginning; raises ClickHouseError when there is no room for them."""
+    """Write all pieces, and go back to the beginning; raise ClickHouseError when there is no room for them."""
     try:
         async for piece in pieces:
             await asyncio.to_thread(data.write, piece) if len(piece) >= PIECE_BYTES else data.write(piece)
@@ -274,7 +273,7 @@ async def _gather(pieces: AsyncIterator[bytes], data: IO[bytes]) -> None:
 
 
 def _literals_only(statement: Statement, setup: Setup, data: IO[bytes]) -> Setup:
-    """The setup for rows of the format Values: without expressions where one could read a file."""
+    """Return the setup for rows of the format Values: without expressions where one could read a file."""
     if not os.fstat(data.fileno()).st_size:
         return setup
     with mmap.mmap(data.fileno(), 0, access=mmap.ACCESS_READ) as rows:

@@ -69,7 +69,7 @@ def error(name: str, message: str) -> ClickHouseError:
 
 
 def from_engine(text: str) -> ClickHouseError:
-    """What the engine said, without what its Python wrapper put before it; a text without a code gets 1002."""
+    """Parse an error text of the engine, without its Python wrapper's prefix; a text without a code gets 1002."""
     found = _FOUND.search(text)
     if found is None:
         return error("UNKNOWN_EXCEPTION", text.strip() or "the engine gave no reason")

@@ -20,7 +20,7 @@ class Form:
 
 
 async def read_form(request: web.BaseRequest) -> Form:
-    """The form in a request's body; raises ClickHouseError when it is broken or larger than 256 MiB."""
+    """Read the form in a request's body; raise ClickHouseError when it is broken or larger than 256 MiB."""
     fields: dict[str, str] = {}
     files: dict[str, bytes] = {}
     size = 0
@@ -40,12 +40,12 @@ async def read_form(request: web.BaseRequest) -> Form:
 
 
 def external_tables(form: Form, fields: Mapping[str, str]) -> tuple[External, ...]:
-    """The files as tables: `name_structure` or `name_types`, and `name_format`, are among the request's fields."""
+    """Return the files as tables; `name_structure` or `name_types`, and `name_format`, are among the fields."""
     return tuple(_external(name, data, fields) for name, data in form.files.items())
 
 
 def describes_a_table(field: str, form: Form) -> bool:
-    """Whether a field belongs to one of the form's files, and is no setting."""
+    """Return whether a field belongs to one of the form's files, and is no setting."""
     return any(field == f"{name}_{part}" for name in form.files for part in ("structure", "types", "format"))
 
 

@@ -84,7 +84,7 @@ class HttpInterface:
                 return
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """One request, whatever it is."""
+        """Respond to any request."""
         path = request.path
         try:
             check_origin(request.headers, self._host)
@@ -199,8 +199,7 @@ def _continue(request: web.BaseRequest) -> None:
 
 
 async def _statement(asked: Ask, body: Body) -> Statement:
-    """
-    The statement: the URL's query, the body's text, or both behind each other, as a server joins them.
+    """Return the statement: the URL's query, the body's text, or both joined as a server does.
 
     An INSERT's data stays in the body; what was read of it with the statement is `Statement.data`.
     """

@@ -55,7 +55,7 @@ class _MoreNeededError(Exception):
 
 
 class BlockAnnotator:
-    """Turns plain Native into the form of a client's revision, block by block, as bytes arrive."""
+    """Converter from plain Native to the form of a client's revision, block by block, as bytes arrive."""
 
     def __init__(self, revision: int = CUSTOM_SERIALIZATION_REVISION) -> None:
         self.revision = revision
@@ -64,7 +64,7 @@ class BlockAnnotator:
         self._wait_for = 0
 
     def feed(self, data: bytes) -> bytes:
-        """The annotated blocks that are complete; raises ClickHouseError (48) for types that cannot be."""
+        """Add `data`; return the complete blocks, annotated. Raise ClickHouseError (48) for types that cannot be."""
         self._pending += data
         out = []
         while self._pending and len(self._pending) >= self._wait_for:
@@ -80,7 +80,7 @@ class BlockAnnotator:
         return b"".join(out)
 
     def _annotated(self, data: bytearray) -> tuple[bytes, int]:
-        """The first block, annotated, and its size in `data`."""
+        """Return the first block, annotated, and its size in `data`."""
         reader = _Reader(data)
         columns, rows = reader.varint(), reader.varint()
         out = [_BLOCK_INFO, bytes(data[: reader.at])]
@@ -100,7 +100,7 @@ class BlockAnnotator:
         return b"".join(out), reader.at
 
     def finish(self) -> bytes:
-        """The last blocks."""
+        """Return the last blocks."""
         self._wait_for = 0
         return self.feed(b"")
 
@@ -211,7 +211,7 @@ def _skip_data(reader: _Reader, type_name: str, rows: int) -> None:
 
 
 def _skip_dynamic_prefix(reader: _Reader) -> None:
-    """The structure of a Dynamic: its version, the number of its types twice, and the types."""
+    """Skip the structure of a Dynamic: its version, the number of its types twice, and the types."""
     version = reader.uint64()
     _expect(version, _DYNAMIC_V1, "Dynamic")
     reader.varint()
@@ -225,7 +225,7 @@ def _skip_dynamic_prefix(reader: _Reader) -> None:
 
 
 def _skip_json_prefix(reader: _Reader, typed: list[str]) -> None:
-    """The structure of a JSON: its version, then as strings nothing, or the paths that are no part of the type."""
+    """Skip the structure of a JSON: its version, then nothing for strings, or the paths outside of the type."""
     version = reader.uint64()
     if version == _JSON_AS_STRING:
         reader.structures.append(["String"])
@@ -263,10 +263,9 @@ def _skip_low_cardinality(reader: _Reader, keys_type: str, rows: int) -> None:
 
 
 def _parts(type_name: str) -> tuple[str, list[str]]:
-    """
-    The type's name and the types that it is made of, with other names for the same layout resolved.
+    """Return the type's name and the types that it is made of, with other names for the same layout resolved.
 
-    Raises ClickHouseError for types with a layout of their own.
+    Raise ClickHouseError for types with a layout of their own.
     """
     found = _TYPE.fullmatch(_MEANS.get(type_name, type_name))
     name, inside = (found.group(1), found.group(2) or "") if found else (type_name, "")
@@ -303,12 +302,12 @@ def _typed_path(argument: str) -> tuple[str, str]:
 
 
 def _unnamed(element: str) -> str:
-    """An element of a Tuple without its name, if it has one."""
+    """Return an element of a Tuple without its name, if it has one."""
     return _ELEMENT_NAME.sub("", element, count=1) if _ELEMENT_NAME.match(element) else element
 
 
 def _arguments(inside: str) -> list[str]:
-    """What stands between a type's brackets, split at its outer commas."""
+    """Split what stands between a type's brackets at its outer commas."""
     arguments, depth = [""], 0
     for piece in _ARGUMENT.findall(inside):
         depth += (piece == "(") - (piece == ")")

@@ -93,7 +93,7 @@ class Policy:
             _check_literal(found, at, name)
 
     def _check_engine(self, following: list[_Token]) -> None:
-        """The engine grants only what has a source privilege: Executable and EmbeddedRocksDB, say, have none."""
+        """Refuse engines that no privilege covers: the engine checks only those with a source privilege."""
         named = following[1:] if following and following[0].text == b"=" else following
         if named and named[0].name.lower() in self._refused_engines:
             raise _denied(f"the engine {named[0].name}")
@@ -107,7 +107,7 @@ class Policy:
                 self._check_source_keys(found[at + 4 :])
 
     def _check_source_keys(self, rest: list[_Token]) -> None:
-        """Keys and values alternate up to the closing bracket; each value is a literal or a name."""
+        """Check the values up to the closing bracket: each follows its key, and is a literal or a name."""
         while len(rest) >= 2 and rest[0].kind != "close":
             key, value = rest[0].name.lower(), rest[1]
             if key not in _SOURCE_KEYS or value.kind == "open" or (len(rest) > 2 and rest[2].kind == "open"):
@@ -141,12 +141,12 @@ def check_text(text: bytes, depth: int = 0) -> None:
 
 
 def needs_literals(data: bytes | mmap.mmap) -> bool:
-    """Whether rows of the format Values may only hold literals, because an expression in them might read a file."""
+    """Return whether rows of the format Values may hold only literals: an expression in them might read a file."""
     return _EXPRESSIVE.search(data) is not None
 
 
 def _meaningful(sql: bytes) -> Iterator[_Token]:
-    """The tokens that mean something; blanks that are not ASCII are none."""
+    """Yield the tokens, unescaped; raise ClickHouseError for typographic quotation marks outside of strings."""
     for token in tokens(sql):
         if token.kind == "mark" and token.text[0] >= 0x80:
             if sql[token.start : token.start + 3] in _TYPOGRAPHIC_QUOTES:
@@ -212,7 +212,7 @@ def _check_literal(found: list[_Token], at: int, name: str) -> None:
 
 
 def _all_literals(arguments: list[_Token]) -> bool:
-    """Whether strings and numbers, separated by commas, follow up to the closing bracket."""
+    """Return whether strings and numbers, separated by commas, follow up to the closing bracket."""
     for token in arguments:
         if token.kind == "close":
             return True

@@ -20,17 +20,17 @@ _ERROR_MAX_BYTES = 16 * 1024
 
 
 def summary_header(summary: Summary) -> str:
-    """The value of `X-ClickHouse-Summary`: numbers as strings, as a server writes them."""
+    """Return the value of `X-ClickHouse-Summary`: numbers as strings, as a server writes them."""
     return json.dumps({name: str(value) for name, value in asdict(summary).items()}, separators=(",", ":"))
 
 
 def error_text(problem: ClickHouseError, version: str) -> str:
-    """The text of an error as a server writes it."""
+    """Return the text of an error as a server writes it."""
     return f"{problem.text} (version {version} (official build))\n"
 
 
 def error_frame(problem: ClickHouseError, version: str, tag: str) -> bytes:
-    """The mark of an error behind the beginning of a result (ClickHouse 25.11 and later; the tag is in the headers)."""
+    """Return the frame of an error after a result's first bytes (ClickHouse 25.11; its tag is in the headers)."""
     text = error_text(problem, version).encode()[-_ERROR_MAX_BYTES:]
     return b"\r\n__exception__\r\n%s\r\n%s%d %s\r\n__exception__\r\n" % (tag.encode(), text, len(text), tag.encode())
 
@@ -62,12 +62,12 @@ class Reply:
             self._headers["Content-Encoding"] = encoding
 
     def lacks_time_zones(self, data: bytes) -> bool:
-        """Whether a result that begins so has columns whose time zone the client expects and Native does not say."""
+        """Return whether a result that begins so lacks time zones that the client expects."""
         annotator = self._annotator
         return annotator is not None and annotator.revision >= TIME_ZONE_REVISION and b"\x08DateTime" in data
 
     def name_types(self, types: dict[str, str]) -> None:
-        """The types of the result's columns, by their names."""
+        """Set the types of the result's columns, by name."""
         if self._annotator is not None:
             self._annotator.types = types
 
@@ -81,13 +81,13 @@ class Reply:
         return self._streamed is not None
 
     def done(self, summary: Summary) -> web.Response:
-        """The answer to a statement without a result: it has no format."""
+        """Return the response to a statement without a result: it has no format."""
         del self._headers["X-ClickHouse-Format"]
         self._headers["Content-Type"] = "text/plain; charset=UTF-8"
         return self.whole(b"", summary)
 
     def whole(self, data: bytes, summary: Summary) -> web.Response:
-        """The answer in one."""
+        """Return the whole result as one response."""
         self._headers["X-ClickHouse-Summary"] = summary_header(summary)
         if not data:
             self._headers.pop("Content-Encoding", None)
@@ -95,7 +95,7 @@ class Reply:
         return web.Response(headers=self._headers, body=self._pack(data) + self._pack_end())
 
     async def begin(self, summary: Summary) -> None:
-        """Send the headers; the summary tells what is known so far."""
+        """Send the headers, with the summary so far."""
         self._headers["X-ClickHouse-Summary"] = summary_header(summary)
         self._streamed = web.StreamResponse(headers=self._headers)
         self._streamed.enable_chunked_encoding()
@@ -116,8 +116,7 @@ class Reply:
         return self._streamed
 
     async def fail(self, problem: ClickHouseError) -> web.StreamResponse:
-        """
-        Answer with an error.
+        """Answer with an error.
 
         Once a part of the result is sent, the error is written behind it, and the body is cut off without its end, so
         that no client takes the part for the whole.
@@ -159,7 +158,7 @@ def cut_off(request: web.BaseRequest, *, at_once: bool = False) -> None:
 
 
 def error_response(problem: ClickHouseError, engine: Engine, query_id: str = "") -> web.Response:
-    """An error as the whole answer."""
+    """Return the response to a request that failed before its first byte of a result."""
     headers = {
         "Content-Type": "text/plain; charset=UTF-8",
         "X-ClickHouse-Server-Display-Name": engine.display_name,

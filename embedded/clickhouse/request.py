@@ -31,7 +31,7 @@ _ASYNC_INSERT = {"async_insert", "wait_for_async_insert", "async_insert_busy_tim
 
 @dataclass(frozen=True)
 class Credentials:
-    """Who asks; `given` is false when the request names nobody."""
+    """User and password; `given` is false for a request without any."""
 
     user: str = "default"
     password: str = ""
@@ -62,7 +62,7 @@ class Ask:
 
 
 def ask(fields: Iterable[tuple[str, str]], headers: Mapping[str, str]) -> Ask:
-    """The request's parameters (a later one wins) and headers; raises ClickHouseError for wrong ones."""
+    """Parse the request's parameters (a later one wins) and headers; raise ClickHouseError for invalid ones."""
     fields = list(fields)
     named = dict(fields)
     if roles := [value for name, value in fields if name == "role"]:
@@ -127,7 +127,7 @@ _INTERFACE = {
 
 
 def credentials(fields: Mapping[str, str], headers: Mapping[str, str]) -> Credentials:
-    """Who asks: `X-ClickHouse-User` and `-Key`, or basic authorization, or `user` and `password` in the URL."""
+    """Return the credentials of `X-ClickHouse-User` and `-Key`, of basic authorization, or of the URL."""
     authorization = headers.get("Authorization", "")
     by_header = "X-ClickHouse-User" in headers or "X-ClickHouse-Key" in headers
     by_url = "user" in fields or "password" in fields

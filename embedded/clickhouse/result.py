@@ -33,7 +33,7 @@ class Result:
         self._ended = False
 
     async def send(self) -> web.StreamResponse:
-        """Send everything; raises ClickHouseError for the query's own failure."""
+        """Send everything; raise ClickHouseError for the query's own failure."""
         reply, rows = self._reply, self._rows
         with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as held:
             await self._hold_back_with_progress(held)

@@ -17,11 +17,10 @@ _F_SETPIPE_SZ: int | None = getattr(fcntl, "F_SETPIPE_SZ", None)
 
 
 class Rows:
-    """
-    The result of a query that `start` begins, given the pipe's end to write to (which it must close).
+    """The result of a query that `start` begins, given the pipe's end to write to (which it must close).
 
-    `kill` ends the query early; `progress` tells what it has read so far; `give_way` lets
-    another query have its place, while nobody reads what this one has.
+    `kill` ends the query early; `progress` returns what it has read so far; `give_way` lets
+    another query have its place, while no client reads this one's.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class Rows:
         self._outcome = asyncio.ensure_future(start(sink))
 
     async def read(self) -> bytes:
-        """The next bytes, at most 1 MiB; none at the end, be it good or bad: `result` tells."""
+        """Return the next bytes, at most 1 MiB; empty at the end, which `result` reports as success or error."""
         while True:
             try:
                 return os.read(self._source, _PIPE_BYTES)
@@ -50,14 +49,13 @@ class Rows:
                 await self._readable()
 
     async def result(self) -> tuple[bytes, Summary]:
-        """After the last bytes: bytes that did not go through the pipe, and the summary; raises ClickHouseError."""
+        """Return the bytes that did not go through the pipe, and the summary; raise ClickHouseError."""
         return await asyncio.shield(self._outcome)
 
     async def close(self) -> None:
-        """
-        End the query if it still runs, and wait until it has ended.
+        """End the query if it still runs, and wait until it has ended.
 
-        To close the pipe is not enough: the engine would go on and write to nobody. A caller that is cancelled while it
+        To close the pipe is not enough: the engine would go on without a reader. A caller that is cancelled while it
         waits does not keep the query from being ended.
         """
         os.close(self._source)
@@ -72,7 +70,7 @@ class Rows:
             # Again, because a query that is about to start is not found yet.
             await asyncio.wait({self._outcome}, timeout=_KILL_AGAIN_S)
         if not self._outcome.cancelled():
-            self._outcome.exception()  # seen: nobody asks for it any more
+            self._outcome.exception()  # retrieved: no caller will ask for it
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()

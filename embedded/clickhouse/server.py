@@ -33,12 +33,11 @@ async def serve(
     ready: Callable[[str], None] = lambda _: None,
     grace_s: float = GRACE_S,
 ) -> None:
-    """
-    Serve until `stop` is set; `ready` gets one line when connections are accepted.
+    """Serve until `stop` is set; `ready` gets one line when connections are accepted.
 
     `memory_bytes`: most memory of all statements together (default: half of the machine's).
 
-    After `stop`, running inserts have `grace_s` seconds to end; queries stop. Raises OperatorError if the port, the
+    After `stop`, running inserts have `grace_s` seconds to end; queries stop. Raise OperatorError if the port, the
     directory or the engine cannot be had.
     """
     with _locked(data_dir), _listening(host, port) as listener:
@@ -134,5 +133,5 @@ def _shown(host: str) -> str:
 
 
 def _half_of_memory() -> int:
-    """Half of the machine's memory: a query that wants more fails, and the machine stays usable."""
+    """Return half of the machine's memory: a query that wants more fails, and the machine stays usable."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

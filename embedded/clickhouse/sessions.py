@@ -21,8 +21,7 @@ class Session:
     def lend(
         self, connect: Callable[[], Any], setup: Setup, baseline: Mapping[str, str]
     ) -> tuple[Any, Callable[[], None]]:
-        """
-        The connection, set up for one statement, and what gives it back; blocks.
+        """Return the connection set up for one statement, and the function that gives it back. Blocks.
 
         Giving back undoes what the request set; what the statement itself set stays.
         """
@@ -59,7 +58,7 @@ class Sessions:
         self._close_in_thread = close_in_thread
 
     def take(self, session_id: str, *, must_exist: bool) -> Session:
-        """The session, for one statement; raises ClickHouseError when it is unknown (and must not be) or in use."""
+        """Lend the session for one statement; raise ClickHouseError if it is in use, or unknown and `must_exist`."""
         session = self._sessions.get(session_id)
         if session is None:
             if must_exist:
@@ -73,7 +72,7 @@ class Sessions:
         return session
 
     def give_back(self, session_id: str, timeout_s: int, *, close: bool) -> None:
-        """After the statement: the session's time begins again."""
+        """End the statement: the session's timeout begins again."""
         session = self._sessions[session_id]
         session.busy = False
         if close:
@@ -96,7 +95,7 @@ class Sessions:
 
 
 def _undo(connection: Any, setup: Setup) -> list[str]:
-    """The statements that bring back what the request is about to change."""
+    """Return the statements that restore what the request is about to change."""
     undo = []
     if setup.database:
         database = guarded(connection.query, "SELECT currentDatabase()", "TSVRaw").bytes().decode().rstrip("\n")

@@ -40,8 +40,7 @@ _READING = _ROWS | {"SHOW", "DESCRIBE", "DESC", "EXISTS", "EXPLAIN", "CHECK", "S
 
 @dataclass(frozen=True)
 class Statement:
-    """
-    One statement, taken apart.
+    """One statement, taken apart.
 
     `kind`: `rows` gives a result that may be large; `insert` has its data beside it; `other` is everything else.
     `word`: the first keyword, upper case (`(` counts as one).
@@ -61,7 +60,7 @@ class Statement:
 
     @property
     def reads_only(self) -> bool:
-        """Whether a server allows it for GET, as far as the keyword tells."""
+        """Whether a server allows it for GET, as far as the keyword shows."""
         return self.kind != "insert" and self.word in _READING and b"INSERT" not in _first_words(self.text)
 
 
@@ -76,10 +75,9 @@ class _Token(NamedTuple):
 
 
 def parse(text: bytes) -> Statement:
-    """
-    Take one statement apart; `text` may be the beginning only when it is an INSERT with data.
+    """Take one statement apart; `text` may be the beginning only when it is an INSERT with data.
 
-    Raises ClickHouseError for several statements in one text, an empty text, and files of the client's side.
+    Raise ClickHouseError for several statements in one text, an empty text, and files of the client's side.
     """
     tokens = _tokens(text)
     first = next(tokens, None)
@@ -94,7 +92,7 @@ def parse(text: bytes) -> Statement:
 
 
 def is_insert(text: bytes) -> bool:
-    """Whether the text begins as an INSERT."""
+    """Return whether the text begins as an INSERT."""
     first = next(_tokens(text), None)
     if first is None:
         return False
@@ -102,17 +100,17 @@ def is_insert(text: bytes) -> bool:
 
 
 def quote(value: str) -> str:
-    """A string literal."""
+    """Return `value` as a string literal."""
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def quote_name(name: str) -> str:
-    """An identifier, quoted."""
+    """Return `value` as a quoted identifier."""
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
 def split_settings(head: bytes) -> tuple[bytes, bytes]:
-    """The head of an INSERT before its `SETTINGS`, and that clause (empty when there is none)."""
+    """Return the head of an INSERT before its `SETTINGS`, and that clause (empty when there is none)."""
     seen: list[_Token] = []
     for token in _top_level(_tokens(head)):
         if token.is_word(b"SETTINGS") and not _still_naming(seen):
@@ -122,7 +120,7 @@ def split_settings(head: bytes) -> tuple[bytes, bytes]:
 
 
 def take_input(head: bytes, table: str) -> tuple[bytes, str] | None:
-    """The head of an INSERT with the table in place of its function `input`, and that function's structure."""
+    """Return the head of an INSERT with the table in place of its function `input`, and that function's structure."""
     tokens = list(_tokens(head))
     for i, token in enumerate(tokens[:-3]):
         opening, structure, closing = tokens[i + 1 : i + 4]
@@ -136,8 +134,7 @@ _ENDS_EXPRESSION = (b"FROM", b"SETTINGS", b"FORMAT", b"UNION", b"LIMIT", b"WHERE
 
 
 def with_query_ids(sql: bytes, setting: str) -> bytes:
-    """
-    A query that reads ids, in which they are those of the requests; `setting` holds a query's.
+    """Rewrite a query that reads ids so that it gets the requests' ids; `setting` holds each query's.
 
     This is so for the functions of the own id and for the table `system.processes` behind FROM and JOIN.
     """
@@ -182,7 +179,7 @@ def _processes(tokens: list[_Token], i: int, setting: str) -> bytes | None:
 
 
 def kill_by_query_id(statement: Statement, column: bytes) -> bytes:
-    """A `KILL QUERY` text in which `query_id` is `column`: the engine gives queries ids of its own."""
+    """Rewrite `KILL QUERY` to compare `column` instead of `query_id`: the engine gives queries ids of its own."""
     pieces: list[bytes] = []
     at = 0
     for token in _tokens(statement.text):
@@ -205,7 +202,7 @@ def _tokens(text: bytes, start: int = 0) -> Iterator[_Token]:
 
 
 def _top_level(tokens: Iterator[_Token]) -> Iterator[_Token]:
-    """The tokens outside of all brackets, each bracket pair reduced to its opening one."""
+    """Yield the tokens outside of all brackets; each bracket pair is reduced to its opening one."""
     depth = 0
     for token in tokens:
         if token.kind == "close":
@@ -239,7 +236,7 @@ def _query(text: bytes, word: str, tokens: list[_Token]) -> Statement:
 
 
 def _end(text: bytes, outer: list[_Token]) -> int:
-    """Where the one statement ends: at its semicolon, or with the text."""
+    """Return where the one statement ends: at its semicolon, or with the text."""
     for i, token in enumerate(outer):
         if token.text == b";":
             if any(later.text != b";" for later in outer[i + 1 :]):
@@ -249,7 +246,7 @@ def _end(text: bytes, outer: list[_Token]) -> int:
 
 
 def _format_clause(outer: list[_Token]) -> int | None:
-    """The place of the last `FORMAT name` that ends the statement, or stands before its SETTINGS."""
+    """Return the index of the last `FORMAT name` that ends the statement, or stands before its SETTINGS."""
     for at in range(len(outer) - 2, -1, -1):
         after = outer[at + 2 : at + 3]
         ends = not after or after[0].is_word(b"SETTINGS")
@@ -283,7 +280,7 @@ def _insert(text: bytes, tokens: Iterator[_Token]) -> Statement:
 
 
 def _insert_after_with(text: bytes) -> _Token | None:
-    """The keyword INSERT of `WITH … INSERT INTO …`."""
+    """Return the keyword INSERT of `WITH … INSERT INTO …`."""
     for token, following in pairwise(_top_level(_tokens(text))):
         if token.is_word(b"INSERT") and following.is_word(b"INTO"):
             return token
@@ -291,7 +288,7 @@ def _insert_after_with(text: bytes) -> _Token | None:
 
 
 def _still_naming(seen: list[_Token]) -> bool:
-    """Whether the next token belongs to the table's name: a table may be called `values` or `format`."""
+    """Return whether the next token belongs to the table's name: a table may be called `values` or `format`."""
     rest = [t for t in seen if not t.is_word(b"INTO", b"TABLE", b"FUNCTION")]
     return not rest or rest[-1].text == b"."
 

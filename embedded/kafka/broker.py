@@ -22,7 +22,7 @@ _POLL_S = 0.1
 def prepare(broker: Broker, installation: Installation, *, check_ports: bool = True) -> None:
     """Write the configuration and format new storage; existing data is kept.
 
-    Raises `OperatorError` for a port in use, a directory that is not writable, a full disk, or if formatting fails.
+    Raise `OperatorError` for a port in use, a directory that is not writable, a full disk, or if formatting fails.
     """
     directories.require_writable(broker.home)
     preflight.require_space(broker.home)

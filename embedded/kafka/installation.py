@@ -37,7 +37,7 @@ class Installation:
 
 
 def install(jars_dir: Path, write_line: LineWriter = lambda _: None) -> Installation:
-    """Find Java and download missing jars; raises `OperatorError` (see `java.find`, `jars.fetch`)."""
+    """Find Java and download missing jars; raise `OperatorError` (see `java.find`, `jars.fetch`)."""
     directory = jars_dir.absolute()
     return Installation(
         java.find(), tuple(jar_cache.fetch(jar_cache.locked(), directory, _throttled(write_line))), directory

@@ -50,7 +50,7 @@ def locked(lock_file: Path = LOCK_FILE) -> list[Jar]:
 def fetch(jars: list[Jar], cache_dir: Path, on_progress: OnProgress = lambda *_: None) -> list[Path]:
     """Return the paths of all jars in `cache_dir`, downloading missing ones; every jar has the hash of the lock.
 
-    Raises `OperatorError` for a wrong hash, a refused download, a full disk or a directory that is not writable.
+    Raise `OperatorError` for a wrong hash, a refused download, a full disk or a directory that is not writable.
     """
     missing = [jar for jar in jars if not (cache_dir / jar.filename).exists()]
     with _as_operator_error(cache_dir):

@@ -82,7 +82,7 @@ _message = msgspec.json.Decoder(_Message).decode
 
 
 async def simulate(settings: Settings, plan: SimulationPlan, on_progress: Callable[[str], None]) -> SimulationReport:
-    """Run the plan; `on_progress` receives a line per second. Raises `OperatorError` if a service is unavailable."""
+    """Run the plan; `on_progress` receives a line per second. Raise `OperatorError` if a service is unavailable."""
     await _reachable(plan.url)
     events = list(islice(fleet.generate(plan.seed, plan.devices, plan.shares), round(plan.rate * plan.duration_s)))
     begins = {topic: _ends(await topic_reader.offsets(settings, topic)) for topic in (topics.EVENTS, topics.ACCOUNT)}

@@ -52,7 +52,7 @@ class Rows:
 
 
 async def find(settings: Settings, wanted: Wanted) -> Rows:
-    """Return the rows that are asked for; raises `OperatorError` if ClickHouse is unavailable."""
+    """Return the rows that are asked for; raise `OperatorError` if ClickHouse is unavailable."""
     parameters: dict[str, Any] = {"receipt": wanted.receipt, "imei": wanted.imei, "id": wanted.id}
     parameters |= {"since": wanted.since_us, "until": wanted.until_us}
     if wanted.receipt:

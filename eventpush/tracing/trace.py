@@ -22,7 +22,7 @@ _NEAR_US = 1_000_000  # records of one request share their arrival
 async def trace(settings: Settings, wanted: Wanted) -> list[Trace]:
     """Return the trace of each raw record that is asked for, in order of arrival.
 
-    Works with Kafka alone and with ClickHouse alone, and says so in the notes. Raises `OperatorError` if neither
+    Works with Kafka alone and with ClickHouse alone, and says so in the notes. Raise `OperatorError` if neither
     answers, or if nothing is found.
     """
     notes: list[str] = []

@@ -48,7 +48,7 @@ class Addresses:
 
 
 def networks(text: str, variable: str) -> tuple[Network, ...]:
-    """Parse CIDRs separated by commas. Raises `OperatorError`."""
+    """Parse CIDRs separated by commas. Raise `OperatorError`."""
     try:
         return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
     except ValueError as error:

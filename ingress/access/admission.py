@@ -27,7 +27,7 @@ class Admission(NamedTuple):
     def admit(self, request: Request) -> str | None:
         """Check all that can be known before the body is read; return the bearer token's name, if one is required.
 
-        Raises `RequestError` (403, 401 or 429).
+        Raise `RequestError` (403, 401 or 429).
         """
         headers, name = request.message.headers, None
         if self.by_address:
@@ -42,7 +42,7 @@ class Admission(NamedTuple):
         return name
 
     def check_body(self, request: Request, body: bytes) -> str | None:
-        """Check the body's signature; return its secret's name, if one is required. Raises `RequestError` (401)."""
+        """Check the body's signature; return its secret's name, if one is required. Raise `RequestError` (401)."""
         return self.signatures.check(request.message.headers, body) if self.by_signature else None
 
     def watchers(self) -> list[FileWatcher]:
@@ -51,7 +51,7 @@ class Admission(NamedTuple):
 
 
 def make_admission(settings: Settings) -> Admission:
-    """Make the checks that the settings ask for. Raises `OperatorError` for unusable tokens, secrets or addresses."""
+    """Make the checks that the settings ask for. Raise `OperatorError` for unusable tokens, secrets or addresses."""
     addresses, tokens, signatures = Addresses(settings), Tokens(settings), Signatures(settings)
     by_address = addresses.restricted or settings.ingress_rate_per_address > 0
     rates = RateLimits(settings)

@@ -66,7 +66,7 @@ async def watch(watchers: list[FileWatcher]) -> None:
 
 
 def read_secret_file(file: Path, variable: str) -> str:
-    """Read the file's text. Raises `OperatorError` with the variable and the file's name, never the content."""
+    """Read the file's text. Raise `OperatorError` with the variable and the file's name, never the content."""
     try:
         return file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -20,13 +20,13 @@ class RateLimits:
         self._per_address = _item(settings.ingress_rate_per_address)
 
     def check_address(self, address: Address | None) -> None:
-        """Count a request; an IPv6 sender owns a /64, so that is one address. Raises `RequestError` (429)."""
+        """Count a request; an IPv6 sender owns a /64, so that is one address. Raise `RequestError` (429)."""
         if self._per_address is not None:
             whole = str(ip_network((address, 64), strict=False)) if isinstance(address, IPv6Address) else str(address)
             self._hit(self._per_address, "address", whole)
 
     def check_token(self, name: str) -> None:
-        """Count a request. Raises `RequestError` (429)."""
+        """Count a request. Raise `RequestError` (429)."""
         if self._per_token is not None:
             self._hit(self._per_token, "token", name)
 

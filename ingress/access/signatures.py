@@ -124,7 +124,7 @@ class Signatures:
         self._secrets = tuple(secrets)
 
     def check_headers(self, headers: Mapping[str, str]) -> None:
-        """Check before the body is read that the request is signed. Raises `RequestError` (401)."""
+        """Check before the body is read that the request is signed. Raise `RequestError` (401)."""
         if self._scheme is not None:
             missing = [name for name in self._scheme.headers if not headers.get(name)]
             if missing:
@@ -133,7 +133,7 @@ class Signatures:
     def check(self, headers: Mapping[str, str], body: bytes) -> str | None:
         """Return the name of the secret that signed these bytes; None without a scheme.
 
-        Every secret is tried, so that the time does not tell which one it was. Raises `RequestError` (401).
+        Every secret is tried, so that the time does not tell which one it was. Raise `RequestError` (401).
         """
         scheme = self._scheme
         if scheme is None:
@@ -145,7 +145,7 @@ class Signatures:
 
 
 def parse(text: str) -> list[Secret]:
-    """Parse the entries in `text`. Raises `OperatorError` with the entry's number, never its content."""
+    """Parse the entries in `text`. Raise `OperatorError` with the entry's number, never its content."""
     entries = [entry.strip() for entry in re.split(r"[\n,]", text)]
     return [_entry(entry, number) for number, entry in enumerate(filter(None, entries), 1)]
 

@@ -60,7 +60,7 @@ class Tokens:
         self._tokens = tuple(tokens)
 
     def check(self, authorization: list[str]) -> str:
-        """Return the name of the token in the Authorization headers. Raises `RequestError` (401)."""
+        """Return the name of the token in the Authorization headers. Raise `RequestError` (401)."""
         if not authorization:
             raise _unauthorized("Authorization header missing; send `Authorization: Bearer <token>`")
         scheme, _, presented = authorization[0].partition(" ")
@@ -79,7 +79,7 @@ class Tokens:
 
 
 def parse(text: str, source: str) -> list[Token]:
-    """Parse the entries in `text`. Raises `OperatorError` with the source and the entry's number, never its content."""
+    """Parse the entries in `text`. Raise `OperatorError` with the source and the entry's number, never its content."""
     entries = [line.partition("#")[0].strip() for line in re.split(r"[\n,]", text)]
     return [_entry(entry, f"{source}, entry {number}") for number, entry in enumerate(filter(None, entries), 1)]
 
@@ -124,7 +124,7 @@ def _date(text: str | None, default_s: float, where: str) -> float:
 
 
 def new(name: str) -> tuple[str, str]:
-    """Make a token, and the line for the ingress (only its hash). Raises `OperatorError` for an invalid name."""
+    """Make a token, and the line for the ingress (only its hash). Raise `OperatorError` for an invalid name."""
     if not NAME.fullmatch(name):
         raise OperatorError(
             f"{name!r} is not a valid token name", "use 1 to 64 letters, digits, dots, dashes and underscores"

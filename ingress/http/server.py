@@ -36,7 +36,7 @@ async def serve(
 ) -> int:
     """Serve on `listener` until a stop signal or `stopped`; return 0 when every request in progress is answered.
 
-    Raises `OperatorError` for settings that cannot be met.
+    Raise `OperatorError` for settings that cannot be met.
     """
     if not has_c_parser():
         raise OperatorError(

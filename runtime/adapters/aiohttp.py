@@ -21,7 +21,7 @@ __all__ = ["HttpConnection", "HttpParseError", "HttpRequest", "RequestPayloadErr
 
 
 def has_c_parser() -> bool:
-    """Whether aiohttp parses with its C extension, not with its slow and laxer Python parser."""
+    """Return whether aiohttp parses with its C extension, not with its slow and laxer Python parser."""
     return HttpRequestParser is HttpRequestParserC
 
 
@@ -73,7 +73,7 @@ class HttpConnection(RequestHandler):
         return self._force_close
 
     def begin(self, request_class: type[Request]) -> Request:
-        """Begin with the next parsed request, and read on if the queue was full. Raises `HttpParseError`.
+        """Begin with the next parsed request, and read on if the queue was full. Raise `HttpParseError`.
 
         aiohttp fails the body of the request in progress when the client leaves, and a shutdown waits for it.
         """
@@ -100,7 +100,7 @@ class HttpConnection(RequestHandler):
         self._task_handler = asyncio.get_running_loop().create_task(work)
 
     async def drain(self) -> None:
-        """Wait until the client has read most of what was written. Raises ConnectionError when it is gone."""
+        """Wait until the client has read most of what was written. Raise ConnectionError when it is gone."""
         await self._drain_helper()
 
     def resume_reading(self, resume_parser: bool = True) -> None:

@@ -163,7 +163,7 @@ async def ensure_coordinator_known(consumer: Any) -> None:
 
 
 async def commit_offsets(consumer: Any, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-    """Send one OffsetCommit request under the generation this member has at the call; raises KafkaError.
+    """Send one OffsetCommit request under the generation this member has at the call; raise KafkaError.
 
     The public `commit` would wait for a rebalance and then commit under the new generation.
     """

@@ -1,7 +1,7 @@
 """Faust, fed by the batch: what one fetch returned for one partition is one stream event.
 
 This is the clever module. Faust's own path makes four tasks, a lock and a dozen objects for every message, which was
-measured at 20 times the cost of judging an event. Here the records of a fetch stay a list from the broker to the agent:
+measured at 20 times the cost of processing an event. Here the records of a fetch stay a list up to the agent:
 
     aiokafka fetcher ── list of records ──> BatchConsumer ── Message(value=Batch) ──> conductor ──> agent
 
@@ -108,7 +108,7 @@ class BatchConsumer(driver.Consumer):
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon, thread_loop=new_event_loop())
 
     def resume(self, tp: TP) -> None:
-        """The batch of this partition is done: fetch the next one."""
+        """Fetch this partition again: its batch is done."""
         self.on_buffer_drop(tp)
 
     def pause_fetching(self, tps: set[TP]) -> None:
@@ -116,7 +116,7 @@ class BatchConsumer(driver.Consumer):
         self._thread._ensure_consumer().pause(*(aiokafka.TopicPartition(*tp) for tp in tps))
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
-        """Faust asks this of changelogs only, to restore tables event by event; to it they are empty.
+        """Report changelogs as empty to Faust, which asks only for them, to restore tables event by event.
 
         The tasks restore their state themselves, in bulk: Faust's way is slow, swallows errors, and waits for ever when
         a changelog ends in a transaction's control record.
@@ -132,7 +132,7 @@ class BatchConsumer(driver.Consumer):
         """
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        """What is fetched while a rebalance is under way is dropped: the tasks see to it that it is fetched again."""
+        """Send fetched batches; drop what arrives during a rebalance, which the tasks have fetched again."""
         while not (self._stopped.is_set() or fetcher._stopped.is_set()):
             self.polls += 1
             records, active = await self._next_records()
@@ -141,7 +141,7 @@ class BatchConsumer(driver.Consumer):
                     await self._deliver(tp, batch)
 
     async def _next_records(self) -> tuple[dict[TP, Fetched], set[TP]]:
-        """What has been fetched for partitions that are not busy, and which those are.
+        """Return what has been fetched for partitions that are not busy, and those partitions.
 
         A fetch that is under way does not hear of a partition that is released meanwhile: it is short then.
         """
@@ -248,15 +248,15 @@ class BatchApp(faust.App):
         return BatchTransport([self.conf.broker[0]], self, loop=self.loop)
 
     def batches(self, topic: str) -> Any:
-        """The channel of a topic's batches."""
+        """Return the channel of a topic's batches."""
         return self.topic(topic, schema=_BatchSchema(), acks=False, partitions=self.settings.topic_partitions)
 
     def resume(self, batch: Batch) -> None:
-        """The batch has been taken over or dropped: the partition may be fetched from again."""
+        """Allow fetching from the batch's partition again: the batch has been accepted or dropped."""
         self.consumer.resume(batch.tp)
 
     async def reaches_kafka(self) -> bool:
-        """Whether a broker answers now; asks in the consumer's own thread."""
+        """Return whether a broker answers now; asks in the consumer's own thread."""
         answers: bool = await self.with_consumer(reaches_broker)
         return answers
 
@@ -275,7 +275,7 @@ class BatchApp(faust.App):
         raise self.crash_reason or RuntimeError("Faust crashed without a reason")
 
     async def seek(self, tp: TP, offset: int) -> int:
-        """Fetch on from this offset, or from the earliest there is; returns it.
+        """Fetch on from this offset, or from the earliest there is; return it.
 
         A partition that is not ours any more is left alone.
         """
@@ -290,7 +290,7 @@ class BatchApp(faust.App):
 
 
 async def batches_of(stream: AsyncIterator[Batch], app: BatchApp) -> AsyncIterator[Batch]:
-    """The stream's batches, less those fetched before the latest rebalance: their owner fetches them again."""
+    """Yield the stream's batches except those fetched before the latest rebalance: their owner fetches them again."""
     async for batch in stream:
         if batch.generation_id == app.consumer_generation_id:
             yield batch

@@ -41,7 +41,7 @@ class Batch:
         return self.records[-1].offset + 1
 
     def beginning_at(self, offset: int) -> "Batch | None":
-        """The part of the batch at or after `offset`, or None when there is none."""
+        """Return the part of the batch at or after `offset`, or None when there is none."""
         if offset <= self.from_offset:
             return self
         rest = [record for record in self.records if record.offset >= offset]

@@ -125,7 +125,7 @@ class PartitionTask:
         return await self._processor.open()
 
     async def _advance(self, batch: Batch, position: int) -> int:
-        """Process what is new in the batch; returns the new position."""
+        """Process what is new in the batch; return the new position."""
         if batch.from_offset > position:
             position = await self._recover_gap(batch, position)
             if batch.from_offset > position:
@@ -174,11 +174,11 @@ class PartitionTasks:
             task.submit(batch)
 
     async def on_revoked(self) -> None:
-        """A rebalance begins: drain every task, close none."""
+        """Drain every task, close none: a rebalance begins."""
         await asyncio.gather(*(task.drain(self._drain_timeout_s) for task in self._tasks.values()))
 
     async def on_assigned(self, owned: set[TP]) -> None:
-        """A rebalance is over: close the tasks of lost partitions, open tasks for new ones, keep the rest."""
+        """Close the tasks of lost partitions, open tasks for new ones, keep the rest: a rebalance is over."""
         lost = [self._tasks.pop(tp) for tp in set(self._tasks) - owned]
         await asyncio.gather(*(task.close() for task in lost))
         if self._closed:

@@ -68,7 +68,7 @@ class Stage:
     ) -> int:
         """Serve health and metrics on `port` and run until stopped (returns 0) or failed (1).
 
-        `beside` run concurrently with the app; for `progress` and `paused_by` see `Watchdog`. Raises `OperatorError` if
+        `beside` run concurrently with the app; for `progress` and `paused_by` see `Watchdog`. Raise `OperatorError` if
         the port is in use.
         """
         runner = await health.start(

@@ -38,8 +38,7 @@ class StallDetector:
 
 
 class Watchdog:
-    """
-    Check lag and progress every two seconds, and keep the lag metric up to date.
+    """Check lag and progress every two seconds, and keep the lag metric up to date.
 
     `progress` returns a value that changes while a partition's task makes progress (default: its position). While
     `paused_by` returns a reason to wait, no partition counts as stuck.
@@ -83,7 +82,7 @@ class Watchdog:
         return self._tasks.open.get(tp)
 
     async def run(self) -> None:
-        """Check until cancelled; raises `StalledError`."""
+        """Check until cancelled; raise `StalledError`."""
         while True:
             await asyncio.sleep(_INTERVAL_S)
             self._check_rebalance()

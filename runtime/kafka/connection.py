@@ -8,7 +8,7 @@ from runtime.platform.settings import Settings
 
 
 def connection(settings: Settings) -> dict[str, Any]:
-    """Keyword arguments for aiokafka's clients; raises `OperatorError` for unusable settings."""
+    """Return keyword arguments for aiokafka's clients; raise `OperatorError` for unusable settings."""
     arguments: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_bootstrap,
         "security_protocol": settings.kafka_security_protocol,

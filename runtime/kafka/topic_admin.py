@@ -48,7 +48,7 @@ class Finding:
 
 
 def configuration(topic: Topic, settings: Settings) -> dict[str, str]:
-    """The broker's configuration of a topic, by Kafka's own names."""
+    """Return the broker's configuration of a topic, by Kafka's own names."""
     config = {
         "cleanup.policy": "compact" if topic.compacted else "delete",
         "min.insync.replicas": str(settings.topic_min_insync_replicas),
@@ -70,7 +70,7 @@ def configuration(topic: Topic, settings: Settings) -> dict[str, str]:
 async def ensure_topics(
     settings: Settings, on_line: Callable[[str], None] = lambda _: None, *, check_only: bool = False
 ) -> list[Finding]:
-    """Creates what is missing, checks what exists, alters what may be altered; one line for each goes to `on_line`.
+    """Create missing topics, check existing ones, alter what may be altered; report a line each to `on_line`.
 
     With `check_only` nothing changes, and a missing topic is an `OperatorError`, as is a partition count
     that is not `topic_partitions`, and when Kafka cannot be reached or refuses.
@@ -93,7 +93,7 @@ async def ensure_topics(
 
 
 async def create(client: AIOKafkaAdminClient, settings: Settings, topics: Iterable[Topic]) -> list[Finding]:
-    """Creates topics and waits until each partition has a leader; one that has come to exist meanwhile is fine."""
+    """Create topics and wait until each partition has a leader. A topic that exists meanwhile is no error."""
     new = [
         NewTopic(t.name, settings.topic_partitions, settings.topic_replication_factor, None, configuration(t, settings))
         for t in topics
@@ -114,7 +114,7 @@ async def create(client: AIOKafkaAdminClient, settings: Settings, topics: Iterab
 
 @asynccontextmanager
 async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """An admin client; what Kafka refuses or does not answer inside becomes a `OperatorError`."""
+    """Open an admin client; raise `OperatorError` for what Kafka refuses or does not answer inside the block."""
     client = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=_REQUEST_TIMEOUT_MS)
     try:
         await client.start()
@@ -126,7 +126,7 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 def unreachable(settings: Settings, error: BaseException) -> OperatorError:
-    """Kafka did not answer, or not as it should."""
+    """Return the error for a Kafka that did not answer, or not as it should."""
     reason = (str(error).splitlines() or [type(error).__name__])[0].removeprefix(f"{type(error).__name__}: ")
     return OperatorError(
         f"Kafka at EVENTPUSH_KAFKA_BOOTSTRAP={settings.kafka_bootstrap} cannot be used ({reason})",
@@ -135,7 +135,7 @@ def unreachable(settings: Settings, error: BaseException) -> OperatorError:
 
 
 async def _existing(client: AIOKafkaAdminClient) -> dict[str, list[dict[str, Any]]]:
-    """The partitions of every topic, by topic."""
+    """Return the partitions of every topic, by topic."""
     return {topic["topic"]: topic["partitions"] for topic in await client.describe_topics()}
 
 
@@ -148,7 +148,7 @@ async def _settled(client: AIOKafkaAdminClient, names: set[str]) -> None:
 
 
 async def _until(condition: Callable[[], Awaitable[bool]], otherwise: str) -> None:
-    """Waits for what the brokers have accepted to take effect."""
+    """Wait until `condition` holds: brokers take time to apply what they have accepted."""
     deadline = time.monotonic() + _SETTLE_S
     while not await condition():
         if time.monotonic() > deadline:
@@ -157,7 +157,7 @@ async def _until(condition: Callable[[], Awaitable[bool]], otherwise: str) -> No
 
 
 def refuse_other_partition_counts(settings: Settings, counts: Mapping[str, int]) -> None:
-    """Raises `OperatorError` if a topic's number of partitions is not `topic_partitions`."""
+    """Raise `OperatorError` if a topic's number of partitions is not `topic_partitions`."""
     others = {name: count for name, count in counts.items() if count != settings.topic_partitions}
     if not others:
         return
@@ -203,7 +203,7 @@ async def _compare(
 
 
 async def _configurations(client: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, tuple[str, int]]]:
-    """Each topic's configuration: value and source by key."""
+    """Return each topic's configuration: value and source by key."""
     if not names:
         return {}
     responses = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])

@@ -18,7 +18,7 @@ _RANDOM_BYTES = 24
 
 
 def path(data_dir: Path) -> Path:
-    """The file of a data directory."""
+    """Return the path of a data directory's password file."""
     return data_dir / _FILE
 
 
@@ -45,7 +45,7 @@ def ensure(data_dir: Path, user: str, password: str) -> str:
 
 
 def is_local(url: str) -> bool:
-    """Whether the URL names this machine: the password is sent nowhere else."""
+    """Return whether the URL names this machine: the password is sent nowhere else."""
     try:
         host = urlsplit(url).hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

@@ -8,7 +8,7 @@ _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def steady_clock() -> Callable[[], int]:
-    """The wall clock of this moment, carried on by a clock that nobody sets: µs since the epoch, UTC, at each call."""
+    """Return a clock (µs since the epoch, UTC) that starts at the wall clock and then ignores its adjustments."""
     offset_us = _wall_us() - _steady_us()
     return lambda: offset_us + _steady_us()
 

@@ -7,7 +7,7 @@ from runtime.platform.errors import OperatorError
 
 
 def require_writable(directory: Path) -> None:
-    """Makes `directory` and raises `OperatorError` when nothing can be written there."""
+    """Create `directory`; raise `OperatorError` when nothing can be written there."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):

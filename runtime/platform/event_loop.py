@@ -6,7 +6,7 @@ from typing import Any
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """A loop for this thread or another."""
+    """Return a new event loop, for this thread or another."""
     try:
         import uvloop  # noqa: PLC0415 - not on every platform
     except ImportError:
@@ -15,6 +15,6 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def run_loop(main: Coroutine[Any, Any, int]) -> int:
-    """Runs `main` to its end; returns its exit status."""
+    """Run `main` to its end; return its exit status."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(main)

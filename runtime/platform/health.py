@@ -17,11 +17,10 @@ _CHECK_TIMEOUT_S = 2.0
 
 
 async def start(port: int, checks: Mapping[str, Check], *, host: str = "127.0.0.1") -> web.AppRunner:
-    """
-    Serves `/metrics`, `/healthz` and `/readyz`; give the result to `stop`.
+    """Serve `/metrics`, `/healthz` and `/readyz`; pass the result to `stop`.
 
     `/healthz` says that the process runs its loop; `/readyz` is 200 when every check gives None within 2 s, else 503
-    with what each said. Raises `OperatorError` when the port cannot be had.
+    with what each said. Raise `OperatorError` when the port cannot be had.
     """
     app = web.Application()
     app.router.add_get("/metrics", _metrics)
@@ -41,12 +40,12 @@ async def start(port: int, checks: Mapping[str, Check], *, host: str = "127.0.0.
 
 
 async def stop(runner: web.AppRunner) -> None:
-    """Closes the port."""
+    """Close the port."""
     await runner.cleanup()
 
 
 async def failures(checks: Mapping[str, Check]) -> dict[str, str]:
-    """Runs all checks side by side; what each failing one said, by its name."""
+    """Run all checks concurrently; return the message of each failing one, by its name."""
     said = await asyncio.gather(*(_run(check) for check in checks.values()))
     return {name: what for name, what in zip(checks, said, strict=True) if what is not None}
 
@@ -79,7 +78,7 @@ async def _metrics(_request: web.Request) -> web.Response:
 
 
 def _registry() -> CollectorRegistry:
-    """The process's own metrics, or those of all its children when they write them to a shared directory."""
+    """Return the process's metrics, or those of all its children if they write to a shared directory."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return REGISTRY
     registry = CollectorRegistry()

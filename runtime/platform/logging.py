@@ -2,7 +2,7 @@
 
 `setup` is called once per process; modules then log with `structlog.get_logger()`. What other libraries log through
 the standard library comes out in the same shape. Secrets, tokens and events' contents are never passed to a logger;
-the names of such fields are masked all the same, in case somebody forgets.
+the names of such fields are masked all the same, in case code logs one by mistake.
 """
 
 import logging
@@ -28,7 +28,7 @@ _exceptions = structlog.processors.ExceptionRenderer(structlog.tracebacks.Except
 
 
 def setup(settings: Settings, process_name: str, stream: TextIO | None = None) -> None:
-    """Sends all logging to `stream` (default: standard error), each line with the time and the process's name."""
+    """Send all logging to `stream` (default: standard error), each line with the time and the process's name."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

@@ -64,7 +64,7 @@ class BulkHistogram(prometheus_client.Histogram):
     """A histogram that takes many observations at the cost of a few."""
 
     def observe_all(self, amounts: Sequence[float]) -> None:
-        """The same as `observe` with each of them."""
+        """Observe each of the amounts."""
         self._sum.inc(sum(amounts))
         for bucket, number in collections.Counter(
             bisect_left(self._upper_bounds, amount) for amount in amounts
@@ -89,17 +89,20 @@ INGRESS_INFLIGHT_REQUESTS = Gauge("eventpush_ingress_inflight_requests", "Reques
 INGRESS_INFLIGHT_BYTES = Gauge("eventpush_ingress_inflight_bytes", "Bytes held until Kafka has acknowledged them.")
 INGRESS_CONNECTIONS = Gauge("eventpush_ingress_connections", "Open connections.")
 INGRESS_KAFKA_UP = Gauge("eventpush_ingress_kafka_up", "Processes that are connected to Kafka.")
-INGRESS_PRODUCERS = Counter("eventpush_ingress_kafka_connects", "Times that a connection to Kafka was made anew.")
+INGRESS_PRODUCERS = Counter(
+    "eventpush_ingress_kafka_connects",
+    "Connections made to Kafka, reconnections included.",
+)
 
 # --- streams ------------------------------------------------------------------------------------------------------
-STREAMS_EVENTS = Counter("eventpush_streams_events", "Raw events by what came of them.", ("outcome",))
+STREAMS_EVENTS = Counter("eventpush_streams_events", "Raw events by outcome.", ("outcome",))
 STREAMS_DEAD_LETTERS = Counter(
     "eventpush_streams_dead_letters",
     "Dead letters by reason code and category; one with several reasons counts in each.",
     ("reason", "category"),
 )
 STREAMS_WARNINGS = Counter("eventpush_streams_warnings", "Published events by the code of a warning.", ("warning",))
-STREAMS_BATCH_S = Histogram("eventpush_streams_batch_seconds", "One batch, judged and committed.", (), _INSERT_S)
+STREAMS_BATCH_S = Histogram("eventpush_streams_batch_seconds", "Time to process and commit one batch.", (), _INSERT_S)
 STREAMS_BATCH_EVENTS = Histogram("eventpush_streams_batch_events", "Raw events in one transaction.", (), _EVENTS)
 STREAMS_WINDOW_IDENTITIES = Gauge("eventpush_streams_window_identities", "Identities that the window holds.")
 STREAMS_LAG = Gauge(
@@ -115,7 +118,7 @@ SINK_LAG = Gauge("eventpush_sink_lag_records", "Records that are in Kafka and no
 
 # --- account: shown by `eventpush account --metrics`, not by a process --------------------------------------------
 ACCOUNT_EVENTS = Gauge(
-    "eventpush_account_events", "Accepted events by type and what came of them, as far as judged.", ("event", "outcome")
+    "eventpush_account_events", "Accepted events by type and outcome, as far as processed.", ("event", "outcome")
 )
 ACCOUNT_IN_FLIGHT = Gauge("eventpush_account_in_flight_events", "Events that a stage has yet to do.", ("stage",))
 ACCOUNT_REMAINDER = Gauge(
@@ -126,7 +129,7 @@ ACCOUNT_REMAINDER = Gauge(
 
 
 def table() -> list[tuple[str, str, str, str]]:
-    """One row a metric: its name as Prometheus shows it, kind, labels, meaning."""
+    """Return one row a metric: its name as Prometheus shows it, kind, labels, meaning."""
     kinds: dict[type[_Metric], tuple[str, str]] = {
         Counter: ("counter", "_total"),
         Gauge: ("gauge", ""),

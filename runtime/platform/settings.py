@@ -267,12 +267,12 @@ class Settings(BaseModel):
 
 
 def variable(field: str) -> str:
-    """The environment variable of a field: `window_s` → `EVENTPUSH_WINDOW_S`."""
+    """Return the environment variable of a field: `window_s` → `EVENTPUSH_WINDOW_S`."""
     return PREFIX + field.upper()
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings from `environ`; raises `OperatorError` naming every wrong variable.
+    """Load the settings from `environ`; raise `OperatorError` naming every invalid variable.
 
     By default those of this process, with the password that `eventpush up` made in the data directory.
     """
@@ -303,7 +303,7 @@ def _complaint(error: Any) -> str:
 
 
 def table() -> list[tuple[str, str, str]]:
-    """One row a setting: variable, default, description."""
+    """Return one row a setting: variable, default, description."""
     return [
         (variable(name), _shown(field.get_default(call_default_factory=True)), field.description or "")
         for name, field in Settings.model_fields.items()

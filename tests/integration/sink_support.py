@@ -158,7 +158,7 @@ class Bench:
             await consumer.stop()
 
     async def counts(self, imei: str) -> tuple[int, int]:
-        """RowEncoder of a device in the view, and in the table without FINAL, which would show a token that failed."""
+        """Rows of a device in the view, and in the table without FINAL, which would show a token that failed."""
         where = f"WHERE imei = '{imei}'"
         (view,) = await ask(self.clickhouse, f"SELECT toInt32(count()) AS n FROM telematics.events {where}")
         (store,) = await ask(self.clickhouse, f"SELECT toInt32(count()) AS n FROM telematics.events_store {where}")

@@ -1,4 +1,4 @@
-"""PartitionTasks: one partition's batches in order, state kept over a rebalance only when nobody else owned it."""
+"""Partition tasks: one partition's batches in order, state kept over a rebalance only without another owner meanwhile."""
 
 import asyncio
 from types import SimpleNamespace

@@ -115,7 +115,7 @@ def test_a_null_name_and_an_empty_one_stay_apart() -> None:
 
 
 def test_a_large_batch_keeps_its_order() -> None:
-    """RowEncoder come out in the order of the records, also over the edges of the chunks in which they are mapped."""
+    """Rows come out in the order of the records, also over the edges of the chunks in which they are mapped."""
     changes = range(2 * _CHUNK_ROWS + 1)
     assert [row["changes"] for row in stored(EVENT_ROWS, *(event(changes=n) for n in changes))] == list(changes)
 
