@@ -13,7 +13,7 @@ import pytest
 from clickhouse_connect.driver.external import ExternalData
 
 from tests.integration.clickhouse_fixture import embedded_clickhouse
-from tests.integration.test_embedded_clickhouse import DEADLINE_S, get, post, table, until, value
+from tests.integration.test_clickhouse_http import DEADLINE_S, get, post, table, until, value
 
 __all__ = ["embedded_clickhouse", "table"]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.clickhouse_fixture import EmbeddedClickHouse
-from tests.integration.test_embedded_clickhouse import call, post, until, value
+from tests.integration.test_clickhouse_http import call, post, until, value
 
 TABLE = (
     "CREATE TABLE t (batch UInt64, row UInt64) ENGINE = MergeTree ORDER BY (batch, row) "

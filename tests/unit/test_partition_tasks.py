@@ -1,4 +1,4 @@
-"""Partition tasks: one partition's batches in order, state kept over a rebalance only without another owner meanwhile."""
+"""Partition tasks: one partition's batches in order, state kept over a rebalance unless another task owned it."""
 
 import asyncio
 from types import SimpleNamespace
