@@ -7,7 +7,6 @@ from ingress.errors import Rejection, RequestError
 from ingress.event_parser import Event
 from schemas import topics
 from schemas.dead_letter import Violation
-from schemas.identity import digest_of, uuid_text
 from schemas.validation import ClockLimits, ValidEvent, validate
 
 Validated = ValidEvent | list[Violation]
@@ -33,8 +32,7 @@ def destinations(outcomes: Sequence[Validated]) -> list[dict[str, Any]]:
 
 
 def _destination(event: ValidEvent) -> dict[str, Any]:
-    digest = digest_of(event.imei, event.device_us, event.event, event.geofence_name)
-    return {"event_id": uuid_text(digest), "topic": topics.of_type(event.event)}
+    return {"event_id": event.event_id, "topic": topics.of_type(event.event)}
 
 
 def _error(violation: Violation, index: int | None) -> dict[str, Any]:

@@ -26,9 +26,9 @@ from ingress.metrics_buffer import MetricsBuffer
 from ingress.publisher import Publisher
 from ingress.request_body import BodyReader, gunzip, has_arrived
 from ingress.time_slicing import TimeSlicing
+from runtime.platform.clock import clock_limits
 from runtime.platform.settings import Settings
 from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID, HEADER_SENDER, HEADER_TRACEPARENT
-from schemas.validation import ClockLimits
 
 _TRACEPARENT = istr("traceparent")
 _TRACEPARENT_MAX = 128  # characters
@@ -50,7 +50,7 @@ class EventFlow:
         self._metrics = metrics
         self._clock_ns = clock_ns
         self._strict = settings.ingress_strict
-        self._clock_limits = ClockLimits.of_seconds(settings.future_skew_s, settings.clock_lead_max_s)
+        self._clock_limits = clock_limits(settings)
         self._inflight_max = settings.ingress_inflight_max_requests
         self._decompressed_max_bytes = settings.ingress_decompressed_max_bytes
         self._limits = Limits(

@@ -14,6 +14,7 @@ from schemas.dead_letter import Violation
 from schemas.event import SENT_FIELDS
 from schemas.event_types import canonical
 from schemas.fields import SentField
+from schemas.identity import digest_of, uuid_text
 from schemas.json_text import Member, NotJsonError, compact, integer_of, members_of, string_of
 from schemas.rules import PAYLOAD_BYTES_MAX, TIME_RULES, EventTimes, Format, Reason
 
@@ -49,6 +50,11 @@ class ValidEvent(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     extra: bytes  # the unknown fields: a JSON object on one line
     time_cut: bool  # digits beyond microseconds were dropped
     duplicate_keys: bool  # a name is there more than once; the last one counts
+
+    @property
+    def event_id(self) -> str:
+        """The identity as a UUID."""
+        return uuid_text(digest_of(self.imei, self.device_us, self.event, self.geofence_name))
 
 
 def validate(raw: bytes, received_us: int, clock: ClockLimits) -> ValidEvent | list[Violation]:

@@ -39,7 +39,7 @@ class Committed(NamedTuple):
     metadata: str
 
 
-class _Stale(Exception):  # noqa: N818
+class _StaleError(Exception):
     """The generation has changed, or a rebalance is in progress."""
 
 
@@ -64,7 +64,7 @@ class OffsetCommitter:
         while True:
             try:
                 await self._in_thread(self._commit, self._generation, wanted)
-            except (*_REBALANCING, _Stale):
+            except (*_REBALANCING, _StaleError):
                 await self._confirm(wanted)
             else:
                 self.committed = wanted
@@ -91,7 +91,7 @@ class OffsetCommitter:
                 while True:
                     try:
                         return await self._in_thread(function)
-                    except _Stale:
+                    except _StaleError:
                         await asyncio.sleep(_PAUSE_S)
         except TimeoutError:
             raise FencedError(f"{self._tp.topic}[{self._tp.partition}] is no longer assigned to this worker") from None
@@ -104,10 +104,10 @@ class OffsetCommitter:
     async def _read(self, consumer: Any) -> tuple[int, Committed]:
         generation = group_generation(consumer)
         if not owns(consumer, self._tp):
-            raise _Stale
+            raise _StaleError
         stored = await fetch_committed(consumer, self._tp)
         if generation != group_generation(consumer):
-            raise _Stale
+            raise _StaleError
         return generation, Committed(stored.offset, stored.metadata or "") if stored else Committed(0, "")
 
     async def _commit(self, consumer: Any, generation: int, wanted: Committed) -> None:
@@ -115,7 +115,7 @@ class OffsetCommitter:
         while True:
             await ensure_coordinator_known(consumer)
             if generation < 0 or group_generation(consumer) != generation:
-                raise _Stale
+                raise _StaleError
             try:
                 await asyncio.shield(commit_offsets(consumer, offsets))
             except _REBALANCING:

@@ -10,10 +10,10 @@ from faust.types import TP
 
 from runtime.consumer.batch import Batch
 from runtime.platform import metrics
+from runtime.platform.clock import clock_limits
 from runtime.platform.settings import Settings
 from schemas import account, times, topics
 from schemas.device import Device
-from schemas.validation import ClockLimits
 from streams.batch_processor import BatchProcessor, BatchResult, Output
 from streams.content import content_of
 from streams.device_registry import DeviceRegistry
@@ -141,7 +141,7 @@ class PartitionProcessor:
 def _processor(
     settings: Settings, source: TopicPartition, window: DeduplicationWindow, devices: Mapping[str, Device]
 ) -> BatchProcessor:
-    clock = ClockLimits.of_seconds(settings.future_skew_s, settings.clock_lead_max_s)
+    clock = clock_limits(settings)
     return BatchProcessor(
         Source(source.topic, source.partition, devices, clock.skew_us),
         window,

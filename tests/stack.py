@@ -132,6 +132,7 @@ class ClickHouse(Process):
     data_dir: Path
     port: int = field(default_factory=lambda: preflight.free_ports(1)[0])
     arguments: tuple[str, ...] = ()
+    environ: dict[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -142,7 +143,13 @@ class ClickHouse(Process):
         command = [sys.executable, "-m", "embedded.clickhouse", "--port", str(self.port)]
         command += ["--data-dir", str(self.data_dir), *self.arguments]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | self.environ,
+            start_new_session=True,
+            cwd=ROOT,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -152,7 +159,7 @@ class ClickHouse(Process):
 def docker_problem() -> str | None:
     """Why containers cannot be used, or None when a Docker engine answers."""
     with warnings.catch_warnings():
-        # Docker's client, when nobody answers, leaves its socket to the garbage collector.
+        # Docker's client, when no engine answers, leaves its socket to the garbage collector.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
             _ask_docker()

@@ -15,7 +15,7 @@ from schemas.device import UNKNOWN_DEVICE
 from schemas.event import SENT_FIELDS, Event, RawPosition, StrictSentEvent
 from schemas.event_types import canonical, type_of
 from schemas.event_warnings import WARNINGS, ZERO_IMEI, Facts
-from schemas.identity import digest_of, digest_of_payload, uuid_text
+from schemas.identity import digest_of_payload, uuid_text
 from schemas.rules import TIME_RULES, EventTimes
 from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID, RAW
 from schemas.validation import NO_EXTRA, ClockLimits, ValidEvent, blank_as_none, validate
@@ -48,8 +48,7 @@ def identify(value: bytes, headers: Sequence[tuple[str, bytes]]) -> Identified:
             receipt_id = header.decode()
     found = _plainly_valid(value, received_us + _CLOCK.lead_us) or validate(value, received_us, _CLOCK)
     if isinstance(found, ValidEvent):
-        digest = digest_of(found.imei, found.device_us, found.event, found.geofence_name)
-        return Identified(uuid_text(digest), _content_of(found), found, [], received_us, receipt_id)
+        return Identified(found.event_id, _content_of(found), found, [], received_us, receipt_id)
     return Identified(uuid_text(digest_of_payload(value)), 1, None, found, received_us, receipt_id)
 
 

@@ -7,9 +7,10 @@ from typing import TypeVar
 from eventpush.tracing import clickhouse_facts, kafka_facts
 from eventpush.tracing.clickhouse_facts import Rows
 from eventpush.tracing.facts import Arrival, DeadLetterRow, EventRow, Facts, Position
+from eventpush.tracing.identification import Identification, identify
 from eventpush.tracing.timeline import Trace, timeline
 from eventpush.tracing.wanted import Wanted
-from eventpush.verdict import Verdict, clock_limits, judge
+from runtime.platform.clock import clock_limits
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 from schemas import times, topics
@@ -32,14 +33,14 @@ async def trace(settings: Settings, wanted: Wanted) -> list[Trace]:
         raise OperatorError("neither Kafka nor ClickHouse answers", "run `eventpush check`")
     kafka = arrivals is not None
     clock = clock_limits(settings)
-    verdicts = {a.position: judge(a.payload, a.received_us, clock) for a in arrivals or ()}
-    rows = _merged(rows, await _or_note(_related(settings, verdicts.values()), Rows(), "ClickHouse", []))
-    facts = _facts(arrivals or [], verdicts, rows, own=_own(rows, wanted))
+    identified = {a.position: identify(a.payload, a.received_us, clock) for a in arrivals or ()}
+    rows = _merged(rows, await _or_note(_related(settings, identified.values()), Rows(), "ClickHouse", []))
+    facts = _facts(arrivals or [], identified, rows, own=_own(rows, wanted))
     if not facts:
         raise OperatorError(f"no trace of {_shown(wanted)}", _searched(wanted, kafka=kafka))
     for of_one in facts:
         if kafka:
-            await _or_note(_add_kafka(settings, of_one, verdicts.get(of_one.raw)), None, "Kafka", notes)
+            await _or_note(_add_kafka(settings, of_one, identified.get(of_one.raw)), None, "Kafka", notes)
         if kafka and of_one.arrival is None:
             of_one.notes.append("Kafka has deleted the raw record: this is from ClickHouse alone")
         of_one.notes += notes
@@ -72,10 +73,10 @@ async def _arrivals(settings: Settings, wanted: Wanted, rows: Rows) -> list[Arri
     )
 
 
-async def _related(settings: Settings, verdicts: Iterable[Verdict]) -> Rows:
+async def _related(settings: Settings, identified: Iterable[Identification]) -> Rows:
     """Return the rows of the same identities and payloads: what a duplicate is a duplicate of."""
-    listed = list(verdicts)
-    event_ids = {verdict.event_id for verdict in listed if verdict.event_id}
+    listed = list(identified)
+    event_ids = {identification.event_id for identification in listed if identification.event_id}
     return await clickhouse_facts.by_ids(settings, sorted(event_ids), sorted({v.dead_letter_id for v in listed}))
 
 
@@ -97,31 +98,33 @@ def _own(rows: Rows, wanted: Wanted) -> set[Position]:
     }
 
 
-def _facts(arrivals: list[Arrival], verdicts: dict[Position, Verdict], rows: Rows, own: set[Position]) -> list[Facts]:
+def _facts(
+    arrivals: list[Arrival], identified: dict[Position, Identification], rows: Rows, own: set[Position]
+) -> list[Facts]:
     """Join raw records and rows; a row whose raw record is gone stands for itself."""
     events = {row.event_id: row for row in rows.events}
     letters = {row.dead_letter_id: row for row in rows.dead_letters}
     events_at, letters_at = {row.raw: row for row in rows.events}, {row.raw: row for row in rows.dead_letters}
     found = []
     for arrival in arrivals:
-        verdict = verdicts[arrival.position]
+        identification = identified[arrival.position]
         found.append(
             Facts(
                 raw=arrival.position,
                 arrival=arrival,
-                event=events.get(verdict.event_id or ""),
-                dead_letter=letters.get(verdict.dead_letter_id) or letters_at.get(arrival.position),
-                event_id=verdict.event_id,
-                violations=verdict.violations,
+                event=events.get(identification.event_id or ""),
+                dead_letter=letters.get(identification.dead_letter_id) or letters_at.get(arrival.position),
+                event_id=identification.event_id,
+                violations=identification.violations,
             )
         )
     gone = sorted(own - {arrival.position for arrival in arrivals})
     return found + [Facts(raw=at, event=events_at.get(at), dead_letter=letters_at.get(at)) for at in gone]
 
 
-async def _add_kafka(settings: Settings, facts: Facts, verdict: Verdict | None) -> None:
+async def _add_kafka(settings: Settings, facts: Facts, identification: Identification | None) -> None:
     """Add what Kafka says: the batch, the outputs, how far the stages are, and the registry's entry."""
-    event = facts.event.event if facts.event else verdict.event if verdict else None
+    event = facts.event.event if facts.event else identification.event if identification else None
     type_topic = topics.of_type(event) if event else None
     batch, facts.published, facts.streams_behind = await asyncio.gather(
         kafka_facts.batch_of(settings, facts.raw),

@@ -5,7 +5,7 @@ import re
 import msgspec
 
 from eventpush.tracing.facts import Arrival
-from eventpush.verdict import judge
+from eventpush.tracing.identification import identify
 from runtime.platform.errors import OperatorError
 from schemas.validation import ClockLimits
 
@@ -29,8 +29,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
             return receipt == self.receipt or receipt.startswith(f"{self.receipt}.")
         if self.imei is not None:
             return f'"{self.imei}"'.encode() in arrival.payload
-        verdict = judge(arrival.payload, arrival.received_us, clock)
-        return self.id in {verdict.event_id, verdict.dead_letter_id}
+        identification = identify(arrival.payload, arrival.received_us, clock)
+        return self.id in {identification.event_id, identification.dead_letter_id}
 
 
 def of_identifier(text: str, since_us: int, until_us: int) -> Wanted:

@@ -27,9 +27,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from tests.faults.check_result import CheckResult
 from tests.faults.events import CleanEvent, Content, Details, Identity, read_sent
 from tests.faults.history import History, Seen, Sent, Stored, load
-from tests.faults.verdict import Verdict
 
 RAW = "telematics.raw.v1"
 EVENTS = "telematics.events.v1"
@@ -49,9 +49,9 @@ class _Delivery(NamedTuple):
     acknowledged_s: float | None  # the first 200
 
 
-def check(history: History) -> Verdict:
+def check(history: History) -> CheckResult:
     """Everything that is wrong in a history."""
-    verdict = Verdict(attempts=len(history.sent), acknowledged=sum(sent.status == 200 for sent in history.sent))
+    result = CheckResult(attempts=len(history.sent), acknowledged=sum(sent.status == 200 for sent in history.sent))
     sent, raw = _Sent(history.sent), _Raw(history.seen)
     dead = _dead_letters(history.seen, history.stored)
     on_topic = [CleanEvent.of_record(seen) for seen in history.seen if seen.topic == EVENTS]
@@ -60,17 +60,17 @@ def check(history: History) -> Verdict:
     refused = [CleanEvent.of_json(letter["payload"], "sink") for letter in dead.by_sink]
 
     for place, events in (("events topic", on_topic), ("type topics", of_type), ("ClickHouse", rows + refused)):
-        _check_events(place, events, sent, raw, verdict)
+        _check_events(place, events, sent, raw, result)
     for place, letters in (("dead-letter topic", dead.on_topic), ("dead letters in ClickHouse", dead.in_clickhouse)):
-        _check_letters(place, letters, sent, {event.identity: event.content for event in on_topic}, verdict)
-    _check_order(history.seen, sent, verdict)
-    _check_types(history.seen, verdict)
-    _check_agreement(on_topic + of_type + rows, verdict)
-    _check_raw(raw, history.sent, verdict)
-    _check_first(on_topic, raw, verdict)
-    _check_account(history.seen, raw, len(on_topic), len(dead.on_topic), verdict)
-    verdict.events = sum(any(d.acknowledged_s is not None for d in c.values()) for c in sent.events.values())
-    return verdict
+        _check_letters(place, letters, sent, {event.identity: event.content for event in on_topic}, result)
+    _check_order(history.seen, sent, result)
+    _check_types(history.seen, result)
+    _check_agreement(on_topic + of_type + rows, result)
+    _check_raw(raw, history.sent, result)
+    _check_first(on_topic, raw, result)
+    _check_account(history.seen, raw, len(on_topic), len(dead.on_topic), result)
+    result.events = sum(any(d.acknowledged_s is not None for d in c.values()) for c in sent.events.values())
+    return result
 
 
 class _Sent:
@@ -123,20 +123,20 @@ def _named(position: Position) -> str:
     return f"raw[{position[0]}]@{position[1]}"
 
 
-def _check_events(place: str, events: list[CleanEvent], sent: _Sent, raw: _Raw, verdict: Verdict) -> None:
+def _check_events(place: str, events: list[CleanEvent], sent: _Sent, raw: _Raw, result: CheckResult) -> None:
     counted = Counter(event.identity for event in events)
     for identity, count in counted.items():
         if count > 1:
-            verdict.note("doubled", identity, f"{count} times: {place}, from {raw.where(identity)}")
+            result.note("doubled", identity, f"{count} times: {place}, from {raw.where(identity)}")
     for event in events:
         contents = sent.events.get(event.identity)
         if contents is None:
-            verdict.note("invented", event.identity, f"{place}, {event.where}")
+            result.note("invented", event.identity, f"{place}, {event.where}")
         elif event.content not in contents or event.details not in sent.details[event.identity, event.content]:
-            verdict.note("changed", event, f"{place}; sent was {list(contents)}")
+            result.note("changed", event, f"{place}; sent was {list(contents)}")
     for identity, contents in sent.events.items():
         if identity not in counted and any(d.acknowledged_s is not None for d in contents.values()):
-            verdict.note("lost", identity, f"not in {place}, though at {raw.where(identity)}")
+            result.note("lost", identity, f"not in {place}, though at {raw.where(identity)}")
 
 
 class _DeadLetters(NamedTuple):
@@ -160,36 +160,36 @@ def _check_letters(
     letters: list[dict[str, Any]],
     sent: _Sent,
     accepted: Mapping[Identity, Content],
-    verdict: Verdict,
+    result: CheckResult,
 ) -> None:
     counted = Counter(letter["payload"] for letter in letters)
     for payload, count in counted.items():
         if count > 1:
-            verdict.note("doubled", payload, f"{count} times: {place}")
+            result.note("doubled", payload, f"{count} times: {place}")
     conflicts: set[tuple[Identity, Content]] = set()
     for payload in counted:
         read = read_sent(payload)
         if read is None:
             if payload not in sent.broken:
-                verdict.note("invented", payload, place)
+                result.note("invented", payload, place)
             continue
         identity, content, _ = read
         conflicts.add((identity, content))
         if payload not in sent.payloads.get((identity, content), ()):
-            verdict.note("invented", payload, place)
+            result.note("invented", payload, place)
         elif accepted.get(identity) == content:
-            verdict.note("doubled", payload, f"accepted as an event, and in {place}")
+            result.note("doubled", payload, f"accepted as an event, and in {place}")
     for payload, delivery in sent.broken.items():
         if delivery.acknowledged_s is not None and payload not in counted:
-            verdict.note("lost", payload, f"broken, and not in {place}")
+            result.note("lost", payload, f"broken, and not in {place}")
     for identity, contents in sent.events.items():
         for content, delivery in contents.items():
             conflicting = accepted.get(identity, content) != content and (identity, content) not in conflicts
             if conflicting and delivery.acknowledged_s is not None:
-                verdict.note("lost", f"{identity} with {content}", f"not what was accepted, and not in {place}")
+                result.note("lost", f"{identity} with {content}", f"not what was accepted, and not in {place}")
 
 
-def _check_order(seen: list[Seen], sent: _Sent, verdict: Verdict) -> None:
+def _check_order(seen: list[Seen], sent: _Sent, result: CheckResult) -> None:
     """On a topic, an event that was acknowledged before another of its device was sent comes before that.
 
     On the raw topic only an event's first delivery counts, so a finding there is the ingress's, and one that is only on
@@ -206,7 +206,7 @@ def _check_order(seen: list[Seen], sent: _Sent, verdict: Verdict) -> None:
         latest = latest_sent_s.get(key, delivery.first_sent_s)
         if delivery.acknowledged_s is not None and delivery.acknowledged_s < latest:
             where = f"{record.topic}[{record.partition}]@{record.offset}"
-            verdict.note("out_of_order", shown[0], f"comes after what was sent later: {where}")
+            result.note("out_of_order", shown[0], f"comes after what was sent later: {where}")
         latest_sent_s[key] = max(latest, delivery.first_sent_s)
 
 
@@ -222,7 +222,7 @@ def _shown(record: Seen, delivered: set[tuple[Identity, Content]]) -> tuple[Iden
     return read[:2]
 
 
-def _check_types(seen: list[Seen], verdict: Verdict) -> None:
+def _check_types(seen: list[Seen], result: CheckResult) -> None:
     """A type's topic holds that type; one partition holds all of a device."""
     partitions: dict[str, set[int]] = defaultdict(set)
     for record in seen:
@@ -230,43 +230,43 @@ def _check_types(seen: list[Seen], verdict: Verdict) -> None:
             value = orjson.loads(record.value)
             kind = "".join(c if c in "abcdefghijklmnopqrstuvwxyz0123456789_-" else "-" for c in value["event"].lower())
             if record.topic != f"{TYPE_PREFIX}{kind}.v1":
-                verdict.note("changed", value["event"], f"on {record.topic}")
+                result.note("changed", value["event"], f"on {record.topic}")
             partitions[value["imei"]].add(record.partition)
     for imei, where in partitions.items():
         if len(where) > 1:
-            verdict.note("out_of_order", imei, f"on partitions {sorted(where)}")
+            result.note("out_of_order", imei, f"on partitions {sorted(where)}")
 
 
-def _check_agreement(events: list[CleanEvent], verdict: Verdict) -> None:
+def _check_agreement(events: list[CleanEvent], result: CheckResult) -> None:
     """An event has one id and one content, everywhere, and no two events have one id."""
     first: dict[Identity, CleanEvent] = {}
     for event in events:
         known = first.setdefault(event.identity, event)
         if event[:4] != known[:4]:
-            verdict.note("changed", event, f"is elsewhere {known}")
+            result.note("changed", event, f"is elsewhere {known}")
     for event_id, count in Counter(event.event_id for event in first.values()).items():
         if count > 1:
-            verdict.note("changed", event_id, f"is the id of {count} events")
+            result.note("changed", event_id, f"is the id of {count} events")
 
 
-def _check_raw(raw: _Raw, attempts: list[Sent], verdict: Verdict) -> None:
+def _check_raw(raw: _Raw, attempts: list[Sent], result: CheckResult) -> None:
     """What got a 200 is on the raw topic, byte for byte, and nothing else than what was sent."""
     for payload in {attempt.payload for attempt in attempts if attempt.status == 200} - raw.payloads:
-        verdict.note("lost", payload, f"acknowledged, and not on {RAW}")
+        result.note("lost", payload, f"acknowledged, and not on {RAW}")
     for payload in raw.payloads - {attempt.payload for attempt in attempts}:
-        verdict.note("invented", payload, f"on {RAW}")
+        result.note("invented", payload, f"on {RAW}")
 
 
-def _check_first(events: Iterable[CleanEvent], raw: _Raw, verdict: Verdict) -> None:
+def _check_first(events: Iterable[CleanEvent], raw: _Raw, result: CheckResult) -> None:
     """Each event was made of its first delivery: if not, that one was passed over, and a repeat came to the rescue."""
     for event in events:
         positions = raw.at.get(event.identity)
         if positions and event.raw is not None and event.raw > positions[0]:
             where = f"made of {_named(event.raw)}; its first delivery, {_named(positions[0])}, was passed over"
-            verdict.note("unaccounted", event.identity, where)
+            result.note("unaccounted", event.identity, where)
 
 
-def _check_account(seen: list[Seen], raw: _Raw, unique: int, dead_lettered: int, verdict: Verdict) -> None:
+def _check_account(seen: list[Seen], raw: _Raw, unique: int, dead_lettered: int, result: CheckResult) -> None:
     """The summaries cover every raw offset once, and their sums are what is on the topics."""
     summaries = [orjson.loads(record.value) for record in seen if record.topic == ACCOUNT]
     sums: Counter[str] = Counter()
@@ -274,21 +274,21 @@ def _check_account(seen: list[Seen], raw: _Raw, unique: int, dead_lettered: int,
     for summary in sorted(summaries, key=lambda s: (s["partition"], s["first_offset"])):
         partition, first, end = summary["partition"], summary["first_offset"], summary["next_offset"]
         if covered[partition] and first < covered[partition][-1][1]:
-            verdict.note("unaccounted", f"raw[{partition}]@{first}", "is in two summaries")
+            result.note("unaccounted", f"raw[{partition}]@{first}", "is in two summaries")
         covered[partition].append((first, end))
         counted = sum(count[outcome] for count in summary["counts"] for outcome in _OUTCOMES)
         records = len(_slice(raw.offsets[partition], first, end))
         if counted != records:
             where = f"holds {records} records, the account says {counted}"
-            verdict.note("unaccounted", f"raw[{partition}]@{first}..{end - 1}", where)
+            result.note("unaccounted", f"raw[{partition}]@{first}..{end - 1}", where)
         for count in summary["counts"]:
             sums.update({outcome: count[outcome] for outcome in _OUTCOMES})
     for partition, offsets in raw.offsets.items():
         for first, last in _uncovered(offsets, covered[partition]):
-            verdict.note("unaccounted", f"raw[{partition}]@{first}..{last}", "is in no summary")
+            result.note("unaccounted", f"raw[{partition}]@{first}..{last}", "is in no summary")
     for outcome, found in (("unique", unique), ("dead_lettered", dead_lettered)):
         if sums[outcome] != found:
-            verdict.note("unaccounted", outcome, f"the account says {sums[outcome]}, the topic has {found}")
+            result.note("unaccounted", outcome, f"the account says {sums[outcome]}, the topic has {found}")
 
 
 def _slice(offsets: list[int], first: int, end: int) -> list[int]:
@@ -310,9 +310,9 @@ def _uncovered(offsets: list[int], ranges: list[tuple[int, int]]) -> list[tuple[
 
 def main(directory: Path, *, as_json: bool = False) -> int:
     """Check the history in a directory, and say what was found."""
-    verdict = check(load(directory))
-    print(orjson.dumps(verdict.as_dict()).decode() if as_json else verdict)  # noqa: T201 - this is a program
-    return 1 if verdict.faults else 0
+    result = check(load(directory))
+    print(orjson.dumps(result.as_dict()).decode() if as_json else result)  # noqa: T201 - this is a program
+    return 1 if result.faults else 0
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import pytest_asyncio
 
+from tests.faults.check_result import CheckResult
 from tests.faults.load import Load
 from tests.faults.pipeline import Pipeline, running
 from tests.faults.reader import Pulse
-from tests.faults.verdict import Verdict
 from tests.faults.watching import Watched
 
 _seeds = itertools.count(1)
@@ -49,16 +49,16 @@ async def exactly_once(
         await harm()
         await pipeline.ready()
         await asyncio.sleep(after_s)
-    verdict = await without_faults(pipeline)
-    assert verdict.events >= load.accepted > load.acknowledged / 2  # the load was one
+    result = await without_faults(pipeline)
+    assert result.events >= load.accepted > load.acknowledged / 2  # the load was one
     return load
 
 
-async def without_faults(pipeline: Watched) -> Verdict:
+async def without_faults(pipeline: Watched) -> CheckResult:
     """Let the pipeline come to rest, and check the whole history."""
-    verdict = await pipeline.verdict()
-    assert not verdict.faults, f"{verdict}\nhistory and logs: {pipeline.directory}"
-    return verdict
+    result = await pipeline.check()
+    assert not result.faults, f"{result}\nhistory and logs: {pipeline.directory}"
+    return result
 
 
 @contextlib.asynccontextmanager

@@ -58,14 +58,14 @@ def _wrapped(name: str, when: str, method: Callable[..., Any], trigger: Path) ->
 
         @functools.wraps(method)
         def called(*args: Any, **options: Any) -> Any:
-            _strike(name, trigger, _told(*args))
+            _strike(name, trigger, _noted(*args))
             return method(*args, **options)
 
         return called
 
     @functools.wraps(method)
     async def passing(*args: Any, **options: Any) -> Any:
-        what = _told(*args)
+        what = _noted(*args)
         if when == "before" and _strike(name, trigger, what):
             await asyncio.Event().wait()
         result = await method(*args, **options)
@@ -76,7 +76,7 @@ def _wrapped(name: str, when: str, method: Callable[..., Any], trigger: Path) ->
     return passing
 
 
-def _told(owner: Any = None, *_: Any) -> str:
+def _noted(owner: Any = None, *_: Any) -> str:
     """What to say of whose method it is: a producer's transactional id."""
     transactions = getattr(owner, "_txn_manager", None)
     return str(getattr(transactions, "transactional_id", None) or "")

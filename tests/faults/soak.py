@@ -32,11 +32,11 @@ from typing import NamedTuple
 
 import orjson
 
+from tests.faults.check_result import KINDS, CheckResult
 from tests.faults.faults import FAULTS
 from tests.faults.load import Load
 from tests.faults.pipeline import Pipeline
 from tests.faults.reader import Pulse, Stall
-from tests.faults.verdict import KINDS, Verdict
 
 _REPORT = Path("docs/soak.md")
 _PAUSE_S = 2.0  # between two faults, on average
@@ -84,7 +84,7 @@ class Run:
         return ", ".join(names) or "no fault"
 
 
-async def soak(directory: Path, goal: Goal, seed: int, rate: float) -> tuple[Run, Verdict]:
+async def soak(directory: Path, goal: Goal, seed: int, rate: float) -> tuple[Run, CheckResult]:
     """Run it; the history and all logs stay in the directory."""
     run = Run(seed)
     pipeline = Pipeline(directory)
@@ -92,23 +92,23 @@ async def soak(directory: Path, goal: Goal, seed: int, rate: float) -> tuple[Run
     try:
         await pipeline.start()
         async with _pulse(pipeline, run), Load(pipeline.ingress_port, pipeline.sent, rate=rate, seed=seed) as load:
-            with _told(run, "the schedule"):
+            with _noted(run, "the schedule"):
                 await _schedule(pipeline, load, run, goal)
-            with _told(run, "the end"):
+            with _noted(run, "the end"):
                 await pipeline.ready()
         run.minutes = (time.monotonic() - began_s) / 60
         _say("at rest now? then everything is compared")
-        verdict = await pipeline.verdict(keep=True)
+        result = await pipeline.check(keep=True)
         for process in (*pipeline.processes, *pipeline.gone):
             run.deaths.update(f"{process.name.split('-')[0]} {status}" for status in process.statuses)
     finally:
         await pipeline.kill()
-    return run, verdict
+    return run, result
 
 
 @contextlib.contextmanager
-def _told(run: Run, when: str) -> Iterator[None]:
-    """What breaks does not end the run without its verdict: it is told."""
+def _noted(run: Run, when: str) -> Iterator[None]:
+    """What breaks does not end the run without its result: it is summary."""
     try:
         yield
     except Exception as error:
@@ -124,7 +124,7 @@ async def _schedule(pipeline: Pipeline, load: Load, run: Run, goal: Goal) -> Non
     while time.monotonic() < began_s + goal.minutes * 60 or len(run.deeds) < goal.faults or load.accepted < goal.events:
         name = rng.choices(names, weights)[0]
         deed_s = time.monotonic()
-        with _told(run, name):
+        with _noted(run, name):
             if await FAULTS[name][0](pipeline, rng):
                 run.deeds.append(Deed(name, deed_s, time.monotonic()))
                 _keep(pipeline.directory, run.deeds[-1])
@@ -132,7 +132,7 @@ async def _schedule(pipeline: Pipeline, load: Load, run: Run, goal: Goal) -> Non
         if rng.random() < 0.5:
             await asyncio.sleep(rng.expovariate(1 / _PAUSE_S))
         else:
-            with _told(run, f"after {name}"):
+            with _noted(run, f"after {name}"):
                 run.recovered_s.append(await pipeline.ready(_RECOVERS_S))
 
 
@@ -144,9 +144,9 @@ def _progress(run: Run, load: Load, goal: Goal, elapsed_s: float) -> str:
 
 
 def _keep(directory: Path, deed: Deed) -> None:
-    told = deed._asdict() | {"at": datetime.now(UTC).isoformat()}
+    summary = deed._asdict() | {"at": datetime.now(UTC).isoformat()}
     with (directory / "timeline.jsonl").open("ab") as timeline:
-        timeline.write(orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE))
+        timeline.write(orjson.dumps(summary, option=orjson.OPT_APPEND_NEWLINE))
 
 
 @contextlib.asynccontextmanager
@@ -163,15 +163,15 @@ async def _pulse(pipeline: Pipeline, run: Run) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def figures(run: Run, verdict: Verdict) -> dict[str, float]:
+def figures(run: Run, result: CheckResult) -> dict[str, float]:
     """The figures of the report, in order."""
     return {
         "faults": len(run.deeds),
         "of these kill -9": sum(count for name, count in run.done.items() if name.startswith("kill -9")),
-        "events accepted": verdict.events,
-        "attempts to deliver": verdict.attempts,
-        "attempts answered 200": verdict.acknowledged,
-        **{kind.replace("_", " "): verdict.count(kind) for kind in KINDS},
+        "events accepted": result.events,
+        "attempts to deliver": result.attempts,
+        "attempts answered 200": result.acknowledged,
+        **{kind.replace("_", " "): result.count(kind) for kind in KINDS},
         "longest stall, seconds": round(max((stall.lasted_s for stall in run.stalls), default=0.0), 1),
         "stalls above 10 s": sum(stall.lasted_s > _STALL_S for stall in run.stalls),
         "slowest return of everything to ready, seconds": round(max(run.recovered_s, default=0.0), 1),
@@ -181,11 +181,11 @@ def figures(run: Run, verdict: Verdict) -> dict[str, float]:
     }
 
 
-def report(run: Run, verdict: Verdict) -> str:
+def report(run: Run, result: CheckResult) -> str:
     """The report, as Markdown."""
     lines = ["# Soak: the latest run", "", f"`make soak`, {datetime.now(UTC):%Y-%m-%d}, {platform.platform()}.", ""]
     lines += ["| what | number |", "| --- | ---: |"]
-    lines += [f"| {what} | {number} |" for what, number in figures(run, verdict).items()]
+    lines += [f"| {what} | {number} |" for what, number in figures(run, result).items()]
     lines += ["", _LEGEND, "", "| fault | times |", "| --- | ---: |"]
     lines += [f"| {name} | {count} |" for name, count in sorted(run.done.items())]
     lines += ["", "How processes ended (exit status, or the negated signal number):", ""]
@@ -202,18 +202,18 @@ _LEGEND = """A stall is a period in which no event arrived on `telematics.events
 overlap, and some take several seconds by themselves (a frozen broker, everything killed)."""
 
 
-def as_json(run: Run, verdict: Verdict, directory: Path) -> str:
+def as_json(run: Run, result: CheckResult, directory: Path) -> str:
     """All of it for programs."""
-    told = {
-        "figures": figures(run, verdict),
+    summary = {
+        "figures": figures(run, result),
         "faults": run.done,
         "deaths": run.deaths,
         "stalls": [stall._asdict() | {"around": run.around(stall)} for stall in run.stalls],
         "broken": run.broken,
-        "verdict": verdict.as_dict(),
+        "result": result.as_dict(),
         "directory": str(directory),
     }
-    return orjson.dumps(told, option=orjson.OPT_INDENT_2).decode()
+    return orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode()
 
 
 def _say(line: str) -> None:
@@ -234,13 +234,13 @@ def main() -> int:
     given = parser.parse_args()
     directory = given.directory or Path(tempfile.mkdtemp(prefix="eventpush-soak-"))
     _say(f"logs and history: {directory}")
-    run, verdict = asyncio.run(soak(directory, Goal(given.minutes, given.faults, given.events), given.seed, given.rate))
-    text = report(run, verdict)
+    run, result = asyncio.run(soak(directory, Goal(given.minutes, given.faults, given.events), given.seed, given.rate))
+    text = report(run, result)
     given.report.parent.mkdir(parents=True, exist_ok=True)
     given.report.write_text(text)
-    print(as_json(run, verdict, directory) if given.json else text)  # noqa: T201
-    _say(f"{verdict}\nlogs and history: {directory}")
-    if verdict.faults or run.broken:
+    print(as_json(run, result, directory) if given.json else text)  # noqa: T201
+    _say(f"{result}\nlogs and history: {directory}")
+    if result.faults or run.broken:
         return 1
     for data in ("kafka", "clickhouse"):
         shutil.rmtree(directory / data, ignore_errors=True)

@@ -40,7 +40,7 @@ async def test_a_backlog_of_any_size(alone: Pipeline, events: int, a_request: in
     await _post(alone, _events(events, padding), a_request)
     async with peaks_of(alone) as peaks:
         worker.start()
-        await until(alone.is_judged, _DONE_S, "every raw event judged", every_s=0.5)
+        await until(alone.is_processed, _DONE_S, "every raw event judged", every_s=0.5)
         alone.sink.start()
 
         async def are_stored() -> bool:

@@ -102,9 +102,9 @@ def kinds(doctored: History) -> set[str]:
 
 def test_an_honest_history_has_no_faults():
     """Three events, a repeat, a conflict and a broken one, each where it belongs: nothing to say."""
-    verdict = checker.check(history())
-    assert not verdict.faults, str(verdict)
-    assert (verdict.attempts, verdict.acknowledged, verdict.events) == (6, 6, 3)
+    result = checker.check(history())
+    assert not result.faults, str(result)
+    assert (result.attempts, result.acknowledged, result.events) == (6, 6, 3)
 
 
 def is_record(topic: str, offset: int) -> Callable[[object], bool]:
@@ -210,13 +210,13 @@ def test_a_batch_that_is_accounted_for_twice_or_not_at_all_is_found():
 def test_records_that_the_stream_stage_passes_over_are_told_as_such():
     """Events whose only delivery was passed over are lost; those that a repeat rescued are late, and it is said why."""
     assert not kinds(passed_over(range(0)))
-    verdict = checker.check(passed_over(range(10, 23)))
+    result = checker.check(passed_over(range(10, 23)))
     rescued = len([offset for offset in range(10, 23) if offset % 3 == 0])
-    assert verdict.count("lost") == 13 - rescued
-    assert verdict.count("out_of_order") == rescued
-    assert "raw[0]@10..22" in verdict.found["unaccounted"]
-    assert "was passed over" in str(verdict.found["unaccounted"])
-    assert not any(checker.RAW in where for places in verdict.found["out_of_order"].values() for where in places)
+    assert result.count("lost") == 13 - rescued
+    assert result.count("out_of_order") == rescued
+    assert "raw[0]@10..22" in result.found["unaccounted"]
+    assert "was passed over" in str(result.found["unaccounted"])
+    assert not any(checker.RAW in where for places in result.found["out_of_order"].values() for where in places)
 
 
 def test_a_disorder_that_the_ingress_made_is_found_on_the_raw_topic():
@@ -255,5 +255,5 @@ def test_the_program_says_so_and_exits_with_1(tmp_path: Path, capsys: pytest.Cap
     assert checker.main(tmp_path) == 1
     assert "lost 1" in capsys.readouterr().out
     assert checker.main(tmp_path, as_json=True) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert (told["lost"], told["doubled"], list(told["found"])) == (1, 0, ["lost"])
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["lost"], summary["doubled"], list(summary["found"])) == (1, 0, ["lost"])

@@ -242,12 +242,12 @@ async def test_the_account_adds_up(pipeline: Pipeline):
         sys.executable, "-m", "eventpush", "account", "--json",
         env=os.environ | pipeline.environ, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    told = json.loads((await command.communicate())[0])
-    assert (command.returncode, told["discrepancies"], told["in_flight"]) == (0, [], {"streams": 0, "sink": 0})
+    summary = json.loads((await command.communicate())[0])
+    assert (command.returncode, summary["discrepancies"], summary["in_flight"]) == (0, [], {"streams": 0, "sink": 0})
     seen = Counter(record.topic for record in pipeline.reader.seen)
-    total = told["total"]
-    assert (told["accepted"], total["unique"]) == (seen[topics.RAW], seen[topics.EVENTS])
+    total = summary["total"]
+    assert (summary["accepted"], total["unique"]) == (seen[topics.RAW], seen[topics.EVENTS])
     assert total["dead_lettered"] == seen[topics.DEAD_LETTER]
-    for line in told["lines"]:
+    for line in summary["lines"]:
         assert line["accepted"] == line["stored"] + line["duplicate"] + line["stored_dead_letters"], line
-    assert sum(line["accepted"] for line in told["lines"]) == told["accepted"]
+    assert sum(line["accepted"] for line in summary["lines"]) == summary["accepted"]

@@ -4,9 +4,9 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from tests.faults.check_result import CheckResult
 from tests.faults.reader import Stall
 from tests.faults.soak import Deed, Run, as_json, figures, report
-from tests.faults.verdict import Verdict
 
 
 def run() -> Run:
@@ -17,16 +17,16 @@ def run() -> Run:
 
 def test_the_figures_count_faults_findings_stalls_and_what_did_not_come_back():
     """One figure for each thing that the run is for."""
-    verdict = Verdict(events=3, attempts=5, acknowledged=4)
-    verdict.note("lost", "an event", "not in ClickHouse")
-    found = figures(run(), verdict)
+    result = CheckResult(events=3, attempts=5, acknowledged=4)
+    result.note("lost", "an event", "not in ClickHouse")
+    found = figures(run(), result)
     assert (found["faults"], found["of these kill -9"], found["lost"], found["doubled"]) == (3, 2, 1, 0)
     assert (found["longest stall, seconds"], found["stalls above 10 s"], found["did not come back"]) == (12.5, 2, 1)
 
 
 def test_the_report_names_the_faults_around_each_long_stall():
-    """A stall above 10 s is listed with the faults of its time; one without any is told as such."""
-    text = report(run(), Verdict())
+    """A stall above 10 s is listed with the faults of its time; one without any is summary as such."""
+    text = report(run(), CheckResult())
     assert "- 12.5 s: SIGSTOP the broker\n" in text
     assert "- 11.0 s: no fault\n" in text
     assert "- 2.0 s" not in text
@@ -35,9 +35,9 @@ def test_the_report_names_the_faults_around_each_long_stall():
 
 def test_the_report_for_programs_holds_the_findings_and_the_directory(tmp_path: Path):
     """JSON with the figures, each finding and where the evidence is."""
-    verdict = Verdict()
-    verdict.note("doubled", "an event", "2 times: events topic")
-    told = json.loads(as_json(run(), verdict, tmp_path))
-    assert told["verdict"]["found"] == {"doubled": {"an event": ["2 times: events topic"]}}
-    assert (told["figures"]["doubled"], told["directory"]) == (1, str(tmp_path))
-    assert told["stalls"][0]["around"] == "SIGSTOP the broker"
+    result = CheckResult()
+    result.note("doubled", "an event", "2 times: events topic")
+    summary = json.loads(as_json(run(), result, tmp_path))
+    assert summary["result"]["found"] == {"doubled": {"an event": ["2 times: events topic"]}}
+    assert (summary["figures"]["doubled"], summary["directory"]) == (1, str(tmp_path))
+    assert summary["stalls"][0]["around"] == "SIGSTOP the broker"

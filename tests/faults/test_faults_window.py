@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from tests.faults.check_result import CheckResult
 from tests.faults.load import Load
 from tests.faults.pipeline import Pipeline, running
 from tests.faults.reader import rows
-from tests.faults.verdict import Verdict
 
 pytestmark = [pytest.mark.soak, pytest.mark.asyncio(loop_scope="session")]
 
@@ -56,8 +56,8 @@ async def test_a_repeat_is_recognised_until_the_windows_edge(pipeline: Pipeline)
                 await pipeline.remove_worker()
         await asyncio.sleep(max(0.0, arrived_s + _WINDOW_S - 1 - time.monotonic()))
         await deliver(load, probes)
-    verdict = await pipeline.verdict()
-    assert not verdict.faults, f"{verdict}\nhistory and logs: {pipeline.directory}"
+    result = await pipeline.check()
+    assert not result.faults, f"{result}\nhistory and logs: {pipeline.directory}"
 
 
 async def test_what_has_expired_is_a_new_event_and_one_row(pipeline: Pipeline):
@@ -69,10 +69,10 @@ async def test_what_has_expired_is_a_new_event_and_one_row(pipeline: Pipeline):
         await deliver(load, probes)
         await asyncio.sleep(_FORGOTTEN_S)
         await deliver(load, probes)
-    verdict = await pipeline.verdict()
-    assert set(verdict.faults) == {"doubled", "unaccounted"}, f"{verdict}\nhistory and logs: {pipeline.directory}"
-    assert verdict.count("doubled") == _PARTITIONS_ALL
-    assert _imeis(verdict, "doubled") == _imeis(verdict, "unaccounted")
+    result = await pipeline.check()
+    assert set(result.faults) == {"doubled", "unaccounted"}, f"{result}\nhistory and logs: {pipeline.directory}"
+    assert result.count("doubled") == _PARTITIONS_ALL
+    assert _imeis(result, "doubled") == _imeis(result, "unaccounted")
     counts = await rows(
         pipeline.clickhouse_url,
         "SELECT count() AS n FROM telematics.events WHERE location = 'expired' GROUP BY event_id",
@@ -80,8 +80,8 @@ async def test_what_has_expired_is_a_new_event_and_one_row(pipeline: Pipeline):
     assert [int(str(row["n"])) for row in counts] == [1] * _PARTITIONS_ALL
 
 
-def _imeis(verdict: Verdict, kind: str) -> set[str]:
-    return {what.partition("imei='")[2][:15] for what in verdict.found[kind]}
+def _imeis(result: CheckResult, kind: str) -> set[str]:
+    return {what.partition("imei='")[2][:15] for what in result.found[kind]}
 
 
 # --- clocks ---
@@ -106,5 +106,5 @@ async def test_clocks_that_step_forwards_and_backwards_change_nothing(clocked: P
             clocked.clock.set(ahead_s)
             await asyncio.sleep(20)
             await deliver(load, probes)
-    verdict = await clocked.verdict()
-    assert not verdict.faults, f"{verdict}\nhistory and logs: {clocked.directory}"
+    result = await clocked.check()
+    assert not result.faults, f"{result}\nhistory and logs: {clocked.directory}"

@@ -13,11 +13,11 @@ from aiokafka.errors import KafkaError
 from runtime.kafka.topic_admin import admin
 from runtime.platform.settings import Settings, load
 from schemas import topics
+from tests.faults.check_result import CheckResult
 from tests.faults.checker import check
 from tests.faults.history import History, Seen, Sent, save
 from tests.faults.processes import until
 from tests.faults.reader import Reader, consumer, read_clickhouse, stored
-from tests.faults.verdict import Verdict
 
 READY_S = 90.0
 _DRAIN_S = 120.0
@@ -56,21 +56,21 @@ class Watched(abc.ABC):
         """Wait until every stage says that it is ready; how long that took."""
         return await until(self._is_ready, timeout_s, f"everything ready; see the logs in {self.directory}")
 
-    async def verdict(self, *, keep: bool = False) -> Verdict:
+    async def check(self, *, keep: bool = False) -> CheckResult:
         """Let the pipeline come to rest, and compare `sent` with what there is.
 
         The evidence is written to `directory`/history if something is wrong, or if it is to be kept anyway.
         """
         with contextlib.suppress(TimeoutError):  # the checker says what is missing
-            await until(self.is_judged, _DRAIN_S, "every raw event judged", every_s=0.5)
+            await until(self.is_processed, _DRAIN_S, "every raw event judged", every_s=0.5)
             await until(self._is_stored, _DRAIN_S, "every outcome in ClickHouse", every_s=0.5)
         history = await self._history()
-        verdict = await asyncio.to_thread(check, history)
-        if verdict.faults or keep:
+        result = await asyncio.to_thread(check, history)
+        if result.faults or keep:
             await asyncio.to_thread(save, history, self.directory / "history")
             with contextlib.suppress(*_EXCEPTIONS):
                 await self._keep_offsets()
-        return verdict
+        return result
 
     async def _history(self) -> History:
         """What there is by now; a part that cannot be had is left out of it."""
@@ -104,7 +104,7 @@ class Watched(abc.ABC):
         events = len({s.value[:_ID] for s in self.reader.seen if s.topic == topics.EVENTS})
         return found["events"] >= events - refused and found["dead_letters"] >= len(letters)
 
-    async def is_judged(self) -> bool:
+    async def is_processed(self) -> bool:
         """Whether the stream stage has committed every raw event."""
         raw = [TopicPartition(topics.RAW, p) for p in range(self.settings.topic_partitions)]
         try:

@@ -7,14 +7,15 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from embedded import preflight
 from tests.integration.quiet import assert_quiet
-from tests.stack import ROOT
+from tests.stack import ROOT, ClickHouse, Kafka
 
 T = TypeVar("T")
 
@@ -92,6 +93,13 @@ class Pipeline:
                 )
         until(self._all_well, f"everything ready (logs in {self.home})")
 
+    def kill(self) -> None:
+        """End the three at once; those that have ended already are no error."""
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+        self.processes.clear()
+
     def _all_well(self) -> bool | None:
         findings = json.loads(self.run("check", "--json").stdout)
         return all(finding["state"] == "ok" for finding in findings) or None
@@ -105,10 +113,7 @@ class Pipeline:
                 assert process.wait(30) == 0, f"{name} ended with {process.returncode}"
                 assert_quiet(self.home / f"{name}.log")
         finally:
-            for process in self.processes.values():
-                process.kill()
-                process.wait()
-            self.processes.clear()
+            self.kill()
 
     def post(self, event: dict[str, Any]) -> str:
         """Send an event; the receipt id of its 200."""
@@ -139,3 +144,20 @@ class Pipeline:
         result = self.run("tail", *arguments, "--from-beginning", "--max", str(count), "--json")
         assert result.returncode == 0, result.stderr
         return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@contextmanager
+def own_pipeline(home: Path) -> Iterator[Pipeline]:
+    """A pipeline with a Kafka and a ClickHouse of its own, all in the directory `home`."""
+    kafka, clickhouse = Kafka.at(home / "kafka"), ClickHouse(home / "clickhouse")
+    running = Pipeline(kafka.bootstrap, clickhouse.url, home)
+    try:
+        kafka.start()
+        clickhouse.start()
+        running.start()
+        yield running
+        running.stop()
+    finally:
+        running.kill()
+        kafka.end_if_running()
+        clickhouse.end_if_running()

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.clickhouse_fixture import EmbeddedClickHouse, embedded_clickhouse
+from tests.integration.clickhouse_fixture import embedded_clickhouse
+from tests.stack import ClickHouse
 
 __all__ = ["embedded_clickhouse"]
 
@@ -19,7 +20,7 @@ BACKSLASHED = r"\'/etc/passwd\'"
 
 
 def send(
-    server: EmbeddedClickHouse,
+    server: ClickHouse,
     sql: str = "",
     headers: dict[str, str] | None = None,
     *,
@@ -333,7 +334,7 @@ def test_every_start_finds_the_default_database(tmp_path, number, old):
     """A directory opens again and again, also with an empty `default`; tables of earlier versions stay in it."""
     if old:
         start_old_engine(str(tmp_path / "clickhouse"))
-    server = EmbeddedClickHouse(tmp_path)
+    server = ClickHouse(tmp_path)
     for _ in range(3):
         server.start()
         try:

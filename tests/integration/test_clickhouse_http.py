@@ -19,7 +19,8 @@ from clickhouse_connect.driver.exceptions import DatabaseError, StreamFailureErr
 from clickhouse_connect.driver.external import ExternalData
 
 from embedded.clickhouse.compression import BlockCompressor, BlockDecompressor
-from tests.integration.clickhouse_fixture import EmbeddedClickHouse, embedded_clickhouse
+from tests.integration.clickhouse_fixture import embedded_clickhouse
+from tests.stack import ClickHouse
 
 __all__ = ["embedded_clickhouse"]
 
@@ -43,7 +44,7 @@ class Answer:
         return {name: int(value) for name, value in json.loads(self.headers["X-ClickHouse-Summary"]).items()}
 
 
-def call(server: EmbeddedClickHouse, method: str, path: str, body=b"", headers=None, **fields) -> Answer:
+def call(server: ClickHouse, method: str, path: str, body=b"", headers=None, **fields) -> Answer:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE_S)
     try:
         target = f"{path}?{urlencode(fields)}" if fields else path
@@ -53,15 +54,15 @@ def call(server: EmbeddedClickHouse, method: str, path: str, body=b"", headers=N
         connection.close()
 
 
-def get(server: EmbeddedClickHouse, query: str, **fields) -> Answer:
+def get(server: ClickHouse, query: str, **fields) -> Answer:
     return call(server, "GET", "/", query=query, **fields)
 
 
-def post(server: EmbeddedClickHouse, body, headers=None, **fields) -> Answer:
+def post(server: ClickHouse, body, headers=None, **fields) -> Answer:
     return call(server, "POST", "/", body, headers, **fields)
 
 
-def value(server: EmbeddedClickHouse, query: str, **fields) -> str:
+def value(server: ClickHouse, query: str, **fields) -> str:
     answer = post(server, query, **fields)
     assert answer.status == 200, answer.text
     return answer.text.rstrip("\n")
@@ -500,7 +501,7 @@ def test_native_of_a_clients_revision(embedded_clickhouse):
 # --- clickhouse-connect ----------------------------------------------------------------------------------------------
 
 
-def client_of(server: EmbeddedClickHouse, **arguments):
+def client_of(server: ClickHouse, **arguments):
     return clickhouse_connect.get_client(host="127.0.0.1", port=server.port, **arguments)
 
 
@@ -640,7 +641,7 @@ def test_a_client_that_leaves_ends_its_query(embedded_clickhouse):
         until(lambda sql=running: value(embedded_clickhouse, sql) == "0", "the query's end")
 
 
-def memory_mb(server: EmbeddedClickHouse) -> int:
+def memory_mb(server: ClickHouse) -> int:
     lines = Path(f"/proc/{server.pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) // 1024
 

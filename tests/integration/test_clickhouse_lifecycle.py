@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.clickhouse_fixture import EmbeddedClickHouse
 from tests.integration.test_clickhouse_http import call, post, until, value
+from tests.stack import ClickHouse
 
 TABLE = (
     "CREATE TABLE t (batch UInt64, row UInt64) ENGINE = MergeTree ORDER BY (batch, row) "
@@ -29,9 +29,9 @@ TABLE = (
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedClickHouse]:
+def server(tmp_path: Path) -> Iterator[ClickHouse]:
     """A server that may be killed."""
-    server = EmbeddedClickHouse(tmp_path / "data")
+    server = ClickHouse(tmp_path / "data")
     server.start()
     value(server, TABLE)
     yield server
@@ -44,13 +44,13 @@ def refused(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def insert(server: EmbeddedClickHouse, batch: int, rows: int = 100, attempt: str = "first"):
+def insert(server: ClickHouse, batch: int, rows: int = 100, attempt: str = "first"):
     """A batch of rows under a token of its own; another `attempt` is another insert of the same rows."""
     body = b"".join(b"%d,%d\n" % (batch, row) for row in range(rows))
     return post(server, body, query="INSERT INTO t FORMAT CSV", insert_deduplication_token=f"{attempt}-{batch}")
 
 
-def stored_batches(server: EmbeddedClickHouse, rows: int) -> set[int]:
+def stored_batches(server: ClickHouse, rows: int) -> set[int]:
     """The batches that are there, each of them once and whole."""
     broken = value(server, f"SELECT count() FROM (SELECT batch FROM t GROUP BY batch HAVING count() != {rows})")
     assert broken == "0"
@@ -159,7 +159,7 @@ def test_sigterm_lets_inserts_end_and_stops_queries(server):
 
 def test_sigterm_does_not_wait_for_ever(tmp_path):
     """An insert whose body never ends is given up after the grace period, and has stored nothing."""
-    server = EmbeddedClickHouse(tmp_path / "data", arguments=("--grace-s", "1"))
+    server = ClickHouse(tmp_path / "data", arguments=("--grace-s", "1"))
     server.start()
     value(server, TABLE)
     with closing(http.client.HTTPConnection("127.0.0.1", server.port)) as client:
@@ -175,8 +175,10 @@ def test_sigterm_does_not_wait_for_ever(tmp_path):
 
 def test_the_password_is_asked_for_in_every_way(tmp_path):
     """With a password set: none is 401 and 194, a wrong one 403 and 516, the right one passes in all three ways."""
-    server = EmbeddedClickHouse(
-        tmp_path / "data", ("--user", "eve", "--password-from-env", "TEST_PASSWORD"), {"TEST_PASSWORD": "pässword:1"}
+    server = ClickHouse(
+        tmp_path / "data",
+        arguments=("--user", "eve", "--password-from-env", "TEST_PASSWORD"),
+        environ={"TEST_PASSWORD": "pässword:1"},
     )
     server.start()
 
@@ -204,7 +206,7 @@ def test_the_password_is_asked_for_in_every_way(tmp_path):
 
 def test_a_query_that_wants_too_much_memory_fails_alone(tmp_path):
     """The bound holds for a query and for all: the query fails with 241, the process lives on."""
-    server = EmbeddedClickHouse(tmp_path / "data", ("--memory-bytes", str(400 << 20)))
+    server = ClickHouse(tmp_path / "data", arguments=("--memory-bytes", str(400 << 20)))
     server.start()
     try:
         greedy = "SELECT count() FROM (SELECT number, groupArray(toString(number)) FROM numbers(2e7) GROUP BY number)"
@@ -274,7 +276,7 @@ def test_a_missing_password_is_one_clear_line(tmp_path):
 
 def test_it_starts_again_when_only_other_databases_have_tables(tmp_path: Path) -> None:
     """As after `eventpush up`, whose tables are all in `telematics`; they are there again."""
-    server = EmbeddedClickHouse(tmp_path / "data")
+    server = ClickHouse(tmp_path / "data")
     server.start()
     value(server, "CREATE DATABASE other")
     value(server, "CREATE TABLE other.t (a UInt8) ENGINE = MergeTree ORDER BY a")

@@ -10,9 +10,8 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from schemas import topics
-from tests.integration.pipeline_support import Pipeline, until
+from tests.integration.pipeline_support import Pipeline, own_pipeline, until
 from tests.integration.test_pipeline import SAMPLE, settled
-from tests.stack import ClickHouse, Kafka
 
 SOS: dict[str, Any] = SAMPLE | {"Event": "sos", "Changes": 1}
 
@@ -20,21 +19,8 @@ SOS: dict[str, Any] = SAMPLE | {"Event": "sos", "Changes": 1}
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """A pipeline with a Kafka and a ClickHouse of its own: a test deletes records."""
-    home = tmp_path_factory.mktemp("operators")
-    kafka, clickhouse = Kafka.at(home / "kafka"), ClickHouse(home / "clickhouse")
-    running = Pipeline(kafka.bootstrap, clickhouse.url, home)
-    try:
-        kafka.start()
-        clickhouse.start()
-        running.start()
+    with own_pipeline(tmp_path_factory.mktemp("operators")) as running:
         yield running
-        running.stop()
-    finally:
-        for process in running.processes.values():
-            process.kill()
-            process.wait()
-        kafka.end_if_running()
-        clickhouse.end_if_running()
 
 
 def sos(second: int, **fields: Any) -> dict[str, Any]:

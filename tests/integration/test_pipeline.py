@@ -11,8 +11,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from schemas.contract import schemas
 from schemas.event_types import TYPES
 from schemas.topics import EVENTS, of_type
-from tests.integration.pipeline_support import Pipeline, until
-from tests.stack import ClickHouse, Kafka
+from tests.integration.pipeline_support import Pipeline, own_pipeline, until
 
 SAMPLE: dict[str, Any] = {
     "Event": "overspeed",
@@ -30,21 +29,8 @@ SAMPLE: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """A pipeline with a Kafka and a ClickHouse of its own, so that the tests can count."""
-    home = tmp_path_factory.mktemp("pipeline")
-    kafka, clickhouse = Kafka.at(home / "kafka"), ClickHouse(home / "clickhouse")
-    running = Pipeline(kafka.bootstrap, clickhouse.url, home)
-    try:
-        kafka.start()
-        clickhouse.start()
-        running.start()
+    with own_pipeline(tmp_path_factory.mktemp("pipeline")) as running:
         yield running
-        running.stop()
-    finally:
-        for process in running.processes.values():
-            process.kill()
-            process.wait()
-        kafka.end_if_running()
-        clickhouse.end_if_running()
 
 
 def at(second: int, **fields: Any) -> dict[str, Any]:

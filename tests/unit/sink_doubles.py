@@ -35,7 +35,7 @@ def batch(*offsets: int, tp: TP = EVENTS) -> Batch:
     return Batch(tp, [record(offset) for offset in offsets], 1, offsets[0])
 
 
-class Died(Exception):  # noqa: N818 - what happened, not an error
+class DiedError(Exception):
     """The process was killed."""
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from runtime.consumer.batch import Batch
 from sinks.partition_processor import PartitionProcessor
 from sinks.row_encoder import EVENT_ROWS
-from tests.unit.sink_doubles import EVENTS, Died, FakeDeadLetters, FakeLedger, FakeStore, World, batch, never_dies
+from tests.unit.sink_doubles import EVENTS, DiedError, FakeDeadLetters, FakeLedger, FakeStore, World, batch, never_dies
 
 # Transactions leave gaps: their markers take offsets that no record has.
 OFFSETS = [n for n in range(60) if n % 7 != 6]
@@ -39,7 +39,7 @@ def dies_after(steps: int) -> Any:
 
     def step(_name: str) -> None:
         if next(left, None) is None:
-            raise Died
+            raise DiedError
 
     return step
 
@@ -70,7 +70,7 @@ async def test_every_record_once_whatever_dies(
     """Kills between any two steps, batches cut anew each time, bad rows among them: none lost, none twice."""
     world = World(poison)
     for steps, at in lives:
-        with contextlib.suppress(Died):
+        with contextlib.suppress(DiedError):
             await live(world, dies_after(steps), at)
     await live(world, never_dies, last)
     assert sorted(world.stored) == sorted(set(OFFSETS) - poison)
@@ -81,7 +81,7 @@ async def test_every_record_once_whatever_dies(
 async def test_the_plan_is_durable_before_the_insert() -> None:
     """A process that dies right before its first insert leaves the exact range for the next one."""
     world = World()
-    with pytest.raises(Died):
+    with pytest.raises(DiedError):
         await live(world, dies_after(2), [20])
     assert world.stored == []
     assert world.committed == (0, f"insert-to:{OFFSETS[19] + 1}")
@@ -90,7 +90,7 @@ async def test_the_plan_is_durable_before_the_insert() -> None:
 async def test_an_unfinished_plan_waits_until_all_of_it_is_read_again() -> None:
     """An intent's records come in other batches than the first time; nothing is inserted before the last is there."""
     world = World()
-    with pytest.raises(Died):
+    with pytest.raises(DiedError):
         await live(world, dies_after(2), [20])
     processor = partition(world)
     assert await processor.open() == 0

@@ -6,10 +6,10 @@ from click.testing import CliRunner
 
 from eventpush.cli import cli
 from eventpush.tracing.facts import Arrival, DeadLetterRow, EventRow, Facts, Position
+from eventpush.tracing.identification import identify
 from eventpush.tracing.text import lines
 from eventpush.tracing.timeline import timeline
 from eventpush.tracing.wanted import Wanted, of_identifier
-from eventpush.verdict import judge
 from runtime.platform.errors import OperatorError
 from schemas import topics
 from schemas.dead_letter import Violation
@@ -120,10 +120,10 @@ def test_a_receipt_finds_all_events_of_its_request() -> None:
 def test_an_id_finds_the_raw_record_by_the_real_rules() -> None:
     """The event_id and the dead_letter_id follow from the payload, so a record is found before it is processed."""
     payload = msgspec.json.encode(example("sos"))
-    verdict = judge(payload, ARRIVED_US, CLOCK)
-    assert verdict.valid
+    identification = identify(payload, ARRIVED_US, CLOCK)
+    assert identification.valid
     arrival = Arrival(position=HERE, received_us=ARRIVED_US, receipt_id=None, sender=None, payload=payload)
-    for identifier in (verdict.event_id, verdict.dead_letter_id):
+    for identifier in (identification.event_id, identification.dead_letter_id):
         assert Wanted(id=identifier, since_us=0, until_us=1).matches(arrival, CLOCK)
     assert not Wanted(id=ID, since_us=0, until_us=1).matches(arrival, CLOCK)
 

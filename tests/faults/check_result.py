@@ -9,7 +9,7 @@ _EXAMPLES = 5
 
 
 @dataclass
-class Verdict:
+class CheckResult:
     """Counts of what was sent, and `found`: kind → event (or whatever it is about) → where it is so."""
 
     events: int = 0
@@ -33,8 +33,8 @@ class Verdict:
     def as_dict(self) -> dict[str, object]:
         """Counts and findings, to be written as JSON."""
         counts = {kind: self.count(kind) for kind in KINDS}
-        told = {"events": self.events, "attempts": self.attempts, "acknowledged": self.acknowledged}
-        return told | counts | {"found": self.faults}
+        summary = {"events": self.events, "attempts": self.attempts, "acknowledged": self.acknowledged}
+        return summary | counts | {"found": self.faults}
 
     def __str__(self) -> str:
         lines = [f"{self.attempts} attempts, {self.acknowledged} acknowledged; {self.events} events accepted; "]
