@@ -10,16 +10,28 @@
 A released step never changes: its checksum is recorded in every database, and a test knows those of all releases. Each
 statement ends with `;` at the end of a line, and can run twice without harm. Placeholders: `{on_cluster}`, the cluster
 clause; `{engine:…}`, an engine of the MergeTree family, replicated in a cluster; `{deduplication_window}`, the setting
-of how many inserts' tokens a table remembers, which has another name there.
+of how many inserts' tokens a table remembers, which has another name there; `{events_partition}`, the partition key of
+the events, which a new installation chooses.
 """
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
-from schemas.tables import DATABASE
+from schemas.tables import DATABASE, EVENTS
+
+#: Length of a partition of the events. Each is a function of the sorting key, so rows of one identity meet.
+Partition = Literal["month", "week", "day"]
+
+_PARTITION_KEYS: Mapping[Partition, str] = {
+    "month": EVENTS.partition_by,
+    "week": "toMonday(device_time)",
+    "day": "toDate(device_time)",
+}
 
 TABLE = f"{DATABASE}.schema_migrations"
 
@@ -46,13 +58,14 @@ class Migration:
     expands: bool  # the previous release's sink can keep writing
     template: str
 
-    def statements(self, cluster: str | None) -> list[str]:
-        """Return its SQL for a single server (None) or for a cluster of that name."""
-        return [_rendered(text.strip(), cluster) for text in _STATEMENT_END.split(self.template) if text.strip()]
+    def statements(self, cluster: str | None, partition: Partition = "month") -> list[str]:
+        """Return its SQL for a single server (None) or for a cluster of that name, with partitions of that length."""
+        template = self.template.replace("{events_partition}", _PARTITION_KEYS[partition])
+        return [_rendered(text.strip(), cluster) for text in _STATEMENT_END.split(template) if text.strip()]
 
     @cached_property
     def checksum(self) -> str:
-        """Identifies the step: SHA-256 over its statements for a single server."""
+        """Identifies the step: SHA-256 over its statements for a single server, with the default partitions."""
         return hashlib.sha256("\0".join(self.statements(None)).encode()).hexdigest()
 
 

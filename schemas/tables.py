@@ -5,7 +5,9 @@ selects with FINAL: each event is seen once at every moment, also before ClickHo
 `schemas/migrations/` creates all of it; a test compares what the migrations make with what is declared here.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import msgspec
 
@@ -14,6 +16,12 @@ from schemas.event import Event
 from schemas.fields import TIME, TIME_CODEC, fields_of
 
 DATABASE = "telematics"
+
+#: A partition to which nothing was written for an hour is merged to one part, however old it is and whatever came late.
+#: FINAL over one part costs what the table costs; over several, up to a thousand times as much (docs/benchmarks.md).
+_MERGE_IDLE_PARTITIONS = MappingProxyType(
+    {"min_age_to_force_merge_seconds": "3600", "min_age_to_force_merge_on_partition_only": "1"}
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,7 @@ class Table:
     identity: str  # the column that identifies a row
     time: str  # the column by which a row's place in the table can be narrowed down
     indexes: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -67,7 +76,12 @@ EVENTS = Table(
     order_by="event, toDate(device_time), imei, toUnixTimestamp64Micro(device_time), event_id",
     identity="event_id",
     time="device_time",
-    indexes=("INDEX event_id_bloom event_id TYPE bloom_filter(0.01) GRANULARITY 1",),
+    indexes=(
+        "INDEX event_id_bloom event_id TYPE bloom_filter(0.01) GRANULARITY 1",
+        "INDEX received_at_minmax received_at TYPE minmax GRANULARITY 1",
+        "INDEX inserted_at_minmax inserted_at TYPE minmax GRANULARITY 1",
+    ),
+    settings=_MERGE_IDLE_PARTITIONS,
 )
 
 DEAD_LETTERS = Table(
@@ -77,6 +91,8 @@ DEAD_LETTERS = Table(
     order_by="toDate(received_at), ifNull(imei, ''), dead_letter_id",
     identity="dead_letter_id",
     time="received_at",
+    indexes=("INDEX inserted_at_minmax inserted_at TYPE minmax GRANULARITY 1",),
+    settings=_MERGE_IDLE_PARTITIONS,
 )
 
 TABLES = (EVENTS, DEAD_LETTERS)

@@ -26,7 +26,7 @@ async def migrate(client: AsyncClient, settings: Settings) -> list[str]:
     """
     for statement in bootstrap(settings.clickhouse_cluster):
         await client.command(statement)
-    return [await _take(client, step, settings.clickhouse_cluster) for step in missing(await applied(client))]
+    return [await _take(client, step, settings) for step in missing(await applied(client))]
 
 
 async def planned(client: AsyncClient, settings: Settings) -> list[tuple[Migration, list[str]]]:
@@ -37,8 +37,7 @@ async def planned(client: AsyncClient, settings: Settings) -> list[tuple[Migrati
         if error.code not in {_UNKNOWN_TABLE, _UNKNOWN_DATABASE}:
             raise
         taken = {}
-    cluster = settings.clickhouse_cluster
-    return [(step, step.statements(cluster)) for step in missing(taken)]
+    return [(step, _statements(step, settings)) for step in missing(taken)]
 
 
 async def applied(client: AsyncClient) -> dict[int, str]:
@@ -64,8 +63,12 @@ def missing(taken: dict[int, str]) -> Sequence[Migration]:
     return [step for step in MIGRATIONS if step.version not in taken]
 
 
-async def _take(client: AsyncClient, step: Migration, cluster: str | None) -> str:
-    for statement in step.statements(cluster):
+def _statements(step: Migration, settings: Settings) -> list[str]:
+    return step.statements(settings.clickhouse_cluster, settings.clickhouse_partition)
+
+
+async def _take(client: AsyncClient, step: Migration, settings: Settings) -> str:
+    for statement in _statements(step, settings):
         await client.command(statement)
     await client.insert(TABLE, [[step.version, step.name, step.checksum]], column_names=["version", "name", "checksum"])
     log.info("schema step taken", version=step.version, name=step.name)

@@ -131,6 +131,11 @@ class Settings(BaseModel):
     clickhouse_cluster: str | None = Field(
         None, description="Cluster name: tables are made `ON CLUSTER` and replicated when it is set."
     )
+    clickhouse_partition: Literal["month", "week", "day"] = Field(
+        "month",
+        description="Length of a partition of the events, by device time. Only the first migration of a new "
+        "installation reads it; `docs/deploying.md` says which length suits which volume.",
+    )
 
     # --- ingress -------------------------------------------------------------------------------------------------
     ingress_host: str = Field("127.0.0.1", description="Address that the ingress listens on.")

@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS telematics.events_store{on_cluster} (
     INDEX event_id_bloom event_id TYPE bloom_filter(0.01) GRANULARITY 1
 )
 ENGINE = {engine:ReplacingMergeTree(precedence)}
-PARTITION BY toYYYYMM(device_time)
+PARTITION BY {events_partition}
 ORDER BY (event, toDate(device_time), imei, toUnixTimestamp64Micro(device_time), event_id)
 SETTINGS {deduplication_window};
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from schemas.fields import fields_of
-from schemas.migration_steps import LATEST, MIGRATIONS, bootstrap
+from schemas.migration_steps import LATEST, MIGRATIONS, Partition, bootstrap
 from schemas.tables import TABLES, Table
 
 FITS: dict[Any, str] = {
@@ -64,18 +64,26 @@ def test_steps_are_numbered_from_one() -> None:
     assert [step.version for step in MIGRATIONS] == list(range(1, LATEST + 1))
 
 
-def test_placeholders_are_the_cluster_clause_and_the_engine() -> None:
-    """Everything else is plain SQL."""
+def test_placeholders_are_the_known_ones() -> None:
+    """Everything else is plain SQL; a parameterised view may have typed parameters."""
+    known = r"on_cluster|deduplication_window|events_partition|engine:.*|[a-z_]+:[A-Z].*"
     for step in MIGRATIONS:
-        found = set(re.findall(r"\{([^}]*)\}", step.template))
-        assert all(name in {"on_cluster", "deduplication_window"} or name.startswith("engine:") for name in found)
+        assert all(re.fullmatch(known, name) for name in re.findall(r"\{([^}]*)\}", step.template))
+
+
+def test_every_partition_length_is_of_device_time_alone() -> None:
+    """Two rows of one event share a partition, whichever length is chosen: the key is a function of the device time."""
+    keys = [
+        re.findall(r"PARTITION BY (.*)", MIGRATIONS[0].statements(None, length)[0]) for length in get_args(Partition)
+    ]
+    assert keys == [["toYYYYMM(device_time)"], ["toMonday(device_time)"], ["toDate(device_time)"]]
 
 
 def test_in_a_cluster_everything_is_made_on_all_servers() -> None:
     """ON CLUSTER in every statement; every table replicated, with a window for tokens of its own."""
     for statement in [*bootstrap("main"), *(s for step in MIGRATIONS for s in step.statements("main"))]:
         assert "ON CLUSTER `main`" in statement
-        assert "{" not in statement.replace("{shard}", "").replace("{replica}", "")
+        assert not re.search(r"\{(?!shard\}|replica\}|[a-z_]+:[A-Z])", statement)
         if "CREATE TABLE" in statement:
             assert re.search(r"Replicated\w*MergeTree\('/clickhouse/tables/\{shard\}/telematics/", statement)
         if "_store" in statement and "CREATE TABLE" in statement:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from clickhouse_connect.driver.asyncclient import AsyncClient
@@ -11,7 +11,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from runtime.platform import settings as settings_module
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
-from schemas.migration_steps import LATEST, MIGRATIONS, TABLE, bootstrap
+from schemas.migration_steps import LATEST, MIGRATIONS, TABLE, Partition, bootstrap
 from schemas.tables import DATABASE, DEAD_LETTERS, EVENTS, INSERTED_AT, TABLES, Table
 from sinks.clickhouse_writer import connect
 from sinks.migrator import migrate, planned
@@ -127,6 +127,55 @@ async def expect_declared(client: AsyncClient, table: Table) -> None:
         f" FROM system.data_skipping_indices WHERE database = 'telematics' AND table = '{table.name}_store'"
     )).result_rows  # fmt: skip
     assert tuple(index for (index,) in indexes) == table.indexes
+    assert {name: value for name, value in (await table_settings(client, table.store)).items()
+            if name not in {"index_granularity", "non_replicated_deduplication_window"}} == table.settings  # fmt: skip
+
+
+async def table_settings(client: AsyncClient, name: str) -> dict[str, str]:
+    """The settings of a table of the database, as ClickHouse shows them."""
+    (engine,) = await column(
+        client, f"SELECT engine_full FROM system.tables WHERE concat(database, '.', name) = '{name}'"
+    )
+    return dict(re.findall(r"(\w+) = (\w+)", engine.partition(" SETTINGS ")[2]))
+
+
+async def test_an_idle_partition_becomes_one_part(client: AsyncClient, settings: Settings) -> None:
+    """Whatever came late and however old the partition, it is merged to one part: here after a second."""
+    await migrate_afresh(client, settings)
+    await client.command(f"ALTER TABLE {EVENTS.store} MODIFY SETTING min_age_to_force_merge_seconds = 1,"
+                         " merge_selecting_sleep_ms = 200, max_merge_selecting_sleep_ms = 400")  # fmt: skip
+    insert = (
+        f"INSERT INTO {EVENTS.store} (event_id, event, imei, device_time, received_at) SELECT"
+        " toUUID('0198c5d6-0000-7000-8000-0123456789ab'), 'sos', '350612075190001', toDateTime64('{day}', 6, 'UTC'),"
+        " now64(6) FROM numbers(1)"
+    )
+    for day in ("2024-06-28", "2024-06-29", "2024-06-28", "2025-01-01", "2024-06-30"):
+        await client.command(insert.format(day=day))
+    parts = (
+        "SELECT concat(partition, ' ', toString(count()), ' ', toString(sum(rows))) FROM system.parts"
+        f" WHERE active AND database = '{DATABASE}' AND table = '{EVENTS.name}_store' GROUP BY partition ORDER BY 1"
+    )
+    async with asyncio.timeout(60):
+        while await column(client, parts) != ["202406 1 3", "202501 1 1"]:
+            await asyncio.sleep(0.2)
+
+
+@pytest.mark.parametrize("length", get_args(Partition))
+async def test_a_new_installation_chooses_its_partitions(client: AsyncClient, length: Partition) -> None:
+    """The setting decides the partition key; repeats and a late row are one row each in the view."""
+    await client.command(f"DROP DATABASE IF EXISTS {DATABASE} SYNC")
+    settings = settings_module.load({"EVENTPUSH_CLICKHOUSE_PARTITION": length})
+    await migrate(client, settings)
+    for day in ("2024-06-28", "2026-06-28", "2026-06-28"):
+        await client.command(
+            f"INSERT INTO {EVENTS.store} (event_id, event, imei, device_time, received_at) SELECT"
+            f" toUUID('0198c5d6-0000-7000-8000-0123456789ab'), 'sos', '350612075190001',"
+            f" toDateTime64('{day} 23:59:59', 6, 'UTC'), now64(6)"
+        )
+    assert await column(client, f"SELECT count() FROM {EVENTS.view}") == [2]
+    assert await column(
+        client, f"SELECT uniqExact(partition) FROM system.parts WHERE active AND table = '{EVENTS.name}_store'"
+    ) == [2]
 
 
 async def test_a_database_of_0_1_0_is_taken_over_without_rebuilding(client: AsyncClient, settings: Settings) -> None:
@@ -197,26 +246,48 @@ async def migrate_afresh(client: AsyncClient, settings: Settings) -> None:
     await migrate(client, settings)
 
 
-async def test_both_questions_read_few_granules(client: AsyncClient, settings: Settings) -> None:
-    """A device in a period, a type in a period: through the view, of a million rows, a small part is read."""
+async def test_common_questions_read_few_granules(client: AsyncClient, settings: Settings) -> None:
+    """A device or a type in a period, the last arrivals: through the view, of a million rows, a small part is read."""
     await migrate_afresh(client, settings)
     await client.command(
         f"INSERT INTO {EVENTS.store} (event_id, event, imei, device_time, received_at)"
         " SELECT generateUUIDv4(), ['overspeed', 'sos', 'fuel_fill', 'geofence_enter'][1 + rand() % 4],"
-        " toString(350612075190000 + rand(1) % 999), toDateTime64('2026-09-01', 6, 'UTC') + number * 2, now64(6)"
+        " toString(350612075190000 + rand(1) % 999), toDateTime64('2026-09-01', 6, 'UTC') + number * 2 AS at, at + 3"
         " FROM numbers(1000000)"
     )
+    view, hour = EVENTS.view, ("2026-09-10 10:00:00", "2026-09-10 11:00:00")
     questions = {
-        "device": "imei = '350612075190042' AND device_time >= '2026-09-10' AND device_time < '2026-09-11'",
-        "type": "event = 'sos' AND device_time >= '2026-09-10 10:00:00' AND device_time < '2026-09-10 11:00:00'",
+        "device": f"{view} WHERE imei = '350612075190042' AND toDate(device_time) = '2026-09-10'",
+        "type": f"{view} WHERE event = 'sos' AND device_time >= '{hour[0]}' AND device_time < '{hour[1]}'",
+        "arrival": f"{view}_received(begin = '{hour[0]}', end = '{hour[1]}')",
     }
-    for what, where in questions.items():
-        explained = await column(client, f"EXPLAIN indexes = 1 SELECT count() FROM {EVENTS.view} WHERE {where}")
+    for what, source in questions.items():
+        explained = await column(client, f"EXPLAIN indexes = 1 SELECT count() FROM {source}")
         (read, of) = re.findall(r"Granules: (\d+)/(\d+)", "\n".join(explained))[-1]
         (total,) = await column(
             client, "SELECT toInt32(sum(marks)) FROM system.parts WHERE active AND table = 'events_store'"
         )
         assert int(read) <= 0.15 * total, f"{what}: {read} of {of}, {total} in all"
+
+
+async def test_arrivals_are_exact(client: AsyncClient, settings: Settings) -> None:
+    """`events_received` shows what `events` shows of the period, without repeats of events that came before it."""
+    await migrate_afresh(client, settings)
+    for second in (0, 50):  # the second time, everything comes again
+        await client.command(
+            f"INSERT INTO {EVENTS.store} (event_id, event, imei, device_time, received_at) SELECT"
+            " reinterpretAsUUID(number), ['sos', 'power_cut'][1 + number % 2], '350612075190001',"
+            f" toDateTime64('2026-09-01', 6, 'UTC') + number, toDateTime64('2026-09-02', 6, 'UTC') + number + {second}"
+            " FROM numbers(100)"
+        )
+    period = "(begin = '2026-09-02 00:00:40', end = '2026-09-02 00:01:20')"
+    received = await column(client, f"SELECT event_id FROM {EVENTS.view}_received{period} ORDER BY device_time")
+    assert received == await column(
+        client,
+        f"SELECT event_id FROM {EVENTS.view} WHERE received_at >= '2026-09-02 00:00:40'"
+        " AND received_at < '2026-09-02 00:01:20' ORDER BY device_time",
+    )
+    assert len(received) == 40
 
 
 async def test_an_h3_cell_is_that_of_clickhouse(client: AsyncClient) -> None:
