@@ -11,7 +11,7 @@ from bench import report, results
 from runtime.adapters import aiokafka
 from runtime.platform.errors import OperatorError
 
-PARTS = ("streams", "ingress", "sink", "end_to_end", "growth", "recovery")
+PARTS = ("streams", "ingress", "sink", "end_to_end", "growth", "recovery", "paced")
 
 
 @click.command()

@@ -35,6 +35,7 @@ class BenchmarkStack:
         self.environ = environ
         self.settings: Settings = load(environ)
         self.children: list[MeasuredProcess] = []
+        self.kafka: MeasuredProcess
 
     @property
     def bootstrap(self) -> str:
@@ -165,5 +166,5 @@ async def _start_kafka(stack: BenchmarkStack) -> None:
     broker = Broker(stack.home / "kafka", host, int(port), free_ports(1)[0], heap_mb=_HEAP_MB)
     installation = await asyncio.to_thread(install, _JARS_DIR, print)
     await asyncio.to_thread(brokers.prepare, broker, installation)
-    stack.start("kafka", *brokers.command(broker, installation))
+    stack.kafka = stack.start("kafka", *brokers.command(broker, installation))
     await brokers.wait_ready(stack.bootstrap)

@@ -1,54 +1,15 @@
 """End-to-end latency from the POST to subscribers and to ClickHouse, with everything running, at several rates."""
 
-import asyncio
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
-
-import aiohttp
-import msgspec
-from aiokafka import AIOKafkaConsumer
-
-from bench import http_load
-from bench.benchmark_stack import BenchmarkStack, benchmark_stack, wait_ready, wait_until
+from bench import http_load, latency
+from bench.benchmark_stack import BenchmarkStack, benchmark_stack
+from bench.latency import Trace
 from bench.results import Section
-from eventpush.simulation.fleet import Shares, generate
 from schemas import topics
 from schemas.event_types import TYPES
 
 _RATES = (100, 1_000, 4_000)
-_DEVICES = 5_000
 _CONNECTIONS = 64
 _POLL_S = 0.05
-_PROBES_PER_S = 100  # events per second that are looked up in ClickHouse
-_GRACE_S = 10.0
-_ALL_VALID = Shares(repeated=0, invalid=0, conflicting=0, unknown_type=0, same_instant=0, late=0, out_of_order=0)
-
-Identity = tuple[str, str]  # IMEI, device_time on the topics
-
-
-class _Names(msgspec.Struct):
-    imei: str
-    device_time: str
-
-
-@dataclass
-class _Trace:
-    """When each event was sent and first seen at either end (`time.perf_counter`)."""
-
-    probes: set[str]
-    sent: dict[Identity, float] = field(default_factory=dict)
-    on_topic: dict[Identity, float] = field(default_factory=dict)
-    in_clickhouse: dict[Identity, float] = field(default_factory=dict)
-
-    def bodies(self, events: Iterator[tuple[Identity, bytes]]) -> Iterator[bytes]:
-        for identity, request in events:
-            self.sent[identity] = time.perf_counter()
-            yield request
-
-    def latencies_ms(self, seen: dict[Identity, float]) -> list[float]:
-        return sorted((at - self.sent[identity]) * 1_000 for identity, at in seen.items() if identity in self.sent)
 
 
 async def measure(*, quick: bool) -> Section:
@@ -56,97 +17,24 @@ async def measure(*, quick: bool) -> Section:
     section = Section("end_to_end")
     duration_s = 5.0 if quick else 20.0
     async with benchmark_stack() as stack:
-        await _start_all(stack)
+        await latency.start_stages(stack)
         for number, rate in enumerate(_RATES):
             trace = await _run(stack, rate, duration_s, seed=10 + number)
             _add(section, trace, rate)
     return section
 
 
-async def _start_all(stack: BenchmarkStack) -> None:
-    settings = stack.settings
-    clickhouse = stack.start_clickhouse()
-    await wait_until(lambda: "ready on" in clickhouse.log_file.read_text(), clickhouse, "ClickHouse")
-    ports = {
-        "ingress": settings.ingress_port,
-        "streams": settings.streams_metrics_port,
-        "sink": settings.sink_metrics_port,
-    }
-    for command, port in ports.items():
-        await wait_ready(stack.start_command(command), port)
-
-
-async def _run(stack: BenchmarkStack, rate: int, duration_s: float, seed: int) -> _Trace:
-    events = list(_events(seed, int(rate * (duration_s + 3))))
-    imeis = sorted({imei for (imei, _), _ in events})
-    trace = _Trace(set(imeis[: max(1, len(imeis) * _PROBES_PER_S // rate)]))
-    over = asyncio.Event()
-    watchers = [asyncio.create_task(_subscribe(stack, trace, over)), asyncio.create_task(_query(stack, trace, over))]
-    try:
-        bodies = trace.bodies(iter(events))
-        await http_load.paced(stack.settings.ingress_port, bodies, _CONNECTIONS, rate, 2.0)  # warm up
+async def _run(stack: BenchmarkStack, rate: int, duration_s: float, seed: int) -> Trace:
+    trace, events = latency.plan(seed, int(rate * (duration_s + 3)), rate)
+    port, bodies = stack.settings.ingress_port, trace.bodies(events)
+    async with latency.watching(stack, trace, [topics.of_type(event) for event in TYPES], _POLL_S):
+        await http_load.paced(port, bodies, _CONNECTIONS, rate, 2.0)  # warm up
         trace.sent.clear()
-        await http_load.paced(stack.settings.ingress_port, bodies, _CONNECTIONS, rate, duration_s)
-        await _all_seen(trace, watchers)
-    finally:
-        over.set()
-        await asyncio.gather(*watchers)
+        await http_load.paced(port, bodies, _CONNECTIONS, rate, duration_s)
     return trace
 
 
-def _events(seed: int, count: int) -> Iterator[tuple[Identity, bytes]]:
-    for event in islice(generate(seed, _DEVICES, _ALL_VALID), count):
-        sent = msgspec.json.decode(event.body)
-        yield (event.imei, sent["Device_Time"][:26] + "Z"), http_load.request(event.body)
-
-
-async def _all_seen(trace: _Trace, watchers: Sequence["asyncio.Task[None]"]) -> None:
-    deadline = time.monotonic() + _GRACE_S
-    probes = {identity for identity in trace.sent if identity[0] in trace.probes}
-    while time.monotonic() < deadline and not any(watcher.done() for watcher in watchers):
-        if trace.on_topic.keys() >= trace.sent.keys() and trace.in_clickhouse.keys() >= probes:
-            return
-        await asyncio.sleep(_POLL_S)
-
-
-async def _subscribe(stack: BenchmarkStack, trace: _Trace, over: asyncio.Event) -> None:
-    """Read all types' topics as a subscriber does: only committed records."""
-    names = [topics.of_type(event) for event in TYPES]
-    consumer = AIOKafkaConsumer(
-        *names, bootstrap_servers=stack.bootstrap, isolation_level="read_committed", auto_offset_reset="latest"
-    )
-    decode = msgspec.json.Decoder(_Names).decode
-    await consumer.start()
-    try:
-        while not over.is_set():
-            fetched = await consumer.getmany(timeout_ms=50)
-            now = time.perf_counter()
-            for records in fetched.values():
-                for record in records:
-                    found = decode(record.value)
-                    trace.on_topic.setdefault((found.imei, found.device_time), now)
-    finally:
-        await consumer.stop()
-
-
-async def _query(stack: BenchmarkStack, trace: _Trace, over: asyncio.Event) -> None:
-    """Poll ClickHouse for the events of the probes."""
-    imeis = ",".join(f"'{imei}'" for imei in sorted(trace.probes))
-    columns = "imei, formatDateTime(device_time, '%Y-%m-%dT%H:%i:%S.%fZ', 'UTC')"
-    query = f"SELECT {columns} FROM telematics.events WHERE imei IN ({imeis}) FORMAT TabSeparated"  # noqa: S608 - our own values
-    async with aiohttp.ClientSession() as session:
-        while not over.is_set():
-            async with session.post(stack.settings.clickhouse_url, data=query) as reply:
-                text = await reply.text()
-                reply.raise_for_status()
-            now = time.perf_counter()
-            for line in text.splitlines():
-                imei, device_time = line.split("\t")
-                trace.in_clickhouse.setdefault((imei, device_time), now)
-            await asyncio.sleep(_POLL_S)
-
-
-def _add(section: Section, trace: _Trace, rate: int) -> None:
+def _add(section: Section, trace: Trace, rate: int) -> None:
     ends = (
         ("readable on the type's topic", trace.on_topic, 150.0),
         ("selectable in ClickHouse", trace.in_clickhouse, 1_500.0),

@@ -20,6 +20,7 @@ class LoadResult:
 
     latencies_s: list[float] = field(default_factory=list)
     refused: int = 0
+    unanswered: int = 0  # never sent for want of a free connection, or still pending at the end
     duration_s: float = 0.0
 
     def percentile_ms(self, percent: float) -> float:
@@ -112,6 +113,8 @@ class _Load:
             self._failed = ConnectionError("the server closed a connection")
 
     async def finish(self) -> LoadResult:
+        if not self.closed_loop:
+            self.outcome.unanswered = len(self.due)
         self.closed_loop = False
         self.due.clear()
         deadline = time.monotonic() + 10
@@ -119,6 +122,7 @@ class _Load:
             await asyncio.sleep(0.005)
         if self._failed:
             raise self._failed
+        self.outcome.unanswered += self._pending
         for connection in self.idle:
             assert connection.transport is not None
             connection.transport.close()

@@ -17,12 +17,18 @@ TITLES = {
     "end_to_end": "End to end",
     "growth": "Growth",
     "recovery": "Recovery",
+    "paced": "Steady rates",
 }
 
 
 def table(document: dict[str, Any], parts: Iterable[str]) -> str:
     """Return the figures in columns, for a terminal."""
-    rows = [_cells(figure) for part in parts for figure in figures(document, part)]
+    return table_of([figure for part in parts for figure in figures(document, part)])
+
+
+def table_of(measured: Iterable[Figure]) -> str:
+    """Return these figures in columns."""
+    rows = [_cells(figure) for figure in measured]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
     return "\n".join(
         f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}".rstrip() for row in rows

@@ -41,7 +41,7 @@ class EncodedBatch(NamedTuple):
 def events(count: int, event_types: int = 0) -> Iterator[PlannedEvent]:
     """Return the first `count` events of the fleet, spread over `event_types` types if given."""
     planned = islice(generate(SEED, DEVICES, SHARES), count)
-    return (_retyped(event, event_types) for event in planned) if event_types else planned
+    return (retyped(event, event_types) for event in planned) if event_types else planned
 
 
 def encode(planned: Iterator[PlannedEvent], partitions: int) -> list[EncodedBatch]:
@@ -114,8 +114,8 @@ async def _produce(client: AIOKafkaClient, topic: str, batches: dict[int, Encode
     raise for_code(max(codes.values()))(topic)
 
 
-def _retyped(event: PlannedEvent, event_types: int) -> PlannedEvent:
-    """Change the type, as a function of the identity, so that a repeat keeps the type of its original."""
+def retyped(event: PlannedEvent, event_types: int) -> PlannedEvent:
+    """Change the type to one of `event_types`, by the identity: a repeat keeps the type of its original."""
     imei, device_us, name, _ = event.identity
     number = crc32(f"{imei}{device_us}{name}".encode()) % event_types
     return event._replace(body=event.body.replace(f'"Event":"{name}"'.encode(), b'"Event":"type_%03d"' % number))

@@ -7,6 +7,7 @@ from itertools import product
 
 from faust.types import TP
 
+from runtime.adapters.faust import Fetch
 from runtime.consumer.stage import Stage
 from runtime.kafka.topic_admin import ensure_topics
 from runtime.platform import directories, metrics
@@ -21,6 +22,9 @@ from streams.partition_processor import PartitionProcessor
 from streams.type_topics import TypeTopics
 from streams.window_table import WindowTable, window_table
 
+#: Compressed raw events that are worth a transaction at once: some hundreds.
+_ENOUGH_BYTES = 128 * 1024
+
 
 class StreamStage:
     """The parts of the stream stage, put together."""
@@ -33,6 +37,7 @@ class StreamStage:
             [topics.RAW],
             self.processor,
             max_poll_records=settings.streams_batch_max_events,
+            fetch=Fetch(settings.streams_linger_ms, _ENOUGH_BYTES),
             opening="restoring the window of",
         )
         self.table: WindowTable = window_table(self.stage.app)

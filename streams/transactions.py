@@ -13,6 +13,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from runtime.adapters.aiokafka import compression_type, fill_batches
 from runtime.kafka.connection import connection
+from runtime.platform import metrics
 from runtime.platform.settings import Settings
 from streams.batch_processor import Output
 
@@ -62,6 +63,10 @@ class Transactions:
         The offset follows the outputs: while it is being added to the transaction, the broker cannot verify that
         partitions belong to it (KIP-890) and refuses one write in ten; each refusal costs a backoff of 100 ms.
         """
+        with metrics.STREAMS_TRANSACTION_S.metric.time():
+            return await self._commit(outputs, next_offset)
+
+    async def _commit(self, outputs: Mapping[str, Iterable[Output]], next_offset: int) -> dict[str, int]:
         async with asyncio.timeout(self._timeout_s):
             await self._request_metadata(outputs)
             await self._producer.begin_transaction()

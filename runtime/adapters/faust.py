@@ -18,7 +18,7 @@ What differs from Faust's defaults, and why:
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import aiokafka
 import faust
@@ -54,8 +54,6 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 _BUSY_WAIT_S = 0.01
-#: aiokafka has one fetch a broker under way, and a partition that is not in it has to wait until it returns.
-_FETCH_WAIT_MS = 50
 _IDLE_WAIT_S = 1.0
 _FETCH_GRACE_S = 2.0
 
@@ -66,6 +64,16 @@ class _DaemonThread(WorkerThread):
     def __init__(self, service: Any, **kwargs: Any) -> None:
         super().__init__(service, **kwargs)
         self.daemon = True
+
+
+class Fetch(NamedTuple):
+    """When the broker answers a fetch: after `wait_ms`, or as soon as it has `min_bytes`.
+
+    aiokafka has one fetch a broker under way, and a partition that is not in it has to wait until it returns.
+    """
+
+    wait_ms: int = 50
+    min_bytes: int = 1
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -88,7 +96,8 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             value_deserializer=as_parsed,
             max_poll_records=app.max_poll_records,
             max_partition_fetch_bytes=2**20,
-            fetch_max_wait_ms=_FETCH_WAIT_MS,
+            fetch_max_wait_ms=app.fetch.wait_ms,
+            fetch_min_bytes=app.fetch.min_bytes,
             session_timeout_ms=settings.session_timeout_s * 1000,
             heartbeat_interval_ms=min(2000, settings.session_timeout_s * 1000 // 3),
             rebalance_timeout_ms=settings.session_timeout_s * 1000,
@@ -222,8 +231,9 @@ class BatchApp(faust.App):
     `app.batches(TOPIC)` is the channel to hand to `@app.agent`; each batch received must be given to `app.resume`.
     """
 
-    def __init__(self, app_id: str, settings: Settings, *, max_poll_records: int) -> None:
+    def __init__(self, app_id: str, settings: Settings, *, max_poll_records: int, fetch: Fetch = Fetch()) -> None:  # noqa: B008 - immutable
         self.settings = settings
+        self.fetch = fetch
         self.max_poll_records = max_poll_records
         super().__init__(
             app_id,

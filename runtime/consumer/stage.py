@@ -6,7 +6,7 @@ from typing import Any
 from faust.types import TP
 
 from runtime.adapters import aiokafka
-from runtime.adapters.faust import BatchApp, batches_of
+from runtime.adapters.faust import BatchApp, Fetch, batches_of
 from runtime.consumer.batch import Batch
 from runtime.consumer.partition_tasks import PartitionTasks, Processor
 from runtime.consumer.watchdog import Watchdog
@@ -31,6 +31,7 @@ class Stage:
         *,
         max_poll_records: int,
         opening: str,
+        fetch: Fetch = Fetch(),  # noqa: B008 - immutable
     ) -> None:
         aiokafka.install()
         self._settings = settings
@@ -38,7 +39,7 @@ class Stage:
         self._opening = opening
         self._joined = False
         self._worker = Worker()
-        self.app = BatchApp(app_id, settings, max_poll_records=max_poll_records)
+        self.app = BatchApp(app_id, settings, max_poll_records=max_poll_records, fetch=fetch)
         self.tasks = PartitionTasks(make_processor, self.app.resume, self.app.seek, self._worker.fail)
         for topic in topics:
             self.app.agent(self.app.batches(topic), name=f"submit {topic}")(self._submit)

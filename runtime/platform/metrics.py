@@ -103,6 +103,9 @@ STREAMS_DEAD_LETTERS = Counter(
 )
 STREAMS_WARNINGS = Counter("eventpush_streams_warnings", "Published events by the code of a warning.", ("warning",))
 STREAMS_BATCH_S = Histogram("eventpush_streams_batch_seconds", "Time to process and commit one batch.", (), _INSERT_S)
+STREAMS_TRANSACTION_S = Histogram(
+    "eventpush_streams_transaction_seconds", "One Kafka transaction, from its beginning to its commit.", (), _INSERT_S
+)
 STREAMS_BATCH_EVENTS = Histogram("eventpush_streams_batch_events", "Raw events in one transaction.", (), _EVENTS)
 STREAMS_WINDOW_IDENTITIES = Gauge("eventpush_streams_window_identities", "Identities that the window holds.")
 STREAMS_LAG = Gauge(

@@ -99,6 +99,11 @@ class Settings(BaseModel):
     streams_batch_max_events: Annotated[int, Field(ge=1, le=20_000)] = Field(
         16_000, description="Most raw events in one transaction."
     )
+    streams_linger_ms: Annotated[int, Field(ge=5, le=10_000)] = Field(
+        50,
+        description="How long the broker lets raw events accumulate for a stream worker, in milliseconds; with a "
+        "backlog it does not wait.",
+    )
     streams_metrics_port: Port = Field(
         9102, description="Port of the stream worker's `/metrics`, `/healthz`, `/readyz`."
     )
