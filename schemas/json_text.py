@@ -8,13 +8,14 @@ characters in strings, bytes that are not UTF-8, anything after the end.
 import json
 import re
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import msgspec
 
 _WHITESPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 _STRING_OR_WHITESPACE = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|[ \t\r\n]+')
+_BLANK = re.compile(r"[ \t\r\n]")
 _NUMBER = re.compile(r"(-?)(\d+)(?:\.(\d*))?(?:[eE]([+-]?\d+))?", re.ASCII)
 
 #: More digits are never an integer of 64 bits, and may be too costly to work out.
@@ -25,7 +26,7 @@ class NotJsonError(ValueError):
     """The text is not JSON; the message says why and where."""
 
 
-class Member(NamedTuple):
+class Member(msgspec.Struct, gc=False, frozen=True):
     """One member of an object: its name, decoded, and its name and value as they were written."""
 
     name: str
@@ -67,24 +68,24 @@ def members_of(raw: bytes) -> list[Member] | None:
     Raise `NotJsonError`.
     """
     text = text_of(raw)
-    return _plain_members(raw) or _scanned_members(text)
+    return _plain_members(raw, text) or _scanned_members(text)
 
 
-def _plain_members(raw: bytes) -> list[Member] | None:
+def _plain_members(raw: bytes, text: str) -> list[Member] | None:
     """Find the members by msgspec if no name is duplicate or escaped and the blanks are usual; else return None.
 
-    `raw` is UTF-8. The parser keeps the last of two members with one name, so their lengths do not add up to the whole.
+    The parser keeps the last of two members with one name, so their lengths do not add up to the whole.
     """
     try:
         found = _raw_members(raw)
     except (msgspec.MsgspecError, RecursionError):
         return None
-    members = [Member(name, f'"{name}"', bytes(value).decode()) for name, value in found.items()]
-    length = sum(len(name.encode()) + len(bytes(value)) + 4 for name, value in found.items()) + 1
-    if len(raw) == length:
+    members = [Member(name, f'"{name}"', str(value, "utf-8")) for name, value in found.items()]
+    length = sum([len(member.name_text) + len(member.value_text) + 2 for member in members]) + 1
+    if len(text) == length:
         return members
-    has_blanks = raw.count(b'": ') >= len(found) and raw.count(b', "') >= len(found) - 1  # behind each colon and comma
-    return members if has_blanks and len(raw) == length + 2 * len(found) - 1 else None
+    has_blanks = text.count('": ') >= len(found) and text.count(', "') >= len(found) - 1  # behind each colon and comma
+    return members if has_blanks and len(text) == length + 2 * len(found) - 1 else None
 
 
 def _scanned_members(text: str) -> list[Member] | None:
@@ -99,6 +100,8 @@ def _scanned_members(text: str) -> list[Member] | None:
 
 def compact(text: str) -> str:
     """Remove insignificant white space; everything else stays as it was written."""
+    if _BLANK.search(text) is None:
+        return text
     return _STRING_OR_WHITESPACE.sub(lambda match: match[1] or "", text)
 
 
@@ -112,6 +115,8 @@ def integer_of(number_text: str) -> int | None:
 
     Numbers beyond 64 bits come back as some integer beyond 64 bits.
     """
+    if len(number_text) <= _DIGITS_MAX and number_text.removeprefix("-").isdigit():
+        return int(number_text)
     match = _NUMBER.fullmatch(number_text)
     if match is None:
         return None

@@ -7,6 +7,7 @@ from functools import lru_cache
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - text without a zone is what is wanted
 #: The contract's format is YYYY-MM-DDTHH:MM:SS.SSSSSS+0000 ("Timestamp Format"); these name the same instants.
 _SPELLINGS = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):(\d\d)(?:\.(\d{1,6})(\d{0,3}))?(?:Z|[+-]00:?00)", re.ASCII)
+_MICROSECONDS_END = len("2024-06-28T17:52:13.000000")
 
 FORMAT = "YYYY-MM-DDTHH:MM:SS.SSSSSS+0000"
 
@@ -40,6 +41,8 @@ def parse(text: str) -> int:
 
 def is_cut(text: str) -> bool:
     """Return whether `parse` drops digits that are not zero."""
+    if not text[_MICROSECONDS_END : _MICROSECONDS_END + 1].isdigit():
+        return False
     match = _SPELLINGS.fullmatch(text)
     return match is not None and bool((match[4] or "").strip("0"))
 

@@ -102,7 +102,7 @@ def _valid_event(values: Mapping[str, Any], texts: Mapping[str, str], members: S
         location=values["Location"],
         geofence_name=blank_as_none(values["Geofence_Name"]),
         extra=extra_of(members),
-        time_cut=any(times.is_cut(texts[name].strip('"')) for name in ("Device_Time", "Server_Time")),
+        time_cut=times.is_cut(string_of(texts["Device_Time"])) or times.is_cut(string_of(texts["Server_Time"])),
         duplicate_keys=len(texts) < len(members),
     )
 
@@ -117,12 +117,13 @@ def _value(sent: SentField, text: str | None, violations: list[Violation]) -> An
     if value is None:
         violations.append(Violation(Reason.WRONG_TYPE, sent.name, _shown(text), _expected(sent)))
         return None
-    broken = [rule for rule in sent.rules if not rule.holds(value)]
-    violations += [
-        Violation(rule.code, sent.name, rule.found(value) if rule.found else _shown(text), rule.expected)
-        for rule in broken
-    ]
-    if broken:
+    usable = True
+    for rule in sent.rules:
+        if not rule.holds(value):
+            found = rule.found(value) if rule.found else _shown(text)
+            violations.append(Violation(rule.code, sent.name, found, rule.expected))
+            usable = False
+    if not usable:
         return None
     return value if sent.format is None else _parsed(sent.format, sent.name, value, text, violations)
 
@@ -142,19 +143,18 @@ def _parsed(form: Format, name: str, value: str, text: str, violations: list[Vio
         code, expected = (Reason.OUT_OF_RANGE, form.missing_expected) if no_such else (Reason.BAD_FORMAT, form.expected)
         violations.append(Violation(code, name, _shown(text), expected))
         return None
-    broken = [rule for rule in form.value_rules if not rule.holds(parsed)]
-    violations += [Violation(rule.code, name, _shown(text), rule.expected) for rule in broken]
+    violations.extend(
+        Violation(rule.code, name, _shown(text), rule.expected) for rule in form.value_rules if not rule.holds(parsed)
+    )
     return parsed
 
 
 def _broken_time_rules(values: Mapping[str, Any], texts: Mapping[str, str], latest_us: int) -> Iterator[Violation]:
     """Check the rules on the times that could be read; a missing one breaks none of these."""
     device_us, server_us = values["Device_Time"], values["Server_Time"]
+    moments = EventTimes(device_us, server_us, latest_us)
     for rule in TIME_RULES:
-        if None in [values[name] for name in rule.fields]:
-            continue
-        moments = EventTimes(device_us, server_us, latest_us)
-        if not rule.holds(moments):
+        if None not in [values[name] for name in rule.fields] and not rule.holds(moments):
             yield Violation(rule.code, rule.fields[0], _shown(texts[rule.fields[0]]), rule.expected(moments))
 
 

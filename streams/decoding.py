@@ -6,9 +6,9 @@ the rules that `schemas.event` declares, and a property test compares them.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import compress, repeat
-from operator import attrgetter
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -34,6 +34,8 @@ _NO_EXTRA = msgspec.Raw(NO_EXTRA)
 _TO_MICROSECONDS = len("2024-06-28T17:52:13.000000")
 _ARRIVAL_MAX_US = 253_402_300_799_999_999  # the year 9999 ends
 _ARRIVAL_DIGITS_MAX = 18  # of an integer that fits into 64 bits
+
+_OPTIONAL = [field.attribute for field in SENT_FIELDS.values() if field.nullable]
 
 #: Quotes of a member whose name may be missing, by the type of its value; 22 are those of the other names and strings.
 _OPTIONAL_QUOTES = {str: 4, NoneType: 2, msgspec.UnsetType: 0}
@@ -105,8 +107,10 @@ def decode(records: Sequence[Record], clock: ClockLimits) -> tuple[ValidEvents, 
     suspects = set(payloads.unread)
     for field in SENT_FIELDS.values():
         column = sent[field.attribute]
+        if field.nullable:
+            column = ["" if text is None else text for text in column]  # None breaks no rule
         for rule in field.rules:
-            suspects.update(_suspects(rule.suspects, column) if field.nullable else rule.suspects(column))
+            suspects.update(rule.suspects(column))
     parsed = {field.name: field.format.parse_column(sent[field.attribute]) for field in _FORMATTED}
     for field in _FORMATTED:
         column, unread = parsed[field.name]
@@ -184,17 +188,16 @@ def arrivals(records: Sequence[Record]) -> Arrivals:
     ]
     return Arrivals(
         np.minimum(np.array(received_us, np.int64), _ARRIVAL_MAX_US),
-        [_text(named.get(HEADER_RECEIPT_ID)) for named in headers],
-        [_text(named.get(HEADER_SENDER)) for named in headers],
+        _texts([named.get(HEADER_RECEIPT_ID) for named in headers]),
+        _texts([named.get(HEADER_SENDER) for named in headers]),
     )
 
 
-def _text(header: bytes | None) -> str | None:
-    return None if header is None else header.decode("utf-8", "replace")
+def _texts(column: Sequence[bytes | None]) -> list[str | None]:
+    return [None if header is None else header.decode("utf-8", "replace") for header in column]
 
 
 _FORMATTED: list[Any] = [field for field in SENT_FIELDS.values() if field.format is not None]
-_READERS = {field.attribute: attrgetter(field.attribute) for field in SENT_FIELDS.values()}
 
 
 def _decoded(values: Sequence[bytes]) -> _Payloads:
@@ -213,11 +216,11 @@ def _decoded(values: Sequence[bytes]) -> _Payloads:
                 with_more.append(at)
             except (ValueError, RecursionError):
                 events.append(_unread(at, unread))
-    sent = {name: list(map(read, events)) for name, read in _READERS.items()}
+    columns = map(list, zip(*map(msgspec.structs.astuple, events), strict=True)) if events else repeat([])
+    sent: dict[str, list[Any]] = dict(zip(SentEvent.__struct_fields__, columns, strict=False))
     duplicate_keys = _duplicate_keys(values, sent, {*unread, *with_more})
-    for name in ("location", "geofence_name"):
-        if msgspec.UNSET in sent[name]:
-            sent[name] = [None if text is msgspec.UNSET else text for text in sent[name]]
+    for name in _OPTIONAL:
+        sent[name] = [None if text is msgspec.UNSET else text for text in sent[name]]
     return _Payloads(sent, extra, unread, duplicate_keys)
 
 
@@ -237,27 +240,39 @@ def _decode_with_more(value: bytes) -> tuple[Any, msgspec.Raw]:
 def _duplicate_keys(values: Sequence[bytes], sent: dict[str, list[Any]], other: set[int]) -> Bools:
     """Find the payloads that have a name twice, by their number of quotes; leave out `other`.
 
-    Escaped quotes are counted too, so a payload with another number is looked at once more.
+    No payload has fewer quotes than its fields need: a batch with no more than all of them need has no such name.
     """
-    quotes = np.fromiter(map(bytes.count, values, repeat(b'"')), np.int64, len(values))
-    for name in ("location", "geofence_name"):
-        quotes -= np.fromiter((_OPTIONAL_QUOTES[type(text)] for text in sent[name]), np.int64, len(values))
     duplicate = np.zeros(len(values), np.bool_)
-    for at in np.flatnonzero(quotes != _REQUIRED_QUOTES).tolist():
-        if at not in other:
-            names = json.loads(values[at], object_pairs_hook=lambda pairs: [name for name, _ in pairs])
-            duplicate[at] = len(set(names)) < len(names)
+    needed = _REQUIRED_QUOTES * len(values) + sum(
+        _OPTIONAL_QUOTES[kind] * count for name in _OPTIONAL for kind, count in Counter(map(type, sent[name])).items()
+    )
+    plain = list(values)
+    for at in other:
+        plain[at] = b""
+        needed -= _needed_quotes(sent, at)
+    if _unescaped_quotes(b"".join(plain)) != needed:
+        for at, value in enumerate(plain):
+            if value and value.count(b'"') != _needed_quotes(sent, at):
+                names = json.loads(value, object_pairs_hook=lambda pairs: [name for name, _ in pairs])
+                duplicate[at] = len(set(names)) < len(names)
     return duplicate
 
 
-def _suspects(suspects: Any, column: Sequence[str | None]) -> Sequence[int]:
-    """Return the suspects of a column in which None breaks no rule."""
-    found: Sequence[int] = suspects(["" if text is None else text for text in column])
-    return found
+def _needed_quotes(sent: dict[str, list[Any]], at: int) -> int:
+    return _REQUIRED_QUOTES + sum(_OPTIONAL_QUOTES[type(sent[name][at])] for name in _OPTIONAL)
+
+
+def _unescaped_quotes(text: bytes) -> int | None:
+    """Count the quotes that are not escaped; return None if a backslash is escaped, which makes that unclear."""
+    letters = np.frombuffer(text, np.uint8)
+    escaped = letters[np.flatnonzero(letters == ord("\\")) + 1]
+    if (escaped == ord("\\")).any():
+        return None
+    return int(np.count_nonzero(letters == ord('"')) - np.count_nonzero(escaped == ord('"')))
 
 
 def _names(column: list[str | None]) -> list[str | None]:
-    return list(map(blank_as_none, column))
+    return [None if name is None else blank_as_none(name) for name in column]
 
 
 def _if_different(sent: str, event: str) -> str | None:

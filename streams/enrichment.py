@@ -3,7 +3,7 @@
 By the column, so that each library is called in one sweep over the batch. Pure.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import repeat
@@ -42,7 +42,8 @@ class Source(NamedTuple):
 def enrich(events: ValidEvents, event_ids: Sequence[str], source: Source) -> list[Event]:
     """Return the events as they stand on the topics."""
     kinds = [type_of(event) for event in events.event]
-    imei_facts = [_imei_facts(imei) for imei in events.imei]
+    imei_facts = list(map(_imei_facts, events.imei))
+    imei_valid = [valid for valid, _ in imei_facts]
     devices = [source.devices.get(imei, UNKNOWN_DEVICE) for imei in events.imei]
     latitude, longitude = events.latitude.tolist(), events.longitude.tolist()
     time_zone = [zone or "UTC" for zone in map(tzfpy.get_tz, longitude, latitude)]
@@ -60,11 +61,11 @@ def enrich(events: ValidEvents, event_ids: Sequence[str], source: Source) -> lis
         "geofence_name": events.geofence_name,
         "category": [kind.category for kind in kinds],
         "severity": [kind.severity for kind in kinds],
-        "h3_r7": map(_H3_TEXT, map(latlng_to_cell, latitude, longitude, repeat(7))),
-        "h3_r9": map(_H3_TEXT, map(latlng_to_cell, latitude, longitude, repeat(9))),
+        "h3_r7": [f"{cell:x}" for cell in map(latlng_to_cell, latitude, longitude, repeat(7))],
+        "h3_r9": [f"{cell:x}" for cell in map(latlng_to_cell, latitude, longitude, repeat(9))],
         "time_zone": time_zone,
         "device_time_local": _local_times(events, time_zone),
-        "imei_valid": [valid for valid, _ in imei_facts],
+        "imei_valid": imei_valid,
         "tac": [tac for _, tac in imei_facts],
         "device_delay_ms": ((events.server_us - events.device_us) // 1000).tolist(),
         "platform_delay_ms": ((events.received_us - events.server_us) // 1000).tolist(),
@@ -72,7 +73,7 @@ def enrich(events: ValidEvents, event_ids: Sequence[str], source: Source) -> lis
         "fleet": [device.fleet for device in devices],
         "driver": [device.driver for device in devices],
         "event_as_sent": events.event_as_sent,
-        "warnings": _warnings(events, [not valid for valid, _ in imei_facts], source.future_skew_us),
+        "warnings": _warnings(events, imei_valid, source.future_skew_us),
         "extra": events.extra,
         "receipt_id": events.receipt_ids,
         "sender": events.senders,
@@ -81,10 +82,7 @@ def enrich(events: ValidEvents, event_ids: Sequence[str], source: Source) -> lis
     return list(map(Event, *(columns[name] for name in Event.__struct_fields__)))
 
 
-_H3_TEXT: Callable[[int], str] = "{:x}".format
-
-
-def _warnings(events: ValidEvents, wrong_check_digits: list[bool], future_skew_us: int) -> Column:
+def _warnings(events: ValidEvents, imei_valid: list[bool], future_skew_us: int) -> Column:
     """Return the codes of each event's warnings; nearly always there are none."""
     facts = Facts(
         latitude=events.latitude,
@@ -92,10 +90,10 @@ def _warnings(events: ValidEvents, wrong_check_digits: list[bool], future_skew_u
         device_us=events.device_us,
         server_us=events.server_us,
         latest_plausible_us=events.received_us + future_skew_us,
-        imei_zero=np.array([imei == ZERO_IMEI for imei in events.imei], np.bool_),
-        imei_check_digit_wrong=np.array(wrong_check_digits, np.bool_),
-        location_missing=_is_none(events.location),
-        type_normalised=~_is_none(events.event_as_sent),
+        imei_zero=_are(ZERO_IMEI, events.imei),
+        imei_check_digit_wrong=~np.array(imei_valid, np.bool_),
+        location_missing=_are(None, events.location),
+        type_normalised=np.array([sent is not None for sent in events.event_as_sent], np.bool_),
         time_cut=events.time_cut,
         duplicate_keys=events.duplicate_keys,
     )
@@ -111,8 +109,11 @@ def _warnings(events: ValidEvents, wrong_check_digits: list[bool], future_skew_u
 _NO_WARNINGS: list[str] = []
 
 
-def _is_none(column: Column) -> Bools:
-    return np.array([value is None for value in column], np.bool_)
+def _are(value: str | None, column: Column) -> Bools:
+    """Mark the column's values that are this one; often none is."""
+    if value not in column:
+        return np.zeros(len(column), np.bool_)
+    return np.array([one == value for one in column], np.bool_)
 
 
 def _local_times(events: ValidEvents, zones: Sequence[str]) -> list[str]:

@@ -203,6 +203,15 @@ def test_an_escaped_quote_is_no_second_name() -> None:
     assert event.warnings == []
 
 
+def test_a_second_name_is_seen_beside_escapes() -> None:
+    """Quotes behind escaped backslashes, and escaped quotes of other events, do not make up for those of the name."""
+    ends_in_backslash = {**SAMPLE, "Location": "C:\\", "Geofence_Name": "D:\\"}
+    twice = json.dumps(ends_in_backslash).encode()[:-1] + b',"Changes":50}'
+    quoted = {**SAMPLE, "IMEI": "350612075195949", "Location": 'The "Depot"'}
+    found = events(process(record(0, twice), record(1, quoted)))
+    assert [event.warnings for event in found] == [["duplicate_keys"], []]
+
+
 @pytest.mark.parametrize(
     ("field", "other"),
     [("Server_Time", "2024-06-28T18:49:45.500000+0000"), ("Location", "elsewhere"), ("sequence", 2)],

@@ -118,6 +118,14 @@ def test_spellings_of_one_instant_are_accepted(text: str, canonical_text: str, c
     assert (times.rfc3339(event.device_us), event.time_cut) == (canonical_text, cut)
 
 
+def test_an_escaped_time_that_is_cut_says_so() -> None:
+    """What a text stands for decides, not how JSON writes it."""
+    escaped = json.dumps(SAMPLE).replace(SAMPLE["Device_Time"], "2024-06-28T17:52:13.123456789\\u005a")
+    event = validate(escaped.encode(), RECEIVED_US, CLOCK)
+    assert isinstance(event, ValidEvent)
+    assert (times.rfc3339(event.device_us), event.time_cut) == ("2024-06-28T17:52:13.123456Z", True)
+
+
 @pytest.mark.parametrize("text", ["2024-02-30T00:00:00.000000+0000", "2024-06-28T24:00:00Z", "2024-06-28T17:52:60Z"])
 def test_a_time_that_does_not_exist_says_so(text: str) -> None:
     """It is well written: the format is not what is wrong."""
