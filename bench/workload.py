@@ -87,11 +87,11 @@ def _requests(batches: Sequence[EncodedBatch]) -> Iterator[dict[int, EncodedBatc
     waiting: dict[int, list[EncodedBatch]] = {}
     for batch in batches:
         waiting.setdefault(batch.partition, []).append(batch)
-    for turn in range(max(map(len, waiting.values()), default=0)):
+    for position in range(max(map(len, waiting.values()), default=0)):
         together: dict[int, EncodedBatch] = {}
         for partition, queue in waiting.items():
-            if turn < len(queue):
-                together[partition] = queue[turn]
+            if position < len(queue):
+                together[partition] = queue[position]
             if sum(len(batch.value) for batch in together.values()) > _REQUEST_BYTES:
                 yield together
                 together = {}

@@ -1,6 +1,6 @@
 r"""JSON as RFC 8259 defines it, kept as text: which members an object has, and how each value was written.
 
-The door and the stream stage share this grammar. It accepts numbers of any size, duplicate names and unpaired
+The ingress and the stream stage share this grammar. It accepts numbers of any size, duplicate names and unpaired
 surrogates (`\ud83d`), and refuses what the RFC refuses: NaN, comments, trailing commas, a byte order mark, control
 characters in strings, bytes that are not UTF-8, anything after the end.
 """

@@ -1,4 +1,4 @@
-"""Put the facts of one raw event into order: what came of it, and when it passed each stage. Pure."""
+"""Put the facts of one raw event into order: its outcome, and when it passed each stage. Pure."""
 
 from collections.abc import Iterator
 

@@ -34,7 +34,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def of_identifier(text: str, since_us: int, until_us: int) -> Wanted:
-    """Tell a receipt from an id; raise `OperatorError` for anything else."""
+    """Distinguish a receipt from an id; raise `OperatorError` for anything else."""
     lower = text.strip().lower()
     if _UUID.fullmatch(lower):
         return Wanted(id=lower, since_us=since_us, until_us=until_us)

@@ -133,7 +133,7 @@ class Signatures:
     def check(self, headers: Mapping[str, str], body: bytes) -> str | None:
         """Return the name of the secret that signed these bytes; None without a scheme.
 
-        Every secret is tried, so that the time does not tell which one it was. Raise `RequestError` (401).
+        Every secret is tried, so that the time does not reveal which one it was. Raise `RequestError` (401).
         """
         scheme = self._scheme
         if scheme is None:

@@ -69,7 +69,7 @@ class Tokens:
         digest = hashlib.sha256(presented.strip().encode("utf-8", "surrogateescape")).digest()
         now_s = time.time()
         found = None
-        for token in self._tokens:  # all of them, so that the time does not tell which one matched
+        for token in self._tokens:  # all of them, so that the time does not reveal which one matched
             if hmac.compare_digest(token.digest, digest) and token.not_before_s <= now_s < token.until_s:
                 found = token
         if found is None:

@@ -226,7 +226,7 @@ class Connection(HttpConnection):
         if last:
             self.force_close()
         elif self.has_waiting_requests:
-            self.loop.call_soon(self._begin_next)  # other connections have their turn between pipelined requests
+            self.loop.call_soon(self._begin_next)  # other connections are served between pipelined requests
         else:
             self._busy = False
             self._idle_since_s = self.loop.time()

@@ -1,4 +1,4 @@
-"""The containers, as far as they can be judged without a Docker engine; what needs one is marked `docker`."""
+"""The containers, as far as they can be checked without a Docker engine; what needs one is marked `docker`."""
 
 import contextlib
 import json
@@ -141,7 +141,7 @@ def test_the_login_in_the_documents_is_the_one_in_the_compose_file() -> None:
 
 
 def test_services_in_containers_are_reached_from_other_containers() -> None:
-    """Inside a container the loopback is nobody's: metrics and the ingress listen on all addresses."""
+    """No other container reaches the loopback: metrics and the ingress listen on all addresses."""
     all_addresses = "0.0.0.0"  # noqa: S104 - compared, not listened on
     for name in ("ingress", "streams", "sink"):
         assert settings.load(environment_of(OURS[name])).metrics_host == all_addresses

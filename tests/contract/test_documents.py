@@ -212,8 +212,8 @@ def requests_in_the_documents() -> list[tuple[str, int]]:
 @pytest.mark.parametrize(("script", "status"), requests_in_the_documents(), ids=lambda value: str(value)[:30])
 async def test_the_requests_are_answered_as_shown(script: str, status: int) -> None:
     """Run by a shell with curl, as a reader would, against the real ingress with a publisher in memory."""
-    async with running(ingress_tokens=None) as door:
-        script = script.replace("127.0.0.1:8080", f"127.0.0.1:{door.port}")
+    async with running(ingress_tokens=None) as ingress:
+        script = script.replace("127.0.0.1:8080", f"127.0.0.1:{ingress.port}")
         script = re.sub(r"\bcurl (-i )?", "curl -s -o /dev/null -w '%{http_code}' ", script)
         shell = await asyncio.create_subprocess_exec(
             "bash", "-c", script, cwd=ROOT, env=os.environ | {"TOKEN": "x"},
@@ -221,7 +221,7 @@ async def test_the_requests_are_answered_as_shown(script: str, status: int) -> N
         )  # fmt: skip
         answered, _ = await shell.communicate()
         assert int(answered) == status
-        assert bool(door.publisher.records) == (status == 200)
+        assert bool(ingress.publisher.records) == (status == 200)
 
 
 def test_the_documents_show_every_kind_of_request() -> None:
@@ -243,15 +243,15 @@ async def test_the_signed_transcript_is_answered_as_shown(tmp_path: Path) -> Non
     async with running(
         ingress_tokens=f"fleet-a {'t' * 32}", ingress_verifier="hmac-sha256",
         ingress_signature_secrets="a-long-shared-secret",
-    ) as door:  # fmt: skip
-        script = "\n".join(commands).replace("127.0.0.1:8080", f"127.0.0.1:{door.port}")
+    ) as ingress:  # fmt: skip
+        script = "\n".join(commands).replace("127.0.0.1:8080", f"127.0.0.1:{ingress.port}")
         shell = await asyncio.create_subprocess_exec(
             "bash", "-c", re.sub(r"\bcurl (-i )?", "curl -s -w '\\n' ", script), cwd=tmp_path,
             env=os.environ | {"TOKEN": "t" * 32}, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         output, _ = await shell.communicate()
         assert [json.loads(line) for line in output.splitlines()] == answers
-        assert len(door.publisher.records) == 1
+        assert len(ingress.publisher.records) == 1
 
 
 async def test_the_queries_run(clickhouse_url: str) -> None:

@@ -1,7 +1,7 @@
 """Compares what was sent with what was seen, event by event: lost, doubled, invented, changed, out of order.
 
 Pure but for `main`. It knows the sender's contract and the names of topics and fields, and shares no code with what it
-judges: identity, content and times are worked out here once more, from the bytes that were sent.
+checks: identity, content and times are worked out here once more, from the bytes that were sent.
 
 What must hold of an event (IMEI, Device_Time, Event, Geofence_Name) that got a 200:
 - it is once on `telematics.events.v1`, once on its type's topic, and once in ClickHouse (or, refused there, once in the

@@ -63,7 +63,7 @@ async def without_faults(pipeline: Watched) -> CheckResult:
 
 @contextlib.asynccontextmanager
 async def pulse_of(pipeline: Pipeline) -> AsyncIterator[Pulse]:
-    """Follows the events topic meanwhile; stream workers that stall tell in their logs where their tasks stand."""
+    """Follows the events topic meanwhile; stalled stream workers log the position of their tasks."""
     pulse = Pulse(pipeline.bootstrap)
     tasks = [asyncio.create_task(pulse.run()), asyncio.create_task(_ask_who_stalls(pipeline, pulse))]
     try:

@@ -4,7 +4,7 @@
 
 When the process passes a point whose name stands in the file, it removes the file and kills itself with SIGKILL, or
 stops itself with SIGSTOP, or loses the answer that it was about to get, or goes no further. Its wall clock is that of
-`tests.faults.clock` if FAULT_CLOCK names its file. On SIGUSR1 it tells where its tasks stand. Nothing in the product
+`tests.faults.clock` if FAULT_CLOCK names its file. On SIGUSR1 it logs where its tasks stand. Nothing in the product
 knows of it.
 """
 
@@ -118,15 +118,16 @@ def resolve(method: str) -> tuple[Any, str]:
     return owner, attribute
 
 
-def _tell_tasks(*_: object) -> None:
-    """Where every task of every loop stands, to standard error."""
-    for task in list(asyncio.tasks._all_tasks):
+def _print_tasks(*_: object) -> None:
+    """Print the stack of every task of every loop to standard error."""
+    every_task: Any = vars(asyncio.tasks)["_all_tasks"]  # all_tasks() knows those of one loop only
+    for task in list(every_task):
         with contextlib.suppress(Exception):  # another thread's task may be anywhere
             task.print_stack(limit=8, file=sys.stderr)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGUSR1, _tell_tasks)
+    signal.signal(signal.SIGUSR1, _print_tasks)
     if "FAULT_CLOCK" in os.environ:
         follow(Path(os.environ["FAULT_CLOCK"]))
     plant(sys.argv[1], Path(os.environ["FAULT_TRIGGER"]))

@@ -18,7 +18,7 @@ _given: set[int] = set()
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that this process has not given away before."""
+    """A port that no process listens on, and that this process has not given away before."""
     while True:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
@@ -50,7 +50,7 @@ class Process:
         self._environ = environ
         self._directory = directory
         self._trigger = directory / f"{name}.trigger"
-        self._wanted = False
+        self._ending = asyncio.Event()  # it is not restarted
         self._running: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -66,7 +66,7 @@ class Process:
 
     def start(self) -> None:
         """Start it, and keep it running."""
-        self._wanted = True
+        self._ending.clear()
         if self._keeper is None or self._keeper.done():
             self._keeper = asyncio.create_task(self._keep())
 
@@ -93,7 +93,7 @@ class Process:
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End it for good with a signal; its exit status. One that does not end is killed, and TimeoutError raised."""
-        self._wanted = False
+        self._ending.set()
         if self._keeper is None:
             return 0
         self.send_signal(number)
@@ -114,7 +114,7 @@ class Process:
 
     async def _keep(self) -> None:
         pause_s = _PAUSE_MIN_S
-        while self._wanted:
+        while not self._ending.is_set():
             began_s = time.monotonic()
             with self.log.open("ab") as log:
                 self._running = await asyncio.create_subprocess_exec(
@@ -130,7 +130,7 @@ class Process:
             self._note(f"ended with status {self.statuses[-1]}")
             with contextlib.suppress(ProcessLookupError):  # children that outlived it
                 os.killpg(self._running.pid, signal.SIGKILL)
-            if not self._wanted:
+            if self._ending.is_set():
                 return
             if time.monotonic() - began_s > _CALM_S:
                 pause_s = _PAUSE_MIN_S

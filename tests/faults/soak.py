@@ -108,7 +108,7 @@ async def soak(directory: Path, goal: Goal, seed: int, rate: float) -> tuple[Run
 
 @contextlib.contextmanager
 def _noted(run: Run, when: str) -> Iterator[None]:
-    """What breaks does not end the run without its result: it is summary."""
+    """Record an exception of the run; its result is still wanted."""
     try:
         yield
     except Exception as error:

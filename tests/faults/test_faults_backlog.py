@@ -40,7 +40,7 @@ async def test_a_backlog_of_any_size(alone: Pipeline, events: int, a_request: in
     await _post(alone, _events(events, padding), a_request)
     async with peaks_of(alone) as peaks:
         worker.start()
-        await until(alone.is_processed, _DONE_S, "every raw event judged", every_s=0.5)
+        await until(alone.is_processed, _DONE_S, "every raw event processed", every_s=0.5)
         alone.sink.start()
 
         async def are_stored() -> bool:
@@ -62,7 +62,7 @@ async def _post(pipeline: Pipeline, events: Iterator[dict[str, object]], a_reque
 
 def _events(count: int, padding: int) -> Iterator[dict[str, object]]:
     for number in range(count):
-        event = {
+        event: dict[str, object] = {
             "Event": "large" if padding else "overspeed",
             "Changes": number % 200,
             "Device_Time": f"2024-06-28T17:52:13.{number:06}+0000",

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ EVENT = {
     "Location": "Kharsora",
     "Geofence_Name": None,
 }
-IDS = {}
+IDS: dict[Any, str] = {}
 
 
 def payload(second: int = 0, **changes: object) -> str:
@@ -82,18 +83,18 @@ def passed_over(gap: range) -> History:
     texts = events + events[::3]
     sent = [Sent(text, n, n + 0.5, 200) for n, text in enumerate(texts)]
     seen = [Seen(checker.RAW, 0, n, text) for n, text in enumerate(texts)]
-    judged: dict[str, int] = {}
+    processed: dict[str, int] = {}
     for offset, text in enumerate(texts):
         if offset not in gap:
-            judged.setdefault(text, offset)
+            processed.setdefault(text, offset)
     for topic in (checker.EVENTS, checker.TYPE_PREFIX + "overspeed.v1"):
-        outputs = enumerate(judged.items())
+        outputs = enumerate(processed.items())
         seen += [Seen(topic, 0, n, json.dumps(clean(text, offset))) for n, (text, offset) in outputs]
     for offsets in (range(gap.start), range(gap.stop, len(texts))):
-        unique = sum(offset in offsets for offset in judged.values())
+        unique = sum(offset in offsets for offset in processed.values())
         counts = [{"unique": unique, "duplicate": len(offsets) - unique, "dead_lettered": 0}]
         seen.append(summary(offsets.start, offsets.stop, counts))
-    return History(sent, seen, [row(text) for text in judged])
+    return History(sent, seen, [row(text) for text in processed])
 
 
 def kinds(doctored: History) -> set[str]:
@@ -154,7 +155,7 @@ def test_an_event_that_is_also_a_dead_letter_is_doubled():
 
 
 def test_invented_is_found():
-    """What nobody sent is found on topics, in ClickHouse and in the dead letters."""
+    """What was never sent is found on topics, in ClickHouse and in the dead letters."""
     sent, seen, stored = history()
     never = payload(9)
     assert "invented" in kinds(History(sent, [*seen, Seen(checker.EVENTS, 0, 9, json.dumps(clean(never)))], stored))
@@ -247,7 +248,7 @@ def test_a_summary_that_counts_wrongly_is_found():
 
 
 def test_the_program_says_so_and_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """A history on disk is checked as a program; its exit status tells."""
+    """A history on disk is checked as a program; its exit status is the answer."""
     save(history(), tmp_path)
     assert checker.main(tmp_path) == 0
     sent, seen, stored = history()

@@ -59,7 +59,7 @@ async def test_coordinator_killed_during_commit(three: Pipeline, of: str):
 
 
 def _transactional_id(worker: Process) -> str:
-    """That of the producer whose fault was summary last."""
+    """That of the producer whose fault was logged last."""
     return re.findall(r"^fault: .*\[(.+)\]$", worker.log.read_text(), re.MULTILINE)[-1]
 
 

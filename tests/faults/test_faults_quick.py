@@ -62,7 +62,7 @@ async def test_all_stream_workers_killed(pipeline: Pipeline):
 
 
 async def test_stream_worker_killed_between_changelog_and_commit(pipeline: Pipeline):
-    """Kill -9 with everything of a transaction written but its commit: it is aborted, and its events judged again."""
+    """Kill -9 with everything of a transaction written but its commit: it aborts, and its events are repeated."""
 
     async def harm():
         assert await struck(pipeline.streams[0], "streams between changelog and commit")
@@ -187,7 +187,7 @@ async def test_broker_killed(pipeline: Pipeline):
 
 
 async def test_workers_come_and_go(pipeline: Pipeline):
-    """Stream workers are added and removed under load: each rebalance leaves every event judged once."""
+    """Stream workers are added and removed under load: each rebalance leaves every event processed once."""
 
     async def harm():
         for _ in range(2):
@@ -212,7 +212,7 @@ async def test_everything_stopped_under_load(pipeline: Pipeline):
 
 
 async def test_an_offset_that_went_back_is_not_followed(pipeline: Pipeline):
-    """The group's offsets are set back to the beginning while no worker runs: no raw record is judged a second time."""
+    """The group's offsets are set back to the beginning while no worker runs: no raw record is processed twice."""
 
     async def harm():
         statuses = await asyncio.gather(*(worker.stop() for worker in pipeline.streams))

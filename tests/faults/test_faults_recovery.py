@@ -68,7 +68,7 @@ def _note(file: Path, name: str, took_s: float) -> None:
 
 
 async def test_readyz_tells_what_is_away(pipeline: Pipeline):
-    """Without ClickHouse the sink says so, and nobody else says anything; without Kafka every stage says so; with both
+    """Without ClickHouse only the sink says so; without Kafka every stage says so; with both
     back all are ready.
     """
     ports = [pipeline.port_of(process) for process in (pipeline.ingress, *pipeline.streams, pipeline.sink)]

@@ -29,7 +29,7 @@ _EMPTY_BOUND_S, _AGAIN_BOUND_S = 60.0, 20.0
 
 @pytest.mark.parametrize("store", ["memory", "rocksdb"])
 async def test_a_window_of_five_million_identities(tmp_path_factory: pytest.TempPathFactory, store: str):
-    """With 5,000,000 live identities one worker for all partitions, under load, judges new events of each within a
+    """With 5,000,000 live identities one worker for all partitions, under load, processes new events of each within a
     minute of its start with nothing on its disk, and within 20 s when it is killed then and started again. It takes
     less than 120 bytes of resident memory for each identity.
     """

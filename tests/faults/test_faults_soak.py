@@ -25,7 +25,7 @@ def test_the_figures_count_faults_findings_stalls_and_what_did_not_come_back():
 
 
 def test_the_report_names_the_faults_around_each_long_stall():
-    """A stall above 10 s is listed with the faults of its time; one without any is summary as such."""
+    """A stall above 10 s is listed with the faults of its time; one without any is listed as such."""
     text = report(run(), CheckResult())
     assert "- 12.5 s: SIGSTOP the broker\n" in text
     assert "- 11.0 s: no fault\n" in text

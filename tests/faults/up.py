@@ -16,7 +16,7 @@ _START_S = 180.0  # it fetches nothing: the jars are there
 
 
 class Up(Watched):
-    """The command with ports and data of its own; nobody restarts it but the test."""
+    """The command with ports and data of its own; only the test restarts it."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ class Up(Watched):
         parent = psutil.Process(self._process.pid)
         family = [parent, *parent.children(recursive=True)]
         for process in family:
-            process.send_signal(signal.SIGSTOP)  # so that none can mend what happens to the others
+            process.send_signal(signal.SIGSTOP)  # so that none can restart the others
         stopping = asyncio.create_task(self._process.stop(signal.SIGKILL))
         for process in family:
             process.send_signal(signal.SIGKILL)

@@ -26,7 +26,7 @@ _EXCEPTIONS = (KafkaError, OSError, aiohttp.ClientError, TimeoutError)
 
 
 class Watched(abc.ABC):
-    """A pipeline under test: what was sent to it, what came of it. Its files are in `directory`."""
+    """A pipeline under test: what was sent to it, and the outcomes. Its files are in `directory`."""
 
     def __init__(self, directory: Path, environ: dict[str, str]) -> None:
         self.directory = directory
@@ -62,7 +62,7 @@ class Watched(abc.ABC):
         The evidence is written to `directory`/history if something is wrong, or if it is to be kept anyway.
         """
         with contextlib.suppress(TimeoutError):  # the checker says what is missing
-            await until(self.is_processed, _DRAIN_S, "every raw event judged", every_s=0.5)
+            await until(self.is_processed, _DRAIN_S, "every raw event processed", every_s=0.5)
             await until(self._is_stored, _DRAIN_S, "every outcome in ClickHouse", every_s=0.5)
         history = await self._history()
         result = await asyncio.to_thread(check, history)

@@ -112,7 +112,7 @@ class Ingress:
 
 
 class Senders:
-    """Connections that post events one after the other, each with a number, until told to stop.
+    """Connections that post events one after the other, each with a number, until stopped.
 
     As the sender does, they repeat what was not answered with 200, at once and on a new connection if need be. With
     several ports, a new connection goes to the next one, as a proxy's would.

@@ -1,4 +1,4 @@
-"""The sink as a process of its own, which can be told at which point of which batch to kill itself.
+"""The sink as a process of its own, which kills itself at a given point of a given batch.
 
     python -m tests.integration.sink_process [POINT]
 

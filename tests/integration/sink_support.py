@@ -47,7 +47,7 @@ async def ask(url: str, sql: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in text.splitlines()]
 
 
-async def tell(url: str, sql: str) -> None:
+async def execute(url: str, sql: str) -> None:
     """Runs a statement that answers nothing."""
     async with aiohttp.ClientSession() as session, session.post(url, data=sql) as response:
         assert response.status == 200, await response.text()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.parse
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -144,7 +145,7 @@ def test_no_file_is_read_by_rows(embedded_clickhouse):
 
 def test_no_file_is_read_by_settings_of_the_url(embedded_clickhouse):
     """Settings in the URL are checked as those in the text."""
-    fields = {"additional_result_filter": f"throwIf(1, file({PASSWD}))"}
+    fields: dict[str, Any] = {"additional_result_filter": f"throwIf(1, file({PASSWD}))"}
     assert send(embedded_clickhouse, "SELECT 1", **fields)[0] == 403
     assert send(embedded_clickhouse, "SELECT 1 FORMAT Protobuf", format_schema="/etc/passwd")[0] >= 400
     assert send(embedded_clickhouse, f"SET format_schema = {PASSWD}", session_id="s")[0] >= 400

@@ -115,7 +115,7 @@ def test_progress_comes_in_headers(embedded_clickhouse):
         send_progress_in_http_headers="1",
         http_headers_progress_interval_ms="100",
     )
-    shown = [json.loads(text) for text in answer.headers.get_all("X-ClickHouse-Progress")]
+    shown = [json.loads(text) for text in answer.headers.get_all("X-ClickHouse-Progress") or []]
     read = [int(progress["read_rows"]) for progress in shown]
     assert len(read) >= 3
     assert read == sorted(read)
@@ -179,6 +179,7 @@ def test_clickhouse_connect_gets_time_zones(embedded_clickhouse):
     """A DateTime comes in its column's zone."""
     with clickhouse_connect.get_client(host="127.0.0.1", port=embedded_clickhouse.port) as client:
         row = client.query("SELECT toDateTime(0, 'Asia/Tokyo')").first_row
+        assert row is not None
         assert (row[0].hour, str(row[0].tzinfo)) == (9, "Asia/Tokyo")
 
 

@@ -21,10 +21,10 @@ def test_clickhouses_driver_for_node_works(embedded_clickhouse, tmp_path):
     """Ping, commands, inserts of values and streams, parameters, JSON, streams, errors and abort, packed both ways."""
     for name in ("package.json", "package-lock.json", "driver.mjs"):
         shutil.copy(HERE / name, tmp_path)
-    install = [*NPM, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    install: list[str | Path] = [*NPM, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
     env = os.environ | {"NODE_USE_SYSTEM_CA": "1"}  # as pip: a proxy may sign with what only the machine believes
     installed = subprocess.run(install, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert installed.returncode == 0, installed.stderr
-    run = [NODE / "bin" / "node", "driver.mjs", embedded_clickhouse.url]
+    run: list[str | Path] = [NODE / "bin" / "node", "driver.mjs", embedded_clickhouse.url]
     ran = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert (ran.returncode, ran.stdout) == (0, "done\n"), ran.stderr

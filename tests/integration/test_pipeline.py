@@ -113,7 +113,7 @@ def test_every_type_on_its_topic_keeps_the_contract(pipeline: Pipeline) -> None:
 
 
 def test_a_duplicate_is_dropped(pipeline: Pipeline) -> None:
-    """A repeat, stamped anew by the platform and with its time spelled otherwise, is no second row."""
+    """A repeat, stamped again by the platform and with its time written differently, is no second row."""
     pipeline.post(SAMPLE)
     before = settled(pipeline)["total"]["duplicate"]
     pipeline.post(SAMPLE)

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 from uuid import UUID, uuid4
 
 import aiohttp
@@ -17,7 +18,7 @@ from sinks.clickhouse_writer import connect
 from sinks.migrator import migrate
 from tests import stack
 from tests.integration.sink_process import POINTS
-from tests.integration.sink_support import Bench, ask, tell, until
+from tests.integration.sink_support import Bench, ask, execute, until
 from tests.unit.test_sink_row_encoder import dead_letter, event
 
 START_US = 1_719_597_133_000_001
@@ -25,7 +26,7 @@ START_US = 1_719_597_133_000_001
 
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack.Kafka]:
-    """A broker whose topics nobody else uses."""
+    """A broker whose topics no other test uses."""
     kafka = stack.Kafka.at(tmp_path_factory.mktemp("kafka"))
     kafka.start()
     yield kafka
@@ -120,7 +121,7 @@ async def test_a_repeat_beyond_every_window_is_shown_once(bench: Bench, imei: st
 
         await until("the first arrival", replaced)
     assert (await bench.counts(imei))[0] == 3
-    await tell(bench.clickhouse, "OPTIMIZE TABLE telematics.events_store FINAL")
+    await execute(bench.clickhouse, "OPTIMIZE TABLE telematics.events_store FINAL")
     assert await bench.counts(imei) == (3, 3)
     assert await replaced()
 
@@ -148,7 +149,7 @@ async def test_a_token_without_its_rows(bench: Bench, imei: str) -> None:
     await bench.publish(sent, at_once=200)
     await bench.dies_at("between insert and commit")
     remove = f"ALTER TABLE telematics.events_store DELETE WHERE imei = '{imei}' SETTINGS mutations_sync = 2"
-    await tell(bench.clickhouse, remove)
+    await execute(bench.clickhouse, remove)
     assert await bench.counts(imei) == (0, 0)
     with bench.running(allowed="lacks rows"):
         await bench.stored(imei, 200)
@@ -245,16 +246,16 @@ async def refusing(bench: Bench, imei: str) -> AsyncIterator[str]:
         await bench.publish(events(imei, 1))
         await bench.stored(imei, 1)  # the tables are there
     table = "ALTER TABLE telematics.events_store"
-    await tell(bench.clickhouse, f"{table} ADD CONSTRAINT no_poison CHECK changes != 666")
+    await execute(bench.clickhouse, f"{table} ADD CONSTRAINT no_poison CHECK changes != 666")
     yield imei
-    await tell(bench.clickhouse, f"{table} DROP CONSTRAINT no_poison")
+    await execute(bench.clickhouse, f"{table} DROP CONSTRAINT no_poison")
 
 
 @pytest.mark.parametrize("point", [None, "before the dead letters", "right after the dead letters"])
 async def test_a_poison_row(bench: Bench, refusing: str, point: str | None) -> None:
     """Itself a dead letter, once, also when the sink is killed there; its neighbours are stored; the rest goes on."""
     imei = refusing
-    sent = [*events(imei, 300), b"{no event}"]
+    sent: list[Any] = [*events(imei, 300), b"{no event}"]
     poison = sent[200] = msgspec.structs.replace(sent[200], changes=666)
     await bench.publish(sent, at_once=301)
     if point is not None:

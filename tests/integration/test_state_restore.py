@@ -80,7 +80,7 @@ async def test_only_what_is_missing_is_read(settings: Settings, tmp_path: Path) 
 
 
 async def test_what_is_not_of_the_changelog_is_thrown_away(settings: Settings, tmp_path: Path) -> None:
-    """A window that was left by another changelog (Kafka was set up anew) counts for nothing."""
+    """A window that was left by another changelog (Kafka was set up again) counts for nothing."""
     one, other = await new_changelog(settings), await new_changelog(settings)
     await write(settings, one, [(made(1), BEGAN_US)])
     await write(settings, other, [(made(2), BEGAN_US + 5 * HOUR_US // 2)])

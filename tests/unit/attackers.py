@@ -25,8 +25,8 @@ def _array(event: bytes, times: int) -> bytes:
 def pour(raw: bytes) -> Attack:
     """Sends and leaves with what comes, or after a while without."""
 
-    async def attack(door: Running) -> None:
-        reader, writer = await door.connect()
+    async def attack(ingress: Running) -> None:
+        reader, writer = await ingress.connect()
         try:
             writer.write(raw)
             await asyncio.wait_for(reader.read(1_000), 1)
@@ -39,8 +39,8 @@ def pour(raw: bytes) -> Attack:
 def hold(raw: bytes) -> Attack:
     """Begins a request and never ends it."""
 
-    async def attack(door: Running) -> None:
-        reader, writer = await door.connect()
+    async def attack(ingress: Running) -> None:
+        reader, writer = await ingress.connect()
         try:
             writer.write(raw)
             await reader.read()
@@ -50,9 +50,9 @@ def hold(raw: bytes) -> Attack:
     return attack
 
 
-async def never_read(door: Running) -> None:
+async def never_read(ingress: Running) -> None:
     """Asks for the largest page and reads nothing of it."""
-    _, writer = await door.connect()
+    _, writer = await ingress.connect()
     try:
         writer.write(request(b"", method="GET", path="/docs") * 50)
         await asyncio.sleep(1)
@@ -87,19 +87,19 @@ KINDS: dict[str, Callable[[], list[Attack]]] = {
 }
 
 
-async def again_and_again(attack: Attack, door: Running) -> None:
+async def again_and_again(attack: Attack, ingress: Running) -> None:
     while True:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
-            await attack(door)
+            await attack(ingress)
         await asyncio.sleep(0.01)
 
 
 async def main() -> None:
-    door = Running(int(sys.argv[1]), None)
+    ingress = Running(int(sys.argv[1]), None)
     async with asyncio.TaskGroup() as group:
         for kind in sys.argv[2:]:
             for attack in KINDS[kind]():
-                group.create_task(again_and_again(attack, door))
+                group.create_task(again_and_again(attack, ingress))
         print("under way", flush=True)  # noqa: T201 - for the parent
 
 

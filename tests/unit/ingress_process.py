@@ -1,4 +1,4 @@
-"""The door in a process of its own, with a publisher that keeps nothing: `python -m tests.unit.ingress_process`.
+"""The ingress in a process of its own, with a publisher that keeps nothing: `python -m tests.unit.ingress_process`.
 
 Prints its port, serves until its standard input ends. So its memory and its time are its own, not its attackers'.
 """
@@ -29,7 +29,7 @@ class Forgetful(MemoryPublisher):
 
 async def main() -> int:
     settings, stopped = load(), asyncio.Event()
-    logging.setup(settings, "door")
+    logging.setup(settings, "ingress")
 
     async def stop_at_the_end() -> None:
         await readable(sys.stdin.fileno())
@@ -50,7 +50,7 @@ async def main() -> int:
 
 
 @contextlib.contextmanager
-def door_process(**given: object) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def ingress_process(**given: object) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The running process and its port; it must end with status 0."""
     environment = {f"EVENTPUSH_{name.upper()}": str(value) for name, value in given.items()}
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The door on a free port with a publisher in memory, and a client that speaks raw bytes."""
+"""The ingress on a free port with a publisher in memory, and a client that speaks raw bytes."""
 
 import asyncio
 import contextlib
@@ -68,14 +68,14 @@ class Running(NamedTuple):
         finally:
             writer.close()
 
-    async def post(self, body: bytes = BODY, path: str = "/api/events", **headers: str) -> Answer:
+    async def post(self, body: bytes = BODY, path: str = "/api/events", **headers: str | None) -> Answer:
         """The answer to one POST; header names are written with underscores, None leaves out a default."""
-        return await self.send(request(body, path=path, **headers))
+        return await self.send(request(body, method="POST", path=path, **headers))
 
 
 def request(body: bytes = BODY, *, method: str = "POST", path: str = "/api/events", **headers: str | None) -> bytes:
     given: dict[str, str | None] = {
-        "Host": "door",
+        "Host": "ingress",
         "Content_Type": "application/json",
         "Content_Length": str(len(body)),
     }
@@ -99,20 +99,20 @@ def settings(**given: Any) -> Settings:
 
 @contextlib.asynccontextmanager
 async def running(configured: Settings | None = None, publisher: Any = None, **given: Any) -> AsyncIterator[Running]:
-    """The door with these settings, until the block ends; then it must stop with status 0."""
+    """The ingress with these settings, until the block ends; then it must stop with status 0."""
     publisher = publisher or MemoryPublisher()
     serving, stopped = asyncio.Event(), asyncio.Event()
     configured = configured or settings(**({"ingress_drain_s": 0} | given))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        door = asyncio.create_task(serve(configured, listener, publisher, on_serving=serving.set, stopped=stopped))
+        ingress = asyncio.create_task(serve(configured, listener, publisher, on_serving=serving.set, stopped=stopped))
         waiting = asyncio.create_task(serving.wait())
-        await asyncio.wait({door, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if door.done():
+        await asyncio.wait({ingress, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if ingress.done():
             waiting.cancel()
-            door.result()
+            ingress.result()
         try:
             yield Running(port, publisher)
         finally:
             stopped.set()
-            assert await asyncio.wait_for(door, 10) == 0
+            assert await asyncio.wait_for(ingress, 10) == 0

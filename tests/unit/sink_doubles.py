@@ -1,4 +1,4 @@
-"""Stand-ins for ClickHouse and Kafka that keep their promises and die when told to."""
+"""Stand-ins for ClickHouse and Kafka that keep their promises and die on request."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from sinks.row_encoder import RowEncoder
 EVENTS = TP("telematics.events.v1", 3)
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)
 class FakeRecord:
     """A record as aiokafka's parser makes it."""
 
@@ -22,7 +22,7 @@ class FakeRecord:
     value: bytes | None
     key: bytes | None = b"350612075195931"
     timestamp: int = 1_719_597_133_000
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 def record(offset: int, value: bytes | None = None) -> FakeRecord:

@@ -4,6 +4,7 @@ import ast
 import asyncio
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_parser import HttpRequestParserC
@@ -12,7 +13,7 @@ from aiohttp.web_protocol import RequestHandler
 from runtime.adapters import aiohttp as adapter
 
 #: Private names of `RequestHandler` and its base, and what they must be on a new connection.
-PRIVATE = {
+PRIVATE: dict[str, Any] = {
     "_buffer_paused": bool,
     "_current_request": type(None),
     "_drain_helper": object,
@@ -50,6 +51,7 @@ async def test_every_private_name_exists():
     connection = RequestHandler(web.Server(handler), loop=asyncio.get_running_loop())
     for name, kind in PRIVATE.items():
         assert isinstance(getattr(connection, name), kind), name
+    assert connection._parser is not None
     assert callable(connection._parser.message_consumed)
     assert adapter.has_c_parser()
 

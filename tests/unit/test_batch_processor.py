@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
@@ -34,13 +34,17 @@ def record(offset: int, value: bytes | dict[str, Any] | None, **headers: str) ->
     """A raw record as the consumer hands it on."""
     raw = json.dumps(value).encode() if isinstance(value, dict) else value
     named = {"arrival_us": str(ARRIVAL_US), "receipt_id": f"r-{offset}", **headers}
-    return SimpleNamespace(  # type: ignore[return-value]  # it has what a Record has
-        offset=offset,
-        timestamp=ARRIVAL_US // 1000,
-        key=b"350612075195931",
-        value=raw,
-        headers=[(name, text.encode()) for name, text in named.items()],
-    )
+    made: Record = cast(
+        "Any",
+        SimpleNamespace(
+            offset=offset,
+            timestamp=ARRIVAL_US // 1000,
+            key=b"350612075195931",
+            value=raw,
+            headers=[(name, text.encode()) for name, text in named.items()],
+        ),
+    )  # it has what a Record has
+    return made
 
 
 def process(
@@ -96,7 +100,7 @@ def test_every_example_becomes_an_event(path: Path) -> None:
 
 
 def test_the_sender_is_on_events_and_dead_letters() -> None:
-    """The name that the ingress wrote into the raw record's header; null while the door is open."""
+    """The name that the ingress wrote into the raw record's header; null while no credentials are required."""
     broken = {**SAMPLE, "IMEI": "12"}
     for name in ("fleet-a", None):
         headers = {"sender": name} if name else {}
@@ -198,7 +202,7 @@ def test_a_second_name_of_any_length_is_seen(unknown: int, value: str) -> None:
 
 
 def test_an_escaped_quote_is_no_second_name() -> None:
-    """Names are told from quotes within texts."""
+    """Names are distinguished from quotes within texts."""
     (event,) = events(process(record(0, {**SAMPLE, "Location": 'the "Depot", "Changes": 50'})))
     assert event.warnings == []
 
@@ -235,7 +239,7 @@ def test_published_values_are_one_line_each() -> None:
 
 
 def test_dead_letters_are_counted_by_reason_and_category() -> None:
-    """So that a dead-lettered SOS can page somebody."""
+    """So that a dead-lettered SOS can page the person on call."""
     unknown, emergency = {**SAMPLE, "Event": "S.O.S", "IMEI": "1"}, {**SAMPLE, "Event": "SOS", "IMEI": "2"}
     result = process(record(0, unknown), record(1, emergency))
     assert result.reasons == {("bad_format", "other"): 1, ("bad_format", "emergency"): 1}

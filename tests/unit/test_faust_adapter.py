@@ -96,7 +96,8 @@ def test_a_fetch_hands_on_no_more_than_fits() -> None:
 
 def test_the_part_of_a_batch_from_an_offset_on() -> None:
     """It is complete from that offset on; there is none when no record is left."""
-    batch = Batch(TP("raw", 1), [SimpleNamespace(offset=n) for n in (6, 8)], 1, 5)  # type: ignore[arg-type]
+    records: list[Any] = [SimpleNamespace(offset=n) for n in (6, 8)]
+    batch = Batch(TP("raw", 1), records, 1, 5)
     assert batch.beginning_at(4) is batch
     for offset, offsets in ((6, [6, 8]), (7, [8])):
         part = batch.beginning_at(offset)
@@ -125,7 +126,8 @@ async def test_nothing_is_handed_on_before_a_rebalance_is_over() -> None:
         wait_first=wait_first, on_buffer_full=lambda _: None, _read_offset={}, _get_active_partitions=lambda: {tp},
         _buffered_partitions=set(), _fetch=fetch,
     )  # fmt: skip
-    batch = Batch(tp, [SimpleNamespace(offset=6, timestamp=0)], 3, 5)  # type: ignore[arg-type]
+    record: Any = SimpleNamespace(offset=6, timestamp=0)
+    batch = Batch(tp, [record], 3, 5)
     assert await BatchConsumer._next_records(consumer) == ({}, set())
     await BatchConsumer._deliver(consumer, tp, batch)
     assert handed_on == []

@@ -10,6 +10,7 @@ import logging as stdlib_logging
 import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 import structlog
@@ -32,11 +33,11 @@ from schemas import topics
 from tests.unit.ingress_support import BODY, request, running, settings
 from tests.unit.memory_publisher import MemoryPublisher
 
-TOKEN = "ep_a-token-that-nobody-knows"
+TOKEN = "ep_a-token-that-is-secret"
 OTHER = "ep_another-token.that_nobody~knows"
 
 
-def bearer(token: str) -> dict[str, str]:
+def bearer(token: str) -> dict[str, Any]:
     return {"Authorization": f"Bearer {token}"}
 
 
@@ -46,37 +47,37 @@ def bearer(token: str) -> dict[str, str]:
 async def test_only_a_good_token_comes_in():
     """Missing, wrong, doubled or of another scheme: 401 with WWW-Authenticate; several good ones side by side."""
     digest = hashlib.sha256(OTHER.encode()).hexdigest()
-    async with running(ingress_tokens=f"one {TOKEN}, two sha256:{digest}") as door:
+    async with running(ingress_tokens=f"one {TOKEN}, two sha256:{digest}") as ingress:
         for token in (TOKEN, OTHER):
-            assert (await door.post(**bearer(token))).status == 200
-        assert (await door.post(Authorization=f"bearer   {TOKEN}")).status == 200
+            assert (await ingress.post(**bearer(token))).status == 200
+        assert (await ingress.post(Authorization=f"bearer   {TOKEN}")).status == 200
         wrong = [None, "", "Bearer", "Bearer ", TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN}x", f"Bearer {digest}"]
         for authorization in wrong:
-            answer = await door.post(Authorization=authorization)
+            answer = await ingress.post(Authorization=authorization)
             assert answer.status == 401
             assert answer.headers["www-authenticate"].startswith('Bearer realm="eventpush"')
             assert TOKEN not in answer.message
         twice = request(Authorization=f"Bearer {TOKEN}\r\nAuthorization: Bearer {TOKEN}")
-        assert (await door.send(twice)).status in {400, 401}
-        assert (await door.send(request(Authorization="Bearer \xff"))).status == 401
-        assert len(door.publisher.records) == 3
+        assert (await ingress.send(twice)).status in {400, 401}
+        assert (await ingress.send(request(Authorization="Bearer \xff"))).status == 401
+        assert len(ingress.publisher.records) == 3
 
 
 async def test_a_wrong_token_is_refused_before_the_body():
     """401 comes while the body is still to come, and the connection ends: nothing more is read."""
-    async with running(ingress_tokens=f"one {TOKEN}") as door:
-        answer = await door.send(request(b"", Content_Length="1000000", **bearer("wrong")))
+    async with running(ingress_tokens=f"one {TOKEN}") as ingress:
+        answer = await ingress.send(request(b"", Content_Length="1000000", **bearer("wrong")))
         assert (answer.status, answer.headers["connection"]) == (401, "close")
-        invited = await door.send(request(b"", Content_Length="100", Expect="100-continue", **bearer("wrong")))
+        invited = await ingress.send(request(b"", Content_Length="100", Expect="100-continue", **bearer("wrong")))
         assert invited.status == 401
 
 
 async def test_health_and_docs_need_no_token():
     """What says nothing about events is open."""
-    async with running(ingress_tokens=f"one {TOKEN}") as door:
+    async with running(ingress_tokens=f"one {TOKEN}") as ingress:
         for path in ("/healthz", "/readyz", "/openapi.json", "/docs"):
-            assert (await door.send(request(b"", method="GET", path=path))).status == 200
-        assert (await door.post(path="/api/events/validate")).status == 401
+            assert (await ingress.send(request(b"", method="GET", path=path))).status == 200
+        assert (await ingress.post(path="/api/events/validate")).status == 401
 
 
 async def test_tokens_have_dates():
@@ -90,21 +91,21 @@ async def test_tokens_have_dates():
         f"a {TOKEN} from=2020-01-01": 200,
     }
     for entry, status in entries.items():
-        async with running(ingress_tokens=entry) as door:
-            assert (await door.post(**bearer(TOKEN))).status == status
+        async with running(ingress_tokens=entry) as ingress:
+            assert (await ingress.post(**bearer(TOKEN))).status == status
 
 
 async def test_tokens_change_without_a_restart(tmp_path):
     """The file is read again: the new token is good, the old one no longer."""
     file = tmp_path / "tokens"
     file.write_text(f"# tokens\none {TOKEN}\n")
-    async with running(ingress_tokens_file=str(file)) as door:
-        assert (await door.post(**bearer(TOKEN))).status == 200
+    async with running(ingress_tokens_file=str(file)) as ingress:
+        assert (await ingress.post(**bearer(TOKEN))).status == 200
         file.write_text(f"two {OTHER}\n")
         async with asyncio.timeout(5):
-            while (await door.post(**bearer(OTHER))).status != 200:
+            while (await ingress.post(**bearer(OTHER))).status != 200:
                 await asyncio.sleep(0.1)
-        assert (await door.post(**bearer(TOKEN))).status == 401
+        assert (await ingress.post(**bearer(TOKEN))).status == 401
 
 
 async def test_a_rotation_refuses_no_request(tmp_path):
@@ -114,23 +115,23 @@ async def test_a_rotation_refuses_no_request(tmp_path):
     yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     file.write_text(f"old {TOKEN}\n")
     statuses = []
-    async with running(ingress_tokens_file=str(file)) as door:
+    async with running(ingress_tokens_file=str(file)) as ingress:
 
         async def sent(token):
-            statuses.append((await door.post(**bearer(token))).status)
+            statuses.append((await ingress.post(**bearer(token))).status)
             return statuses[-1]
 
         assert await sent(TOKEN) == 200
         file.write_text(f"old {TOKEN} until={tomorrow}\nnew {OTHER}\n")
         async with asyncio.timeout(5):
-            while (await door.post(**bearer(OTHER))).status != 200:
+            while (await ingress.post(**bearer(OTHER))).status != 200:
                 assert await sent(TOKEN) == 200
                 await asyncio.sleep(0.05)
         for _ in range(5):
             assert await sent(TOKEN) == await sent(OTHER) == 200
         file.write_text(f"old {TOKEN} until={yesterday}\nnew {OTHER}\n")
         async with asyncio.timeout(5):
-            while (await door.post(**bearer(TOKEN))).status != 401:
+            while (await ingress.post(**bearer(TOKEN))).status != 401:
                 assert await sent(OTHER) == 200
                 await asyncio.sleep(0.05)
         assert set(statuses) == {200}
@@ -144,11 +145,11 @@ async def test_tokens_are_compared_in_constant_time_as_bytes(monkeypatch):
         compared.append((ours, theirs))
         return ours == theirs
 
-    monkeypatch.setattr(tokens.hmac, "compare_digest", compare)
-    async with running(ingress_tokens=f"one {TOKEN}, two {OTHER}, three {OTHER}x") as door:
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    async with running(ingress_tokens=f"one {TOKEN}, two {OTHER}, three {OTHER}x") as ingress:
         for presented, status in ((TOKEN, 200), (OTHER, 200), ("wrong", 401), ("", 401)):
             compared.clear()
-            assert (await door.post(**bearer(presented))).status == status
+            assert (await ingress.post(**bearer(presented))).status == status
             assert len(compared) == 3
             assert {(type(one), len(one)) for pair in compared for one in pair} == {(bytes, 32)}
 
@@ -254,15 +255,15 @@ def test_the_senders_address(peer, header, value, sender):
 
 async def test_the_allowlist():
     """Who is not on it gets 403, whatever it writes in headers; behind a trusted proxy the proxy's word counts."""
-    async with running(ingress_allow="203.0.113.0/24, 2001:db8::/32") as door:
-        assert (await door.post()).status == 403
-        assert (await door.post(X_Forwarded_For="203.0.113.7")).status == 403
-    async with running(ingress_allow="203.0.113.0/24", ingress_trusted_proxies="127.0.0.1") as door:
-        assert (await door.post(X_Forwarded_For="203.0.113.7")).status == 200
-        assert (await door.post(X_Forwarded_For="203.0.113.7, 198.51.100.1")).status == 403
-        assert (await door.post()).status == 403
-    async with running(ingress_allow="127.0.0.0/8") as door:
-        assert (await door.post()).status == 200
+    async with running(ingress_allow="203.0.113.0/24, 2001:db8::/32") as ingress:
+        assert (await ingress.post()).status == 403
+        assert (await ingress.post(X_Forwarded_For="203.0.113.7")).status == 403
+    async with running(ingress_allow="203.0.113.0/24", ingress_trusted_proxies="127.0.0.1") as ingress:
+        assert (await ingress.post(X_Forwarded_For="203.0.113.7")).status == 200
+        assert (await ingress.post(X_Forwarded_For="203.0.113.7, 198.51.100.1")).status == 403
+        assert (await ingress.post()).status == 403
+    async with running(ingress_allow="127.0.0.0/8") as ingress:
+        assert (await ingress.post()).status == 200
 
 
 # --- signatures --------------------------------------------------------------------------------------------------
@@ -273,7 +274,7 @@ SECRETS = (
 )
 
 
-def signed(secret: str, body: bytes, at: datetime | None = None) -> dict[str, str]:
+def signed(secret: str, body: bytes, at: datetime | None = None) -> dict[str, Any]:
     at = at or datetime.now(UTC)
     return {
         "webhook-id": "msg_1",
@@ -285,9 +286,9 @@ def signed(secret: str, body: bytes, at: datetime | None = None) -> dict[str, st
 async def test_standard_webhooks():
     """Signed with any of the secrets within five minutes: in. Anything else about it: 401, and nothing is stored."""
     now = datetime.now(UTC)
-    async with running(ingress_verifier="standard-webhooks", ingress_signature_secrets=",".join(SECRETS)) as door:
+    async with running(ingress_verifier="standard-webhooks", ingress_signature_secrets=",".join(SECRETS)) as ingress:
         for secret in SECRETS:
-            assert (await door.post(**signed(secret, BODY))).status == 200
+            assert (await ingress.post(**signed(secret, BODY))).status == 200
         good = signed(SECRETS[0], BODY)
         wrong = [
             {},
@@ -303,11 +304,11 @@ async def test_standard_webhooks():
             good | {"webhook-signature": "v2,AAAA"},
         ]
         for headers in wrong:
-            answer = await door.post(**headers)
+            answer = await ingress.post(**headers)
             assert (answer.status, bool(answer.message)) == (401, True)
             assert "www-authenticate" in answer.headers
-        assert (await door.post(b"\xff\xfe", **good)).status == 401
-        assert len(door.publisher.records) == 2
+        assert (await ingress.post(b"\xff\xfe", **good)).status == 401
+        assert len(ingress.publisher.records) == 2
 
 
 @pytest.mark.parametrize("encoding", ["hex", "base64"])
@@ -315,19 +316,19 @@ async def test_hmac_of_the_body(encoding):
     """HMAC-SHA256 of the bytes as sent, in the configured header, with or without `sha256=`."""
     digest = hmac.digest(b"a secret", BODY, "sha256")
     written = digest.hex() if encoding == "hex" else base64.b64encode(digest).decode()
-    given = {
+    given: dict[str, Any] = {
         "ingress_verifier": "hmac-sha256",
         "ingress_signature_secrets": "another, a secret",
         "ingress_signature_header": "X-Hub-Signature",
         "ingress_signature_encoding": encoding,
     }
-    async with running(**given) as door:
-        assert (await door.post(X_Hub_Signature=written)).status == 200
-        assert (await door.post(X_Hub_Signature=f"sha256={written}")).status == 200
+    async with running(**given) as ingress:
+        assert (await ingress.post(X_Hub_Signature=written)).status == 200
+        assert (await ingress.post(X_Hub_Signature=f"sha256={written}")).status == 200
         for wrong in (None, "", written[:-2], "ü" * 8, written + "00", hmac.digest(b"x", BODY, "sha256").hex()):
-            assert (await door.post(X_Hub_Signature=wrong)).status in {400, 401}
-        assert (await door.post(BODY + b" ", X_Hub_Signature=written)).status == 401
-        assert len(door.publisher.records) == 2
+            assert (await ingress.post(X_Hub_Signature=wrong)).status in {400, 401}
+        assert (await ingress.post(BODY + b" ", X_Hub_Signature=written)).status == 401
+        assert len(ingress.publisher.records) == 2
 
 
 def sender_of(record) -> bytes | None:
@@ -336,30 +337,30 @@ def sender_of(record) -> bytes | None:
 
 async def test_the_sender_is_the_name_of_the_token():
     """Each record carries the name of the token that its request was sent with."""
-    async with running(ingress_tokens=f"fleet-a {TOKEN}, fleet.b {OTHER}") as door:
+    async with running(ingress_tokens=f"fleet-a {TOKEN}, fleet.b {OTHER}") as ingress:
         for token in (TOKEN, OTHER):
-            assert (await door.post(b"[{},{}]", **bearer(token))).status == 200
-        assert [sender_of(record) for record in door.publisher.records] == [b"fleet-a"] * 2 + [b"fleet.b"] * 2
+            assert (await ingress.post(b"[{},{}]", **bearer(token))).status == 200
+        assert [sender_of(record) for record in ingress.publisher.records] == [b"fleet-a"] * 2 + [b"fleet.b"] * 2
 
 
 async def test_the_sender_is_the_name_of_the_signature_secret(tmp_path):
     """Each record carries the name of the secret that signed its request, `secret-` and a number by default."""
     file = tmp_path / "secrets"
     file.write_text(f"{SECRETS[1]}   name=fleet-b\n")
-    given = {"ingress_verifier": "standard-webhooks", "ingress_signature_secrets_file": str(file)}
-    async with running(ingress_signature_secrets=SECRETS[0], **given) as door:
+    given: dict[str, Any] = {"ingress_verifier": "standard-webhooks", "ingress_signature_secrets_file": str(file)}
+    async with running(ingress_signature_secrets=SECRETS[0], **given) as ingress:
         for secret in SECRETS:
-            assert (await door.post(**signed(secret, BODY))).status == 200
-        assert [sender_of(record) for record in door.publisher.records] == [b"secret-1", b"fleet-b"]
+            assert (await ingress.post(**signed(secret, BODY))).status == 200
+        assert [sender_of(record) for record in ingress.publisher.records] == [b"secret-1", b"fleet-b"]
 
 
 async def test_the_token_names_the_sender_of_a_signed_request():
     """A request with both checks carries the token's name."""
-    both = {"ingress_tokens": f"one {TOKEN}", "ingress_verifier": "standard-webhooks"}
-    async with running(ingress_signature_secrets=SECRETS[0], **both) as door:
-        assert (await door.post(**bearer(TOKEN), **signed(SECRETS[0], BODY))).status == 200
-        assert (await door.post(**bearer(TOKEN))).status == 401
-        assert [sender_of(record) for record in door.publisher.records] == [b"one"]
+    both: dict[str, Any] = {"ingress_tokens": f"one {TOKEN}", "ingress_verifier": "standard-webhooks"}
+    async with running(ingress_signature_secrets=SECRETS[0], **both) as ingress:
+        assert (await ingress.post(**bearer(TOKEN), **signed(SECRETS[0], BODY))).status == 200
+        assert (await ingress.post(**bearer(TOKEN))).status == 401
+        assert [sender_of(record) for record in ingress.publisher.records] == [b"one"]
 
 
 @pytest.mark.parametrize(
@@ -388,12 +389,12 @@ def test_an_invalid_name_of_a_signature_secret(name):
 
 async def test_messages_to_the_sender_and_to_the_operator():
     """What was wrong with token, signature and secret, in the words of the documentation."""
-    async with running(ingress_tokens=f"one {TOKEN}") as door:
-        assert (await door.post()).message == "Authorization header missing; send `Authorization: Bearer <token>`"
-        assert (await door.post(**bearer("wrong"))).message == "unknown or expired bearer token"
-    async with running(ingress_verifier="hmac-sha256", ingress_signature_secrets="x") as door:
-        assert (await door.post()).message == "request not signed; missing X-Signature"
-        assert (await door.post(X_Signature="00")).message == "signature does not match the body (hmac-sha256)"
+    async with running(ingress_tokens=f"one {TOKEN}") as ingress:
+        assert (await ingress.post()).message == "Authorization header missing; send `Authorization: Bearer <token>`"
+        assert (await ingress.post(**bearer("wrong"))).message == "unknown or expired bearer token"
+    async with running(ingress_verifier="hmac-sha256", ingress_signature_secrets="x") as ingress:
+        assert (await ingress.post()).message == "request not signed; missing X-Signature"
+        assert (await ingress.post(X_Signature="00")).message == "signature does not match the body (hmac-sha256)"
     with pytest.raises(OperatorError) as caught:
         async with running(ingress_verifier="standard-webhooks", ingress_signature_secrets="whsec_!"):
             pass
@@ -405,17 +406,17 @@ async def test_messages_to_the_sender_and_to_the_operator():
 
 async def test_rates():
     """Beyond the rate of an address or a token: 429 with Retry-After; another token is not touched."""
-    async with running(ingress_tokens=f"one {TOKEN}, two {OTHER}", ingress_rate_per_token=3) as door:
-        answers = [await door.post(**bearer(TOKEN)) for _ in range(20)]
+    async with running(ingress_tokens=f"one {TOKEN}, two {OTHER}", ingress_rate_per_token=3) as ingress:
+        answers = [await ingress.post(**bearer(TOKEN)) for _ in range(20)]
         assert {answer.status for answer in answers} == {200, 429}
         refused = next(answer for answer in answers if answer.status == 429)
         assert refused.headers["retry-after"] == "1"
         assert "token" in refused.message
-        assert (await door.post(**bearer(OTHER))).status == 200
-    async with running(ingress_rate_per_address=3, ingress_trusted_proxies="127.0.0.1") as door:
-        near = [await door.post(X_Forwarded_For=f"2001:db8::{n}") for n in range(20)]
+        assert (await ingress.post(**bearer(OTHER))).status == 200
+    async with running(ingress_rate_per_address=3, ingress_trusted_proxies="127.0.0.1") as ingress:
+        near = [await ingress.post(X_Forwarded_For=f"2001:db8::{n}") for n in range(20)]
         assert {answer.status for answer in near} == {200, 429}  # one /64 is one sender
-        far = [await door.post(X_Forwarded_For=f"2001:db8:{n}::1") for n in range(1, 20)]
+        far = [await ingress.post(X_Forwarded_For=f"2001:db8:{n}::1") for n in range(1, 20)]
         assert {answer.status for answer in far} == {200}
 
 
@@ -438,7 +439,7 @@ async def test_tls_and_a_new_certificate(tmp_path):
         try:
             async with (
                 ClientSession() as session,
-                session.get(f"https://localhost:{door.port}/healthz", ssl=context) as answer,
+                session.get(f"https://localhost:{ingress.port}/healthz", ssl=context) as answer,
             ):
                 return answer.status == 200
         except (ClientConnectorCertificateError, ClientError):
@@ -446,8 +447,9 @@ async def test_tls_and_a_new_certificate(tmp_path):
 
     issue(first)
     context = Tls(settings(ingress_tls_cert_file=str(cert), ingress_tls_key_file=str(key))).context
+    assert context is not None
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
-    async with running(ingress_tls_cert_file=str(cert), ingress_tls_key_file=str(key)) as door:
+    async with running(ingress_tls_cert_file=str(cert), ingress_tls_key_file=str(key)) as ingress:
         assert await trusted(first)
         assert not await trusted(second)
         issue(second)
@@ -464,7 +466,7 @@ async def test_client_certificates(tmp_path):
     issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
     issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
     client_ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    given = {
+    given: dict[str, Any] = {
         f"ingress_tls_{n}_file": str(tmp_path / f"{f}.pem")
         for n, f in (("cert", "cert"), ("key", "key"), ("client_ca", "ca"))
     }
@@ -477,13 +479,13 @@ async def test_client_certificates(tmp_path):
         try:
             async with (
                 ClientSession() as session,
-                session.get(f"https://localhost:{door.port}/healthz", ssl=context) as answer,
+                session.get(f"https://localhost:{ingress.port}/healthz", ssl=context) as answer,
             ):
                 return answer.status == 200
         except ClientError:
             return False
 
-    async with running(**given) as door:
+    async with running(**given) as ingress:
         assert await comes_in(client_ca.issue_cert("sender@example.org"))
         assert not await comes_in(None)
         assert not await comes_in(trustme.CA().issue_cert("stranger@example.org"))
@@ -512,19 +514,19 @@ async def test_logs_hold_no_secret_and_no_event(captured):
         def publish(self, records, callback):
             raise RuntimeError("a fault")
 
-    given = {
+    given: dict[str, Any] = {
         "ingress_tokens": f"one {TOKEN}",
         "ingress_verifier": "hmac-sha256",
         "ingress_signature_secrets": "the-secret-of-signatures",
     }
     signature = hmac.digest(b"the-secret-of-signatures", BODY, "sha256").hex()
-    async with running(publisher=Broken(), **given) as door:
-        assert (await door.post(**bearer(TOKEN), X_Signature=signature)).status == 503
-        assert (await door.post(**bearer("a-wrong-token"), X_Signature=signature)).status == 401
-        assert (await door.post(**bearer(TOKEN), X_Signature="00ff")).status == 401
+    async with running(publisher=Broken(), **given) as ingress:
+        assert (await ingress.post(**bearer(TOKEN), X_Signature=signature)).status == 503
+        assert (await ingress.post(**bearer("a-wrong-token"), X_Signature=signature)).status == 401
+        assert (await ingress.post(**bearer(TOKEN), X_Signature="00ff")).status == 401
         got = request(b"", method="GET", path=f"/metrics?token={TOKEN}", Content_Length=None)
-        assert TOKEN.encode() not in (await door.send(got)).body
-        assert (await door.send(request(X_Nul=f"{TOKEN}\x00", **bearer(TOKEN)))).status == 400
+        assert TOKEN.encode() not in (await ingress.send(got)).body
+        assert (await ingress.send(request(X_Nul=f"{TOKEN}\x00", **bearer(TOKEN)))).status == 400
     logged = captured.getvalue() + generate_latest().decode()
     assert "request failed" in logged
     assert "request rejected" in logged
@@ -541,10 +543,10 @@ async def test_a_problem_is_one_line_with_its_receipt_id(captured):
                 raise RuntimeError("a fault")
             super().publish(records, callback)
 
-    async with running(publisher=Fragile()) as door:
+    async with running(publisher=Fragile()) as ingress:
         captured.truncate(0)
-        assert [(await door.post()).status for _ in range(20)] == [200] * 20
-        fault, refusal = await door.post(b'{"IMEI":"bad"}'), await door.post(b"[7]")
+        assert [(await ingress.post()).status for _ in range(20)] == [200] * 20
+        fault, refusal = await ingress.post(b'{"IMEI":"bad"}'), await ingress.post(b"[7]")
         lines = [json.loads(line) for line in captured.getvalue().strip("\0").splitlines()]
         assert [(line["receipt_id"], line["level"]) for line in lines] == [
             (fault.headers["x-receipt-id"], "error"),
@@ -555,7 +557,7 @@ async def test_a_problem_is_one_line_with_its_receipt_id(captured):
 
 
 def test_a_flood_of_refusals_is_no_flood_of_lines(captured):
-    """Ten lines a second, then a number; what is not the sender's to mend is not noted at all."""
+    """Ten lines a second, then a number; what the sender cannot fix is not logged at all."""
     now = 100.0
     rejections = RejectionLog(lambda: now)
     for _ in range(1_000):

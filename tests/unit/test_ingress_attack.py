@@ -1,4 +1,4 @@
-"""Attacks against a door in its own process, by attackers in theirs: its memory stays flat, others are served."""
+"""Attacks against an ingress in its own process, by attackers in theirs: its memory stays flat, others are served."""
 
 import contextlib
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 
 from tests.stack import ROOT
 from tests.unit.attackers import KINDS
-from tests.unit.ingress_process import door_process
+from tests.unit.ingress_process import ingress_process
 from tests.unit.ingress_support import Running, read_answer, request
 
 pytestmark = pytest.mark.load
@@ -27,9 +27,9 @@ WORSE_THAN_HONEST_MAX = 20
 LOOKS = 3  # the attacker and the machine's other work take processor time from the healthy client too
 
 
-async def latencies_s(door: Running, count: int) -> list[float]:
+async def latencies_s(ingress: Running, count: int) -> list[float]:
     """A healthy client: one event after the other on one connection, each accepted."""
-    reader, writer = await door.connect()
+    reader, writer = await ingress.connect()
     taken = []
     for _ in range(count):
         begun = time.monotonic()
@@ -40,13 +40,13 @@ async def latencies_s(door: Running, count: int) -> list[float]:
     return taken
 
 
-async def latencies_beside(kinds: list[str], door: Running, for_s: float) -> list[float]:
+async def latencies_beside(kinds: list[str], ingress: Running, for_s: float) -> list[float]:
     """The healthy client's latencies while all of `kinds` are under way, ascending."""
     taken: list[float] = []
-    with attackers(door.port, kinds):
+    with attackers(ingress.port, kinds):
         until = time.monotonic() + for_s
         while time.monotonic() < until:
-            taken += await latencies_s(door, 20)
+            taken += await latencies_s(ingress, 20)
     return sorted(taken)
 
 
@@ -69,18 +69,19 @@ def p99(ascending: list[float]) -> float:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """A door's, for one kind of attack after the other."""
-    with door_process(ingress_header_timeout_s=2, ingress_body_timeout_s=2) as (_, port):
+    """The ingress's, for one kind of attack after the other."""
+    with ingress_process(ingress_header_timeout_s=2, ingress_body_timeout_s=2) as (_, port):
         yield port
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "honest"])
 async def test_a_healthy_client_keeps_its_latency(port, kind):
     """Beside an attack the p99 of another client is not far from what it is beside honest senders of large arrays."""
-    door, worse = Running(port, None), []
+    ingress = Running(port, None)
+    worse: list[float] = []
     while not worse or (min(worse) >= WORSE_THAN_HONEST_MAX and len(worse) < LOOKS):
-        honest = await latencies_beside(["honest"] * HONEST, door, 0.7)
-        attacked = await latencies_beside([kind], door, 1.5)
+        honest = await latencies_beside(["honest"] * HONEST, ingress, 0.7)
+        attacked = await latencies_beside([kind], ingress, 1.5)
         worse.append(p99(attacked) / p99(honest))
     assert min(worse) < WORSE_THAN_HONEST_MAX
 
@@ -90,14 +91,14 @@ async def test_memory_stays_flat_and_a_healthy_client_is_served():
     within the sender's patience.
     """
     bounds = {"ingress_header_timeout_s": 2, "ingress_body_timeout_s": 2, "ingress_inflight_max_bytes": HELD_MAX_BYTES}
-    with door_process(**bounds) as (process, port):
-        door, kinds = Running(port, None), list(KINDS)
+    with ingress_process(**bounds) as (process, port):
+        ingress, kinds = Running(port, None), list(KINDS)
         memory, attacked = psutil.Process(process.pid), []
         sizes = [memory.memory_info().rss]
         while len(sizes) < 3 or (sizes[-1] - sizes[-2] >= GROWTH_MAX_BYTES and len(sizes) < ROUNDS_MAX):
-            attacked += await latencies_beside(kinds, door, 4)  # longer than the times for heads and bodies
+            attacked += await latencies_beside(kinds, ingress, 4)  # longer than the times for heads and bodies
             sizes.append(memory.memory_info().rss)
-        afterwards = await latencies_s(door, 100)
+        afterwards = await latencies_s(ingress, 100)
     assert sizes[-1] - sizes[-2] < GROWTH_MAX_BYTES, sizes
     assert max(attacked) < SENDERS_PATIENCE_S
     assert max(afterwards) < SENDERS_PATIENCE_S

@@ -80,7 +80,7 @@ def test_without_a_key_the_value_chooses_the_partition(batcher):
 
 def test_all_of_several_batches():
     """The first failure is the outcome, once; otherwise the last success."""
-    outcomes = []
+    outcomes: list[RequestError | None] = []
     joined = AllOf(3, outcomes.append)
     joined(None)
     joined(None)
@@ -102,7 +102,8 @@ def test_a_delivery_runs_its_handler_on_by_a_call():
 
     for failure in (None, RequestError(Rejection.KAFKA_AWAY, "away")):
         delivery = Delivery()
-        running, ends = handler(delivery), []
+        running = handler(delivery)
+        ends: list[object] = []
         assert running.send(None) is delivery
         delivery.add_done_callback(lambda _delivery, running=running, ends=ends: ends.append(end_of(running)))
         delivery(failure)
@@ -124,8 +125,13 @@ def end_of(coroutine):
 
 def test_a_failing_delivery_callback_keeps_the_outcome_from_no_other():
     """It is logged, and the next callback is called."""
-    outcomes, batch = [], Batch(Builder(), 0)
-    batch.callbacks += [lambda _failure: 1 // 0, outcomes.append]
+    outcomes: list[RequestError | None] = []
+    batch = Batch(Builder(), 0)
+
+    def fail(_failure: RequestError | None) -> None:
+        raise ZeroDivisionError
+
+    batch.callbacks += [fail, outcomes.append]
     with structlog.testing.capture_logs() as logged:
         batch.settle(None)
         batch.settle(None)

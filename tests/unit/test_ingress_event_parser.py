@@ -72,7 +72,7 @@ def test_key(body, key):
     ],
 )
 def test_all_of_rfc_8259_is_stored(body):
-    """What the grammar of JSON allows is stored as it is: it is judged later, and the sender need not repeat it."""
+    """What the grammar of JSON allows is stored as it is: it is processed later, and the sender need not repeat it."""
     assert one(body).value == body
     assert parse(b"[" + body + b" , " + body + b"]", ndjson=False, limits=LIMITS) == [one(body.strip())] * 2
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from tests.unit.ingress_support import BODY, request, running
 
-HEAD = b"POST /api/events HTTP/1.1\r\nHost: door\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /api/events HTTP/1.1\r\nHost: ingress\r\nContent-Type: application/json\r\n"
 LENGTH = b"Content-Length: %d\r\n" % len(BODY)
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
-SMUGGLED = b"GET /healthz HTTP/1.1\r\nHost: door\r\n\r\n"
+SMUGGLED = b"GET /healthz HTTP/1.1\r\nHost: ingress\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,12 @@ SMUGGLED = b"GET /healthz HTTP/1.1\r\nHost: door\r\n\r\n"
 )
 async def test_what_is_not_plain_http_is_400_and_the_end(raw):
     """Smuggled, malformed and oversized heads: one 400 with the API's body, the connection ended, nothing published."""
-    async with running() as door:
-        answers = await door.exchange(raw)
+    async with running() as ingress:
+        answers = await ingress.exchange(raw)
         assert [answer.status for answer in answers] == [400]
         assert answers[0].message
         assert answers[0].headers["connection"] == "close"
-        assert door.publisher.records == []
+        assert ingress.publisher.records == []
 
 
 @pytest.mark.parametrize(
@@ -70,34 +70,34 @@ async def test_what_is_not_plain_http_is_400_and_the_end(raw):
 )
 async def test_bad_chunks(chunks):
     """A body whose chunks are broken is 400 and the end of the connection; nothing of it is published."""
-    async with running() as door:
-        answers = await door.exchange(HEAD + CHUNKED + b"\r\n" + chunks + SMUGGLED)
+    async with running() as ingress:
+        answers = await ingress.exchange(HEAD + CHUNKED + b"\r\n" + chunks + SMUGGLED)
         assert answers[0].status == 400
         assert all(answer.status == 400 for answer in answers)
-        assert door.publisher.records == []
+        assert ingress.publisher.records == []
 
 
 async def test_chunked_bodies_with_extensions_and_trailers_are_read():
     """Well-formed chunks are a body like another."""
-    async with running() as door:
+    async with running() as ingress:
         chunks = b"1;x=y\r\n{\r\n1\r\n}\r\n0\r\nX-Trailer: 1\r\n\r\n"
-        answers = await door.exchange(HEAD + CHUNKED + b"\r\n" + chunks + request())
+        answers = await ingress.exchange(HEAD + CHUNKED + b"\r\n" + chunks + request())
         assert [answer.status for answer in answers] == [200, 200]
-        assert door.publisher.records[0].value == b"{}"
+        assert ingress.publisher.records[0].value == b"{}"
 
 
 async def test_a_body_that_is_cut_off():
     """A client that declares more than it sends and leaves: nothing is published."""
-    async with running() as door:
-        await door.exchange(HEAD + b"Content-Length: 500\r\n\r\n" + b'{"a":1}', half_close=True)
-        assert door.publisher.records == []
-        assert (await door.post()).status == 200
+    async with running() as ingress:
+        await ingress.exchange(HEAD + b"Content-Length: 500\r\n\r\n" + b'{"a":1}', half_close=True)
+        assert ingress.publisher.records == []
+        assert (await ingress.post()).status == 200
 
 
 async def test_slow_headers_are_408():
     """Slowloris: headers that trickle are cut off after the time for headers, with 408, however often a byte comes."""
-    async with running(ingress_header_timeout_s=0.3) as door:
-        reader, writer = await door.connect()
+    async with running(ingress_header_timeout_s=0.3) as ingress:
+        reader, writer = await ingress.connect()
 
         async def trickle():
             for byte in HEAD:
@@ -114,11 +114,11 @@ async def test_slow_headers_are_408():
 
 async def test_silence_is_408_and_idle_connections_end():
     """A connection that sends nothing ends after the time for headers; one between requests after the idle time."""
-    async with running(ingress_header_timeout_s=0.2, ingress_keepalive_s=0.3) as door:
-        reader, writer = await door.connect()
+    async with running(ingress_header_timeout_s=0.2, ingress_keepalive_s=0.3) as ingress:
+        reader, writer = await ingress.connect()
         assert (await asyncio.wait_for(reader.read(), 3)).startswith(b"HTTP/1.1 408 ")
         writer.close()
-        reader, writer = await door.connect()
+        reader, writer = await ingress.connect()
         writer.write(request())
         answer = await asyncio.wait_for(reader.read(), 3)
         assert answer.count(b"HTTP/1.1") == 1
@@ -127,33 +127,33 @@ async def test_silence_is_408_and_idle_connections_end():
 
 async def test_a_slow_body_is_408():
     """A body that trickles is cut off after the time for bodies."""
-    async with running(ingress_body_timeout_s=0.3) as door:
-        reader, writer = await door.connect()
+    async with running(ingress_body_timeout_s=0.3) as ingress:
+        reader, writer = await ingress.connect()
         writer.write(HEAD + LENGTH + b"\r\n{")
         answer = await asyncio.wait_for(reader.read(), 5)
         assert answer.startswith(b"HTTP/1.1 408 ")
-        assert door.publisher.records == []
+        assert ingress.publisher.records == []
         writer.close()
 
 
 async def test_upgrades_are_not_made():
     """A request to become a websocket is answered as what it is otherwise, and the connection ends."""
-    async with running() as door:
-        upgrade = b"GET /healthz HTTP/1.1\r\nHost: door\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    async with running() as ingress:
+        upgrade = b"GET /healthz HTTP/1.1\r\nHost: ingress\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         upgrade += b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        [answer] = await door.exchange(upgrade + SMUGGLED)
+        [answer] = await ingress.exchange(upgrade + SMUGGLED)
         assert (answer.status, answer.headers["connection"]) == (200, "close")
 
 
 async def test_a_healthy_client_beside_attackers():
     """Two hundred slow connections and a stream of gzip bombs: another client's events are all accepted meanwhile."""
     bomb = request(gzip.compress(bytes(30_000_000)), Content_Encoding="gzip")
-    async with running() as door:
-        slow = [await door.connect() for _ in range(200)]
+    async with running() as ingress:
+        slow = [await ingress.connect() for _ in range(200)]
         for _, writer in slow:
             writer.write(HEAD + LENGTH + b"\r\n{")
-        bombs = [asyncio.create_task(door.exchange(bomb)) for _ in range(10)]
-        answers = [await door.post() for _ in range(50)]
+        bombs = [asyncio.create_task(ingress.exchange(bomb)) for _ in range(10)]
+        answers = [await ingress.post() for _ in range(50)]
         assert [answer.status for answer in answers] == [200] * 50
         assert {answer.status for exchanged in await asyncio.gather(*bombs) for answer in exchanged} == {413}
         for _, writer in slow:
@@ -169,16 +169,16 @@ async def test_a_healthy_client_beside_attackers():
     ).map(b"".join)
 )
 @hypothesis_settings(
-    max_examples=hypothesis_settings.default.max_examples * 60 // 100, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=hypothesis_settings().max_examples * 60 // 100, suppress_health_check=[HealthCheck.too_slow]
 )
 @pytest.mark.fuzz
 def test_any_bytes_get_no_5xx(raw):
     """Whatever bytes come: no answer is a 5xx, and whoever comes next is served."""
 
     async def attempt():
-        async with running(ingress_header_timeout_s=0.05, ingress_body_timeout_s=0.05) as door:
-            answers = await door.exchange(raw, half_close=True)
+        async with running(ingress_header_timeout_s=0.05, ingress_body_timeout_s=0.05) as ingress:
+            answers = await ingress.exchange(raw, half_close=True)
             assert all(answer.status < 500 for answer in answers)
-            assert (await door.post()).status == 200
+            assert (await ingress.post()).status == 200
 
     asyncio.run(attempt())

@@ -20,7 +20,7 @@ from tests.unit.ingress_support import Running, request, running
 
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 MEGABYTES = 6_000_000  # more than all the buffers between two processes hold
-TOKEN = "ep_a-token-that-nobody-knows"
+TOKEN = "ep_a-token-that-is-secret"
 
 
 def on(loop: Callable[[], asyncio.AbstractEventLoop], attempt: Coroutine[Any, Any, None]) -> None:
@@ -45,7 +45,7 @@ def converse(port: int, raw: bytes, context: ssl.SSLContext | None = None) -> by
 
 
 def early_answers() -> list[Any]:
-    """Requests that are judged before their body is read, the settings that it takes, and the status."""
+    """Requests that are processed before their body is read, the settings that it takes, and the status."""
     big = b"x" * MEGABYTES
     roomy = {"ingress_body_max_bytes": 2 * MEGABYTES}
     chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (MEGABYTES, big)
@@ -72,18 +72,18 @@ def test_who_sends_first_and_reads_then_gets_the_answer(loop, given, raw, status
     """A client that sends megabytes and only then reads gets our JSON, ten times of ten, and not a reset."""
 
     async def attempt() -> None:
-        async with running(**given) as door:
-            first_reader, first = await door.connect()
+        async with running(**given) as ingress:
+            first_reader, first = await ingress.connect()
             if "ingress_connections_max" in given:
                 first.write(request(b"[]"))
                 await first_reader.readuntil(b"}")
             for _ in range(10):
-                answer = await asyncio.to_thread(converse, door.port, raw)
+                answer = await asyncio.to_thread(converse, ingress.port, raw)
                 assert answer.startswith(b"HTTP/1.1 %d " % status)
                 assert b"\r\nConnection: close\r\n" in answer
                 assert answer.endswith(b"}")
                 assert b'"status":"error"' in answer
-            assert door.publisher.records == []
+            assert ingress.publisher.records == []
             first.close()
 
     on(loop, attempt())
@@ -95,11 +95,11 @@ def test_the_answer_to_a_large_body_arrives_a_hundred_times_of_a_hundred(loop):
 
     async def attempt() -> None:
         raw = request(b"x" * MEGABYTES)
-        async with running() as door:
+        async with running() as ingress:
             for _ in range(10):
-                answers = await asyncio.gather(*(asyncio.to_thread(converse, door.port, raw) for _ in range(10)))
+                answers = await asyncio.gather(*(asyncio.to_thread(converse, ingress.port, raw) for _ in range(10)))
                 assert [answer[:12] for answer in answers] == [b"HTTP/1.1 413"] * 10
-            assert (await door.post()).status == 200
+            assert (await ingress.post()).status == 200
 
     on(loop, attempt())
 
@@ -115,11 +115,11 @@ def test_over_tls_too(loop, tmp_path: Path):
     authority.configure_trust(context)
 
     async def attempt() -> None:
-        given = {f"ingress_tls_{name}_file": str(tmp_path / f"{name}.pem") for name in ("cert", "key")}
-        async with running(**given) as door:
+        given: dict[str, Any] = {f"ingress_tls_{name}_file": str(tmp_path / f"{name}.pem") for name in ("cert", "key")}
+        async with running(**given) as ingress:
             raw = request(b"x" * MEGABYTES)
             for _ in range(10):
-                answer = await asyncio.to_thread(converse, door.port, raw, context)
+                answer = await asyncio.to_thread(converse, ingress.port, raw, context)
                 assert answer.startswith(b"HTTP/1.1 413 ")
                 assert answer.endswith(b"}")
 
@@ -133,8 +133,8 @@ def test_over_tls_too(loop, tmp_path: Path):
 def test_who_trickles_gets_408(loop, head):
     """A client whose bytes still come while we answer 408, and after, reads that answer: twenty of twenty."""
 
-    async def trickle(door: Running) -> bytes:
-        reader, writer = await door.connect()
+    async def trickle(ingress: Running) -> bytes:
+        reader, writer = await ingress.connect()
 
         async def go_on() -> None:
             writer.write(head)
@@ -150,8 +150,8 @@ def test_who_trickles_gets_408(loop, head):
             writer.close()
 
     async def attempt() -> None:
-        async with running(ingress_header_timeout_s=0.2, ingress_body_timeout_s=0.2) as door:
-            answers = await asyncio.gather(*(trickle(door) for _ in range(20)))
+        async with running(ingress_header_timeout_s=0.2, ingress_body_timeout_s=0.2) as ingress:
+            answers = await asyncio.gather(*(trickle(ingress) for _ in range(20)))
             assert [answer[:13] for answer in answers] == [b"HTTP/1.1 408 "] * 20
             assert all(answer.endswith(b"}") for answer in answers)
 
@@ -174,8 +174,8 @@ def test_discarding_has_bounds(loop, bound, monkeypatch):
     monkeypatch.setattr(lingering_close, bound, {"TIME_S": 0.2, "MAX_BYTES": 20_000}[bound])
 
     async def attempt() -> None:
-        async with running() as door:
-            reader, writer = await door.connect()
+        async with running() as ingress:
+            reader, writer = await ingress.connect()
             writer.write(request(b"", path="/elsewhere", Content_Length="100000000"))
             assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 404 ")
             await asyncio.wait_for(ended(reader, writer), 4)
@@ -189,17 +189,17 @@ def test_a_lingering_connection_takes_no_place(loop, monkeypatch):
     """Whoever is refused and lingers leaves room for others; too many of them are closed at once; all end at a stop."""
     monkeypatch.setattr(lingering_close, "AT_ONCE_MAX", 3)
 
-    async def refused_one(door: Running) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await door.connect()
+    async def refused_one(ingress: Running) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await ingress.connect()
         writer.write(request(b"", path="/elsewhere", Content_Length="100000000"))
         assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 404 ")
         return reader, writer
 
     async def attempt() -> None:
-        async with running(ingress_connections_max=1) as door:
-            lingering_ones = [await refused_one(door) for _ in range(3)]
-            assert (await door.post(Connection="close")).status == 200
-            reader, writer = await refused_one(door)
+        async with running(ingress_connections_max=1) as ingress:
+            lingering_ones = [await refused_one(ingress) for _ in range(3)]
+            assert (await ingress.post(Connection="close")).status == 200
+            reader, writer = await refused_one(ingress)
             await asyncio.wait_for(ended(reader, writer), 2)
             writer.close()
         for reader, writer in lingering_ones:
@@ -225,14 +225,14 @@ def send_on_then_read(port: int, duration_s: float) -> bytes:
 
 @LOOPS
 def test_a_stop_leaves_a_refusal_to_be_read(loop):
-    """One connection too many, refused just before the process is told to stop: its client sends on past the closing
+    """One connection too many, refused just before the process gets SIGTERM: its client sends on past the closing
     of idle connections, and reads its 503 all the same.
     """
 
     async def attempt() -> None:
-        async with running(ingress_connections_max=1, ingress_drain_s=5) as door:
-            _, first = await door.connect()
-            refused = asyncio.create_task(asyncio.to_thread(send_on_then_read, door.port, 1.5))
+        async with running(ingress_connections_max=1, ingress_drain_s=5) as ingress:
+            _, first = await ingress.connect()
+            refused = asyncio.create_task(asyncio.to_thread(send_on_then_read, ingress.port, 1.5))
             await asyncio.sleep(0.05)
         first.close()
         assert (await refused).startswith(b"HTTP/1.1 503 ")
@@ -253,30 +253,30 @@ def test_who_does_not_read_its_answers_is_cut_off(loop, asked):
     """Slow reading: a client that asks again and again and never reads is gone after the time for idle connections."""
 
     async def attempt() -> None:
-        async with running(ingress_keepalive_s=0.3) as door:
+        async with running(ingress_keepalive_s=0.3) as ingress:
             with socket.socket() as client:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-                client.connect(("127.0.0.1", door.port))
+                client.connect(("127.0.0.1", ingress.port))
                 client.setblocking(False)
                 with pytest.raises(ConnectionError):
                     await asyncio.wait_for(ask_for_ever(client, asked * 100), 30)
-            assert (await door.post()).status == 200
+            assert (await ingress.post()).status == 200
 
     on(loop, attempt())
 
 
 async def test_a_fault_in_a_connection_is_one_line_and_ends_that_connection(monkeypatch):
-    """What nobody foresaw outside of the handler: one line in the log, the connection ended, the next one served."""
+    """An unexpected error outside of the handler: one line in the log, the connection ended, the next one served."""
 
     def broken(_connection: Connection, _class: object) -> None:
         raise ZeroDivisionError
 
-    async with running() as door:
+    async with running() as ingress:
         with monkeypatch.context() as patched, structlog.testing.capture_logs() as logged:
             patched.setattr(Connection, "begin", broken)
-            assert await door.exchange(request()) == []
+            assert await ingress.exchange(request()) == []
         assert [(line["event"], line["error"]) for line in logged] == [("connection failed", "ZeroDivisionError")]
-        assert (await door.post()).status == 200
+        assert (await ingress.post()).status == 200
 
 
 @LOOPS
@@ -285,14 +285,14 @@ def test_who_leaves_without_reading_leaves_no_fault(loop):
 
     async def attempt() -> None:
         with structlog.testing.capture_logs() as logged:
-            async with running() as door:
+            async with running() as ingress:
                 for _ in range(3):
-                    _, writer = await door.connect()
+                    _, writer = await ingress.connect()
                     writer.write(request(b"", method="GET", path="/docs") * 500)
                     await asyncio.sleep(0.1)
                     writer.transport.abort()
                 await asyncio.sleep(0.1)
-                assert (await door.post()).status == 200
+                assert (await ingress.post()).status == 200
         assert [line for line in logged if line["log_level"] == "error"] == []
 
     on(loop, attempt())

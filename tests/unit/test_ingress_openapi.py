@@ -1,9 +1,10 @@
-"""The OpenAPI document is valid, complete, and true: what it says is what the door does."""
+"""The OpenAPI document is valid, complete, and true: what it says is what the ingress does."""
 
 import asyncio
 import json
 import re
 import threading
+from typing import Any
 
 import jsonschema
 import pytest
@@ -18,10 +19,10 @@ from ingress.errors import STATUS
 from ingress.openapi import document, examples
 from schemas.event_types import TYPES
 from schemas.validation import ClockLimits, ValidEvent
-from schemas.validation import validate as judge
+from schemas.validation import validate as validate_event
 from tests.unit.ingress_support import request, running, settings
 
-EXAMPLES = hypothesis_settings.default.max_examples * 40 // 100
+EXAMPLES = hypothesis_settings().max_examples * 40 // 100
 EVERYTHING = {
     "ingress_strict": True,
     "ingress_tokens": "one a-token",
@@ -57,15 +58,15 @@ def test_examples_are_valid_events():
     assert set(examples()) == set(TYPES)
     for example in examples().values():
         jsonschema.validate(example["value"], schema)
-        assert isinstance(judge(json.dumps(example["value"]).encode(), 2**60, ClockLimits(0, 0)), ValidEvent)
+        assert isinstance(validate_event(json.dumps(example["value"]).encode(), 2**60, ClockLimits(0, 0)), ValidEvent)
 
 
-async def test_the_door_shows_both():
+async def test_the_ingress_shows_both():
     """/openapi.json is the document; /docs is a page that loads nothing from anywhere."""
-    async with running() as door:
+    async with running() as ingress:
         get = request(b"", method="GET", path="/openapi.json")
-        assert json.loads((await door.send(get)).body) == document(settings())
-        answer = await door.send(get.replace(b"/openapi.json", b"/docs"))
+        assert json.loads((await ingress.send(get)).body) == document(settings())
+        answer = await ingress.send(get.replace(b"/openapi.json", b"/docs"))
         assert answer.headers["content-type"] == "text/html; charset=utf-8"
         html = answer.body.decode()
         assert not re.search(r"(src|href)=.?(https?:)?//|@import|url\(|<script", html)
@@ -93,13 +94,13 @@ def test_the_page_escapes():
 
 @pytest.fixture(scope="module", params=[False, True], ids=["store", "strict"])
 def url(request):
-    """A door in a thread of its own, for clients that are not asynchronous."""
+    """An ingress in a thread of its own, for clients that are not asynchronous."""
     ready, ends = threading.Event(), threading.Event()
     found = {}
 
     async def serve():
-        async with running(ingress_strict=request.param, ingress_keepalive_s=300) as door:
-            found["url"] = f"http://127.0.0.1:{door.port}"
+        async with running(ingress_strict=request.param, ingress_keepalive_s=300) as ingress:
+            found["url"] = f"http://127.0.0.1:{ingress.port}"
             ready.set()
             await asyncio.to_thread(ends.wait)
 
@@ -115,7 +116,8 @@ def url(request):
 def test_schemathesis_finds_nothing(url):
     """Requests made from the document, and some that break it: only documented answers, and no 5xx but 503."""
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
-    for operation in schema.get_all_operations():
+    for found in schema.get_all_operations():
+        operation: Any = found  # a broken document fails at ok()
 
         @hypothesis_settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), database=None)
         @given(case=operation.ok().as_strategy())

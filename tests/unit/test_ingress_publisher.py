@@ -39,7 +39,7 @@ class Producer:
 
     async def start(self):
         if self.kafka.away:
-            raise KafkaConnectionError("nobody there")
+            raise KafkaConnectionError("connection refused")
 
     async def stop(self):
         self.closed = True
@@ -65,8 +65,13 @@ class Producer:
         if isinstance(self.kafka.answer, Exception):
             future.set_exception(self.kafka.answer)
         elif self.kafka.answer == "acknowledge":
-            asyncio.get_running_loop().call_later(0.001, lambda: future.done() or future.set_result(None))
+            asyncio.get_running_loop().call_later(0.001, settle, future)
         return future
+
+
+def settle(future):
+    if not future.done():
+        future.set_result(None)
 
 
 class Kafka:
@@ -98,7 +103,12 @@ def record(key=b"350612075195931", value=b"{}"):
 async def publish(publisher, records):
     """Returns when they are safe, raises what is said otherwise."""
     outcome = asyncio.get_running_loop().create_future()
-    publisher.publish(records, lambda failure: outcome.done() or outcome.set_result(failure))
+
+    def settle(failure):
+        if not outcome.done():
+            outcome.set_result(failure)
+
+    publisher.publish(records, settle)
     if failure := await outcome:
         raise failure
 
@@ -190,7 +200,7 @@ async def test_kafka_away_is_refused_at_once_and_holds_nothing(kafka):
         await asyncio.sleep(0.3)  # it tries again meanwhile
     assert logged == []  # one line when it began, none for an event or an attempt
     assert publisher.held_bytes == 0
-    assert await publisher.unreachable() == "Kafka unreachable: KafkaConnectionError: nobody there"
+    assert await publisher.unreachable() == "Kafka unreachable: KafkaConnectionError: connection refused"
     kafka.away = False
     async with asyncio.timeout(5):
         while await publisher.unreachable():

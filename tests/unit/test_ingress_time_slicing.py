@@ -23,7 +23,7 @@ def every_step_is_a_turn(monkeypatch):
 
 
 async def test_one_at_a_time_and_others_between(every_step_is_a_turn):
-    """After its first turn a body waits until none other is worked on; the loop has its turn between the steps."""
+    """After its first slice a body waits until no other is worked on; the loop runs between the steps."""
     steps = []
 
     def work(name):
@@ -39,7 +39,7 @@ async def test_one_at_a_time_and_others_between(every_step_is_a_turn):
 
     beside = asyncio.create_task(others())
     taking = TimeSlicing()
-    assert await asyncio.gather(taking.run(work("a")), taking.run(work("b"))) == [[0, 1, 2]] * 2
+    assert tuple(await asyncio.gather(taking.run(work("a")), taking.run(work("b")))) == ([0, 1, 2], [0, 1, 2])
     beside.cancel()
     assert [step for step in steps if step != "others"] == ["a0", "b0", "a1", "a2", "b1", "b2"]
     assert all("others" in steps[steps.index(one) : steps.index(other)] for one, other in (("a1", "a2"), ("b1", "b2")))
@@ -69,7 +69,7 @@ async def test_a_failing_body_lets_the_next_one_in(every_step_is_a_turn):
     ids=["plain", "gzip", "validate"],
 )
 async def test_the_loop_is_not_held_by_a_large_body(body, given):
-    """While a body of megabytes is inflated, parsed and judged, no turn of the loop takes most of that time."""
+    """While a body of megabytes is inflated, parsed and processed, no iteration of the loop takes most of that time."""
     longest_s, ended = 0.0, asyncio.Event()
 
     async def watch():
@@ -79,10 +79,10 @@ async def test_the_loop_is_not_held_by_a_large_body(body, given):
             await asyncio.sleep(0)
             longest_s = max(longest_s, time.thread_time() - begun)
 
-    async with running(ingress_body_max_bytes=4_000_000) as door:
+    async with running(ingress_body_max_bytes=4_000_000) as ingress:
         watching = asyncio.create_task(watch())
         taken_s = -time.thread_time()
-        assert (await door.post(body, **given)).status == 200
+        assert (await ingress.post(body, **given)).status == 200
         taken_s += time.thread_time()
         ended.set()
         await watching
@@ -92,20 +92,20 @@ async def test_the_loop_is_not_held_by_a_large_body(body, given):
 async def test_bodies_that_are_still_coming_are_bounded():
     """Beyond the bound a body that trickles is 503, small events are still accepted, and afterwards there is room."""
     part = request(b"{" + b" " * 600_000, Content_Length="600002")
-    async with running(ingress_inflight_max_bytes=1_048_576, ingress_event_max_bytes=700_000) as door:
-        slow_reader, slow = await door.connect()
+    async with running(ingress_inflight_max_bytes=1_048_576, ingress_event_max_bytes=700_000) as ingress:
+        slow_reader, slow = await ingress.connect()
         slow.write(part)
         await slow.drain()
         async with asyncio.timeout(5):
-            while (answer := await door.send(part + b"}")).status != 503:
+            while (answer := await ingress.send(part + b"}")).status != 503:
                 pass
         assert answer.message == "too many bodies in transit; retry"
         assert answer.headers["retry-after"] == "1"
-        assert (await door.post(BODY)).status == 200
+        assert (await ingress.post(BODY)).status == 200
         slow.write(b"}")
         assert (await asyncio.wait_for(slow_reader.readline(), 5)).startswith(b"HTTP/1.1 200 ")
         slow.close()
-        assert (await door.send(part + b"}")).status == 200
+        assert (await ingress.send(part + b"}")).status == 200
 
 
 async def test_pipelined_requests_take_turns():
@@ -118,8 +118,8 @@ async def test_pipelined_requests_take_turns():
             await asyncio.sleep(0)
             turns_between += 1
 
-    async with running() as door:
-        reader, writer = await door.connect()
+    async with running() as ingress:
+        reader, writer = await ingress.connect()
         watching = asyncio.create_task(watch())
         writer.write(request(b"[]") * 30)
         await asyncio.sleep(0)

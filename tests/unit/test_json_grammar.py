@@ -1,4 +1,4 @@
-"""What is JSON: the door, the dry run and the stream stage give the same answer, RFC 8259's.
+"""What is JSON: the ingress, the dry run and the stream stage give the same answer, RFC 8259's.
 
 Each text is the value of an unknown field of a valid event. The kinds are those of the RFC's grammar and of known
 parser differences; the texts are our own.
@@ -132,7 +132,7 @@ def test_json_is_accepted_everywhere(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", INVALID)
 def test_what_is_no_json_is_refused_everywhere(kind: str) -> None:
-    """The door refuses it; a record that came past the door is a dead letter with the one reason `not_json`."""
+    """The ingress refuses it; a record that came past the ingress is a dead letter with the one reason `not_json`."""
     raw = wrapped(INVALID[kind])
     assert (at_the_door(raw), in_the_dry_run(raw), in_the_stream_stage(raw)) == (False, False, False)
     found = validate(raw, ARRIVAL_US, CLOCK)

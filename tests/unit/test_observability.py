@@ -21,7 +21,7 @@ async def fetched(port, path):
 
 async def test_health_says_what_fails():
     """/readyz is 200 when every check gives None; else 503 with what each said, also one that raises or hangs."""
-    said = {"kafka": None}
+    said: dict[str, str | None] = {"kafka": None}
 
     async def kafka():
         return said["kafka"]
@@ -50,7 +50,11 @@ async def test_health_says_what_fails():
 async def test_a_check_that_hangs_has_failed(monkeypatch):
     """A check that gives no answer in time is a failed check."""
     monkeypatch.setattr(health, "_CHECK_TIMEOUT_S", 0.01)
-    assert await health.failures({"slow": asyncio.Event().wait}) == {"slow": "no answer within 0.01 s"}
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    assert await health.failures({"slow": hang}) == {"slow": "no answer within 0.01 s"}
 
 
 def test_many_observations_at_once_are_the_same_as_one_by_one():
@@ -63,7 +67,11 @@ def test_many_observations_at_once_are_the_same_as_one_by_one():
     for amount in amounts:
         singly.observe(amount)
     first, second = (
-        [(sample.labels, sample.value) for sample in made.collect()[0].samples if not sample.name.endswith("_created")]
+        [
+            (sample.labels, sample.value)
+            for sample in next(iter(made.collect())).samples
+            if not sample.name.endswith("_created")
+        ]
         for made in (at_once, singly)
     )
     assert first == second

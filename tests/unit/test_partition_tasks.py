@@ -2,7 +2,9 @@
 
 import asyncio
 from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from faust.types import TP
 
 from runtime.consumer.batch import Batch
@@ -13,8 +15,8 @@ ONE, TWO = TP("raw", 1), TP("raw", 2)
 
 def batch(tp: TP, first: int, last: int, complete_from: int | None = None) -> Batch:
     """A batch of the offsets from first to last."""
-    records = [SimpleNamespace(offset=n) for n in range(first, last + 1)]
-    return Batch(tp, records, 1, first if complete_from is None else complete_from)  # type: ignore[arg-type]
+    records: list[Any] = [SimpleNamespace(offset=n) for n in range(first, last + 1)]
+    return Batch(tp, records, 1, first if complete_from is None else complete_from)
 
 
 class Recorder:
@@ -179,7 +181,7 @@ async def test_what_waits_is_dropped_when_a_rebalance_begins() -> None:
 
 
 async def test_what_is_assigned_while_the_worker_ends_is_left_alone() -> None:
-    """A rebalance that comes during a stop opens nothing that nobody would close."""
+    """A rebalance that comes during a stop opens nothing that would stay open."""
     bench = Bench()
     await bench.tasks.on_assigned({ONE})
     await bench.tasks.close()
@@ -187,7 +189,7 @@ async def test_what_is_assigned_while_the_worker_ends_is_left_alone() -> None:
     assert bench.tasks.open == {}
 
 
-async def test_a_failure_is_told() -> None:
+async def test_a_failure_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor that fails ends the worker; nothing goes on after it."""
     bench = Bench()
     bench.recorders[ONE] = recorder = Recorder()
@@ -195,7 +197,7 @@ async def test_a_failure_is_told() -> None:
     async def fail(_: Batch) -> None:
         raise RuntimeError("fenced")
 
-    recorder.process = fail  # type: ignore[method-assign]
+    monkeypatch.setattr(recorder, "process", fail)
     await bench.tasks.on_assigned({ONE})
     bench.tasks.submit(batch(ONE, 0, 1))
     await bench.until_released(1)

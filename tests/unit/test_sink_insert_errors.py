@@ -21,7 +21,7 @@ def test_a_server_that_is_unable_is_waited_for(code: int) -> None:
 
 @pytest.mark.parametrize("code", [None, 16, 53, 60, 81, 497, 516, 1002, 99999])
 def test_what_is_wrong_with_the_table_or_unknown_is_waited_for(code: int | None) -> None:
-    """A missing table, a denied grant or a code that nobody knows must not send good rows to the dead letters."""
+    """A missing table, a denied grant or an unknown code must not send good rows to the dead letters."""
     assert not refuses_rows(DatabaseError("Code: …", code=code))
 
 

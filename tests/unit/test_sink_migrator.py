@@ -17,7 +17,7 @@ def test_an_empty_database_and_an_older_one_are_welcome() -> None:
 
 
 def test_a_newer_schema_is_refused() -> None:
-    """Nobody here knows what its rows would have to look like there."""
+    """An older release does not know what its rows would have to look like there."""
     with pytest.raises(
         OperatorError, match=f"is version {LATEST + 1}, and this eventpush knows versions up to {LATEST}"
     ):
@@ -25,6 +25,6 @@ def test_a_newer_schema_is_refused() -> None:
 
 
 def test_another_history_is_refused() -> None:
-    """A step of the same number but other statements means that somebody else made this schema."""
+    """A step of the same number but other statements means that another code made this schema."""
     with pytest.raises(OperatorError, match=r"step 1 .* differs from this eventpush's step 1"):
         missing({1: "0" * 64})

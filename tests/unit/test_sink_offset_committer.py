@@ -70,7 +70,7 @@ async def test_offset_and_metadata_are_read_back(committer: OffsetCommitter) -> 
 async def test_a_commit_survives_a_rebalance_that_left_the_partition_here(
     committer: OffsetCommitter, group: FakeGroup
 ) -> None:
-    """A batch may be under way over a rebalance: if nobody else wrote, it goes on."""
+    """A batch may be under way over a rebalance: if no other worker wrote, it goes on."""
     await committer.read()
     await committer.commit(5, "insert-to:9")
     group.rebalanced()
@@ -79,7 +79,7 @@ async def test_a_commit_survives_a_rebalance_that_left_the_partition_here(
 
 
 async def test_a_commit_is_refused_when_somebody_else_has_written(committer: OffsetCommitter, group: FakeGroup) -> None:
-    """The partition was elsewhere and came back: what was decided before must not turn the offset back."""
+    """The partition was elsewhere and came back: what was decided before must not move the offset back."""
     await committer.read()
     await committer.commit(5, "insert-to:9")
     group.rebalanced()
@@ -114,7 +114,7 @@ async def test_a_member_that_was_thrown_out_does_not_commit(committer: OffsetCom
 async def test_a_new_generation_counts_only_once_the_partition_is_assigned_in_it(
     committer: OffsetCommitter, group: FakeGroup
 ) -> None:
-    """Between the new generation and the new assignment nobody knows whose the partition is."""
+    """Between the new generation and the new assignment the partition's owner is unknown."""
     await committer.read()
     group.rebalanced()
     group.reassignment_in_progress = True

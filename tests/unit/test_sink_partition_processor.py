@@ -67,7 +67,7 @@ cuts = st.lists(st.integers(1, len(OFFSETS)), max_size=6)
 async def test_every_record_once_whatever_dies(
     lives: list[tuple[int, list[int]]], last: list[int], poison: frozenset[int]
 ) -> None:
-    """Kills between any two steps, batches cut anew each time, bad rows among them: none lost, none twice."""
+    """Kills between any two steps, batches cut differently each time, bad rows among them: none lost, none twice."""
     world = World(poison)
     for steps, at in lives:
         with contextlib.suppress(DiedError):

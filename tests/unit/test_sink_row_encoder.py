@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -64,7 +65,8 @@ def _read(block: bytes) -> Iterator[tuple[object, ...]]:
 
         def close(self) -> None: ...
 
-    yield from NativeTransform.parse_response(ctypes.RespBuffCls(Source())).result_rows
+    result: Any = NativeTransform.parse_response(ctypes.RespBuffCls(Source()))
+    yield from result.result_rows
 
 
 def test_an_event_is_stored_as_it_was_published() -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -34,7 +35,7 @@ async def until(condition: Callable[[], bool], what: str = "the condition") -> N
         await asyncio.sleep(0.02)
 
 
-def child(name: str, code: str, **options: object) -> ChildSpec:
+def child(name: str, code: str, **options: Any) -> ChildSpec:
     return ChildSpec(name, [sys.executable, "-ISc", code], **options)
 
 
@@ -81,9 +82,14 @@ async def test_stages_start_in_order_and_stop_the_other_way_round(context: Super
     sup = Supervisor(context)
     ended: list[str] = []
     original = orphans.remove_record
+
+    def remove_record(run: Path, name: str) -> None:
+        ended.append(name)
+        original(run, name)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(orphans, "remove_record", lambda run, name: (ended.append(name), original(run, name)))
-        stages = [[one("first")], step, [one("second", files["first"])], [one("third", files["second"])]]
+        patch.setattr(orphans, "remove_record", remove_record)
+        stages: list[Any] = [[one("first")], step, [one("second", files["first"])], [one("third", files["second"])]]
         await sup.run(stages, on_ready=sup.stop)
     assert order == ["step"]
     assert ended == ["third", "second", "first"]
@@ -160,7 +166,7 @@ async def test_child_that_ignores_sigterm_is_killed(context: SupervisorContext, 
 
     sup = Supervisor(context)
     pids: dict[str, int] = {}
-    stages = [[child("deaf", code, ready=ready, stop_timeout_s=0.3)], lambda: _note(pids, sup)]
+    stages: list[Any] = [[child("deaf", code, ready=ready, stop_timeout_s=0.3)], lambda: _note(pids, sup)]
     await sup.run(stages, on_ready=sup.stop)
     assert any("deaf did not stop within 0.3 s: killed" in line for line in lines)
     grandchild = int(grandchild_file.read_text())

@@ -1,4 +1,4 @@
-"""Topics, as far as they can be told without a broker."""
+"""Topics, as far as they can be tested without a broker."""
 
 import pytest
 

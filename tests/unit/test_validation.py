@@ -95,7 +95,7 @@ def test_a_number_with_an_integral_value_is_an_integer(written: str, changes: in
     ],
 )
 def test_what_is_no_integer_of_64_bits_is_shown_as_it_was_sent(written: str, code: str, expected: str) -> None:
-    """The reason tells the number as it was written, and the range."""
+    """The reason quotes the number as it was written, and the range."""
     found = validate(json.dumps(SAMPLE).replace('"Changes": 50', f'"Changes": {written}').encode(), RECEIVED_US, CLOCK)
     assert isinstance(found, list)
     assert [(v.code, v.field, v.found) for v in found] == [(code, "Changes", written)]
@@ -212,8 +212,9 @@ def test_a_number_of_thousands_of_digits_is_out_of_range() -> None:
 
 
 def test_all_broken_rules_are_reported_at_once() -> None:
-    """An event that breaks many rules is told all of them."""
+    """An event that breaks many rules is answered with all of them."""
     found = outcome(Event="", Changes="x", IMEI="1", Coordinates="95,75", Device_Time="?", Location=7)
+    assert isinstance(found, list)
     assert set(found) == {
         ("empty", "Event"),
         ("wrong_type", "Changes"),

@@ -47,7 +47,7 @@ def test_first_is_unique_then_duplicate_or_conflict(make: Callable[[int], Segmen
 
 
 def test_judging_changes_nothing(make: Callable[[int], Segment]) -> None:
-    """A batch that is judged and not committed is judged the same again."""
+    """A batch that is processed and not committed is processed the same again."""
     window = DeduplicationWindow(4 * HOUR_US, make)
     assert window.classify(rows((1, 5))).tolist() == window.classify(rows((1, 5))).tolist() == [U]
 
@@ -162,7 +162,7 @@ def test_a_clock_that_jumps_ahead_does_not_carry_stream_time_along() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 3)), max_size=200), st.integers(1, 20))
 def test_batches_do_not_matter(identities: list[tuple[int, int]], size: int) -> None:
-    """However arrivals are cut into batches, the results are those of judging one by one against a dictionary."""
+    """However arrivals are cut into batches, the results are those of processing one by one against a dictionary."""
     window = DeduplicationWindow(4 * HOUR_US, lambda _: MemorySegment(16))
     known: dict[int, int] = {}
     for begin in range(0, len(identities), size):

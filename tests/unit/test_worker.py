@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,9 @@ async def test_a_broken_worker_does_not_wait_for_an_orderly_end(tmp_path: Path, 
     """
     monkeypatch.setattr(worker, "FAILED_STOP_TIMEOUT_S", 0.01)
     monkeypatch.setattr(worker, "STOP_TIMEOUT_S", 3_600.0)
-    running, app, tasks = worker.Worker(), HangingApp(tmp_path), SimpleNamespace()
+    running = worker.Worker()
+    app: Any = HangingApp(tmp_path)
+    tasks: Any = SimpleNamespace()
     ending = asyncio.create_task(running.run(app, tasks))
     await asyncio.sleep(0)
     running.fail(RuntimeError("fenced"))
