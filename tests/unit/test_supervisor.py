@@ -290,8 +290,8 @@ def test_orphans_are_stopped_and_strangers_are_not(tmp_path: Path) -> None:
 
 def test_descendants_of_a_dead_child_are_stopped(tmp_path: Path) -> None:
     """Descendants of a killed child are found by its session."""
-    code = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-ISc', {SLEEPER!r}]).pid, flush=True)"
-    code += "; import time; time.sleep(600)"
+    code = f"import subprocess, sys, time; c = [sys.executable, '-ISc', {SLEEPER!r}]"
+    code += "; print(subprocess.Popen(c, stdout=subprocess.DEVNULL).pid, flush=True); time.sleep(600)"
     parent = subprocess.Popen([sys.executable, "-ISc", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert parent.stdout is not None
     with parent.stdout:
@@ -306,8 +306,8 @@ def test_descendants_of_a_dead_child_are_stopped(tmp_path: Path) -> None:
 
 def test_unreaped_orphan_is_not_waited_for(tmp_path: Path) -> None:
     """A zombie counts as ended where the parent never reaps, for example the first process of a container."""
-    code = f"import subprocess, sys, time; c = [sys.executable, '-ISc', {SLEEPER!r}]"
-    code += "; print(subprocess.Popen(c, start_new_session=True).pid, flush=True); time.sleep(600)"
+    code = f"import subprocess, sys, time; c = [sys.executable, '-ISc', {SLEEPER!r}]; quiet = subprocess.DEVNULL"
+    code += "; print(subprocess.Popen(c, stdout=quiet, start_new_session=True).pid, flush=True); time.sleep(600)"
     parent = subprocess.Popen([sys.executable, "-ISc", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     with parent.stdout:
