@@ -28,6 +28,8 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 DOCUMENTS = documents()
+#: A pattern of names, and what running programs make.
+NO_FILES = {"schemas/migrations/NNNN_name.sql", ".eventpush/", "history/"}
 _SAMPLE = (ROOT / "schemas" / "examples" / "overspeed.json").read_bytes()
 
 
@@ -129,6 +131,29 @@ def test_tests_that_are_named_exist(document: Path) -> None:
     text = document.read_text()
     for name, file in re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", text):
         assert re.search(rf"def {name}\(", (document.parent / file).read_text()), f"{name} in {file}"
+
+
+def paths() -> set[str]:
+    """Return every file and folder of the project, by its path and by each end of it."""
+    found = set[str]()
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [name for name in folders if not name.startswith(".") or name == ".github"]
+        for name in [*folders, *files]:
+            parts = (Path(folder) / name).relative_to(ROOT).parts
+            found |= {"/".join(parts[start:]) for start in range(len(parts))}
+    return found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_are_named_exist(document: Path) -> None:
+    """A module, migration or folder in backticks is in the tree, by its path or by the end of it."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    if document.name == "review-76d5dbb.md":
+        text = "\n".join(line.rpartition(" | ")[2] for line in text.splitlines())  # only the answers are of today
+    if document.name == "CHANGELOG.md":
+        text = text.partition("\n## ")[2].partition("\n## ")[0]  # what an old release names may be gone
+    named = re.findall(r"`((?:[\w.-]+/)*[\w.-]+(?:\.py|\.sql|/))`", text)
+    assert {name for name in named if name.rstrip("/") not in paths()} <= NO_FILES
 
 
 def test_every_threat_has_a_measure_and_a_test_that_exists() -> None:
