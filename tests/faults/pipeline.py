@@ -44,6 +44,7 @@ class Pipeline(Watched):
         settings = {
             "EVENTPUSH_KAFKA_BOOTSTRAP": ",".join(broker.bootstrap for broker in self._brokers),
             "EVENTPUSH_CLICKHOUSE_URL": f"http://127.0.0.1:{self._clickhouse_port}",
+            "EVENTPUSH_CLICKHOUSE_PASSWORD": "of the fault tests",
             "EVENTPUSH_INGRESS_PORT": str(free_port()),
             "EVENTPUSH_INGRESS_METRICS_PORT": str(free_port()),
             "EVENTPUSH_TOPIC_REPLICATION_FACTOR": str(replicas),
@@ -128,7 +129,7 @@ class Pipeline(Watched):
     async def clickhouse_answers(self) -> bool:
         """Whether a query is answered."""
         try:
-            return bool(await rows(self.clickhouse_url, "SELECT 1"))
+            return bool(await rows(self.settings, "SELECT 1"))
         except (OSError, aiohttp.ClientError):
             return False
 
@@ -149,6 +150,7 @@ class Pipeline(Watched):
 
     def _clickhouse_command(self) -> list[str]:
         command = [sys.executable, "-m", "embedded.clickhouse", "--port", str(self._clickhouse_port)]
+        command += ["--password-from-env", "EVENTPUSH_CLICKHOUSE_PASSWORD"]
         return [*command, "--data-dir", str(self.clickhouse_data)]
 
     def _stage(self, stage: str) -> Process:

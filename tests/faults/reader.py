@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from runtime.platform.settings import Settings
 from tests.faults.history import Seen, Stored
 
 _PREFIX = "telematics."
@@ -88,12 +89,16 @@ async def _partitions(bootstrap: str) -> list[TopicPartition]:
     ]
 
 
-async def rows(url: str, query: str) -> list[dict[str, object]]:
-    """The rows of a query."""
-    settings = {"output_format_json_quote_64bit_integers": "0"}
+async def rows(settings: Settings, query: str) -> list[dict[str, object]]:
+    """The rows of a query, as the user and with the password of the settings."""
+    login = {
+        "X-ClickHouse-User": settings.clickhouse_user,
+        "X-ClickHouse-Key": settings.clickhouse_password.get_secret_value(),
+    }
+    numbers = {"output_format_json_quote_64bit_integers": "0"}
     async with (
-        aiohttp.ClientSession() as session,
-        session.post(url, data=query + " FORMAT JSONEachRow", params=settings) as answer,
+        aiohttp.ClientSession(headers=login) as session,
+        session.post(settings.clickhouse_url, data=query + " FORMAT JSONEachRow", params=numbers) as answer,
     ):
         text = await answer.read()
         if answer.status != 200:
@@ -101,16 +106,16 @@ async def rows(url: str, query: str) -> list[dict[str, object]]:
     return [orjson.loads(line) for line in text.splitlines()]
 
 
-async def read_clickhouse(url: str) -> list[Stored]:
+async def read_clickhouse(settings: Settings) -> list[Stored]:
     """Every row as it is stored: repeats that reading or merging would hide are there."""
-    events = [Stored("events", row) for row in await rows(url, _EVENTS)]
-    return events + [Stored("dead_letters", row) for row in await rows(url, _DEAD_LETTERS)]
+    events = [Stored("events", row) for row in await rows(settings, _EVENTS)]
+    return events + [Stored("dead_letters", row) for row in await rows(settings, _DEAD_LETTERS)]
 
 
-async def stored(url: str) -> Counter[str]:
+async def stored(settings: Settings) -> Counter[str]:
     """How many rows each view shows."""
     found = await rows(
-        url,
+        settings,
         "SELECT 'events' AS name, count() AS n FROM telematics.events "
         "UNION ALL SELECT 'dead_letters', count() FROM telematics.dead_letters",
     )

@@ -34,7 +34,7 @@ async def test_a_backlog_of_any_size(alone: Pipeline, events: int, a_request: in
     """Events pile up while no stream worker and no sink runs: 400,000 ordinary ones; 600 MB in large ones that hardly
     take any room while they are compressed. All are worked off within the bound, first by the one, then by the other.
     """
-    (worker,), before = alone.streams, (await stored(alone.clickhouse_url))["events"]
+    (worker,), before = alone.streams, (await stored(alone.settings))["events"]
     await worker.stop()
     await alone.sink.stop()
     await _post(alone, _events(events, padding), a_request)
@@ -44,7 +44,7 @@ async def test_a_backlog_of_any_size(alone: Pipeline, events: int, a_request: in
         alone.sink.start()
 
         async def are_stored() -> bool:
-            return (await stored(alone.clickhouse_url))["events"] == before + events
+            return (await stored(alone.settings))["events"] == before + events
 
         await until(are_stored, _DONE_S, "every event stored", every_s=0.5)
     print(f"peaks of memory: {peaks}")  # noqa: T201 - a measure

@@ -136,7 +136,7 @@ async def _parts_of_an_unfinished_insert(pipeline: Pipeline) -> list[Path]:
         table, column = _STORES[tp.topic]
         ids = ", ".join(f"'{json.loads(record.value)[column]}'" for record in planned)
         found = await rows(
-            pipeline.clickhouse_url,
+            pipeline.settings,
             f"SELECT p.path AS path, p.rows AS all, count() AS planned FROM telematics.{table} AS e "
             "JOIN system.parts AS p ON e._part = p.name "
             f"WHERE p.active AND p.table = '{table}' AND e.{column} IN ({ids}) GROUP BY path, all",

@@ -49,7 +49,7 @@ async def test_back_to_processing_after_a_kill(pipeline: Pipeline, name: str, re
         async def are_stored() -> bool:
             query = f"SELECT count() AS n FROM telematics.events WHERE location = '{where}'"
             try:
-                return (await rows(pipeline.clickhouse_url, query))[0]["n"] == _PROBES
+                return (await rows(pipeline.settings, query))[0]["n"] == _PROBES
             except OSError:  # aiohttp's connection errors are among them
                 return False
 

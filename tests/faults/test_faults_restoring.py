@@ -76,7 +76,7 @@ async def _judged(pipeline: Pipeline, location: str) -> float:
 
         async def are_stored() -> bool:
             query = f"SELECT count() AS n FROM telematics.events WHERE location = '{location}'"
-            return (await rows(pipeline.clickhouse_url, query))[0]["n"] == _PROBES
+            return (await rows(pipeline.settings, query))[0]["n"] == _PROBES
 
         await until(are_stored, 2 * _EMPTY_BOUND_S, "what is sent after the start is stored")
         return time.monotonic()

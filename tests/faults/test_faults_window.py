@@ -74,7 +74,7 @@ async def test_what_has_expired_is_a_new_event_and_one_row(pipeline: Pipeline):
     assert result.count("doubled") == _PARTITIONS_ALL
     assert _imeis(result, "doubled") == _imeis(result, "unaccounted")
     counts = await rows(
-        pipeline.clickhouse_url,
+        pipeline.settings,
         "SELECT count() AS n FROM telematics.events WHERE location = 'expired' GROUP BY event_id",
     )
     assert [int(str(row["n"])) for row in counts] == [1] * _PARTITIONS_ALL

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import sys
 from pathlib import Path
@@ -20,7 +21,8 @@ class Up(Watched):
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        environ = up_environ(directory / "data")
+        # Set here, because the password that the command would make is not there yet when the settings are read.
+        environ = up_environ(directory / "data") | {"EVENTPUSH_CLICKHOUSE_PASSWORD": secrets.token_hex(16)}
         super().__init__(directory, environ)
         command = [sys.executable, "-m", "eventpush", "up"]
         self._process = Process("up", command, os.environ | environ, directory)

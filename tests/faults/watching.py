@@ -41,10 +41,6 @@ class Watched(abc.ABC):
         return self.settings.kafka_bootstrap
 
     @property
-    def clickhouse_url(self) -> str:
-        return self.settings.clickhouse_url
-
-    @property
     def ingress_port(self) -> int:
         return self.settings.ingress_port
 
@@ -78,7 +74,7 @@ class Watched(abc.ABC):
         with contextlib.suppress(*_EXCEPTIONS):
             await self.reader.read()
         with contextlib.suppress(*_EXCEPTIONS):
-            rows = await read_clickhouse(self.clickhouse_url)
+            rows = await read_clickhouse(self.settings)
         return History(self.sent, self._but_poison(self.reader.seen), rows)
 
     async def _keep_offsets(self) -> None:
@@ -96,7 +92,7 @@ class Watched(abc.ABC):
     async def _is_stored(self) -> bool:
         try:
             await self.reader.read()
-            found = await stored(self.clickhouse_url)
+            found = await stored(self.settings)
         except _EXCEPTIONS:
             return False
         letters = [s.value for s in self.reader.seen if s.topic == topics.DEAD_LETTER]
