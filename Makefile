@@ -1,11 +1,11 @@
-# `make up` and `make test` need nothing but Python 3.11-3.13 and make.
-PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+# `make up` and `make test` need nothing but Python 3.11-3.14 and make.
+PYTHON ?= $(shell for p in python3.12 python3.13 python3.14 python3.11 python3; do \
+	$$p -c pass 2>/dev/null && command -v $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 # pip's last line names a package, and not what to do.
-NOT_INSTALLED = { echo "the packages could not be installed: check the network (pip's own lines above say more) and run make again" >&2; exit 1; }
+NOT_INSTALLED = { echo "the packages could not be installed: check the network (pip's own lines above say more) and run make again; behind a proxy set HTTPS_PROXY, and PIP_INDEX_URL if you have a mirror" >&2; exit 1; }
 
 .PHONY: up test lint docs bench soak lock clean
 
@@ -43,8 +43,8 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "eventpush needs Python 3.11, 3.12 or 3.13; none found on PATH: install one, or run make PYTHON=/path/to/python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "eventpush needs Python 3.11, 3.12 or 3.13; $(PYTHON) is %d.%d: run make PYTHON=/path/to/python3.12" % v)'
+	@test -n "$(PYTHON)" || { echo "eventpush needs Python 3.11 to 3.14, and there is no python3 on PATH: install one, or run make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) tools/check_machine.py
 	@echo "creating $(VENV) with $(PYTHON)"
 	@$(PYTHON) -m venv $(VENV)
 

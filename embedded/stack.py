@@ -30,6 +30,7 @@ from embedded.terminal_output import LineWriter, print_line
 from runtime.kafka.topic_admin import ensure_topics
 from runtime.platform import clickhouse_key, directories
 from runtime.platform.errors import OperatorError
+from runtime.platform.secret_files import clickhouse_password
 from runtime.platform.settings import Settings, variable
 
 _ABOUT = "ABOUT.txt"
@@ -182,9 +183,8 @@ def _service(name: str, metrics: ListenAddress, env: Mapping[str, str]) -> Child
 
 def _with_password(settings: Settings, home: Path) -> Settings:
     """Return the settings with ClickHouse's password: the one that is set, that of the last start, or a new one."""
-    given = settings.clickhouse_password.get_secret_value()
-    password = clickhouse_key.ensure(home, settings.clickhouse_user, given)
-    return settings.model_copy(update={"clickhouse_password": SecretStr(password)})
+    password = clickhouse_key.ensure(home, settings.clickhouse_user, clickhouse_password(settings))
+    return settings.model_copy(update={"clickhouse_password": SecretStr(password), "clickhouse_password_file": None})
 
 
 def _clickhouse_command(settings: Settings, address: ListenAddress) -> list[str]:

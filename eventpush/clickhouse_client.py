@@ -7,7 +7,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
-from sinks.clickhouse_writer import UNAVAILABLE, connect
+from sinks.clickhouse_connection import UNAVAILABLE, connect
 
 
 @asynccontextmanager

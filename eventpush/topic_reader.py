@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from runtime.kafka.connection import connection
+from runtime.kafka.connection import consumer_connection
 from runtime.kafka.topic_admin import admin, unreachable
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
@@ -37,7 +37,7 @@ async def consumer_of(settings: Settings, topic: str) -> AsyncIterator[tuple[AIO
     partitions = [TopicPartition(topic, number) for number in range(await require_topic(settings, topic))]
     try:
         async with AIOKafkaConsumer(
-            **connection(settings), isolation_level="read_committed", auto_offset_reset="earliest"
+            **consumer_connection(settings), isolation_level="read_committed", auto_offset_reset="earliest"
         ) as consumer:
             consumer.assign(partitions)
             yield consumer, partitions

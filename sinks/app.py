@@ -16,7 +16,8 @@ from runtime.kafka.topic_admin import ensure_topics
 from runtime.platform import metrics
 from runtime.platform.settings import Settings
 from schemas import topics
-from sinks.clickhouse_writer import UNAVAILABLE, ClickHouseWriter
+from sinks.clickhouse_connection import UNAVAILABLE
+from sinks.clickhouse_writer import ClickHouseWriter
 from sinks.dead_letters import DeadLetterPublisher
 from sinks.migrator import migrate
 from sinks.offset_committer import OffsetCommitter
@@ -71,7 +72,8 @@ class Sink:
         """Migrate the schema as soon as ClickHouse answers; partition tasks wait until then."""
         while not self.migrated.is_set():
             try:
-                await migrate(await self.writer.client(), self.settings)
+                async with self.writer.servers.client() as client:
+                    await migrate(client, self.settings)
                 self.migrated.set()
             except UNAVAILABLE as error:
                 log.warning("ClickHouse is not ready; retrying", error=str(error).splitlines()[0][:300])

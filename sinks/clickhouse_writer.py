@@ -5,20 +5,14 @@ import time
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-from urllib.parse import urlsplit
 
-import aiohttp
-import clickhouse_connect
 import structlog
-from clickhouse_connect.driver.asyncclient import AsyncClient
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from runtime.platform import metrics
 from runtime.platform.backoff import Backoff
-from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 from schemas.tables import Table
+from sinks.clickhouse_connection import UNAVAILABLE, ClickHouseServers
 from sinks.insert_errors import refuses_rows
 from sinks.missing_rows import find_missing
 from sinks.row_encoder import UNMAPPABLE, RowEncoder
@@ -28,10 +22,6 @@ log = structlog.get_logger()
 _INSERTS_AT_ONCE = 4
 _RETRY_MIN_S, _RETRY_MAX_S = 0.1, 10.0
 _RECHECK_S = (0.2, 1.0)
-_CONNECT_TIMEOUT_S, _ANSWER_TIMEOUT_S = 5, 60
-
-#: Errors that may pass, by themselves or after an operator's fix.
-UNAVAILABLE = (ClickHouseError, aiohttp.ClientError, OSError, TimeoutError)
 
 _INSERT_SETTINGS = {
     "insert_deduplicate": 1,
@@ -50,34 +40,25 @@ class RowsRefusedError(Exception):
 
 
 class ClickHouseWriter:
-    """Insert rows into one ClickHouse; connects on first use."""
+    """Insert rows into ClickHouse; connects on first use."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._client: AsyncClient | None = None
-        self._connecting = asyncio.Lock()
+        self.servers = ClickHouseServers(settings)
         self._inserting = asyncio.Semaphore(_INSERTS_AT_ONCE)
         # One thread: two would only compete for the GIL and the processor's cache.
         self._encoding = ThreadPoolExecutor(1, "encoding")
         self.waiting_since: float | None = None
 
-    async def client(self) -> AsyncClient:
-        """Return the connected client; raise one of `UNAVAILABLE`."""
-        async with self._connecting:
-            if self._client is None:
-                self._client = await connect(self._settings)
-            return self._client
-
     async def close(self) -> None:
         """Close the connections."""
         self._encoding.shutdown(wait=False)
-        if self._client is not None:
-            await self._client.close()
+        await self.servers.close()
 
     async def failure(self) -> str | None:
         """Return None if ClickHouse answers, else the error: a check for `/readyz`."""
         try:
-            await (await self.client()).command("SELECT 1")
+            async with self.servers.client() as client:
+                await client.command("SELECT 1")
         except UNAVAILABLE as error:
             return _first_line(error)
         return None
@@ -126,42 +107,25 @@ class ClickHouseWriter:
     async def _find_missing(self, rows: RowEncoder, values: Sequence[bytes | None]) -> list[bytes | None]:
         """Return the missing rows, after rechecking: an insert in progress or another replica may lag."""
         for pause_s in _RECHECK_S:
-            if not await find_missing(await self.client(), rows, values):
+            if not await self._rows_missing_now(rows, values):
                 return []
             await asyncio.sleep(pause_s)
-        return await find_missing(await self.client(), rows, values)
+        return await self._rows_missing_now(rows, values)
+
+    async def _rows_missing_now(self, rows: RowEncoder, values: Sequence[bytes | None]) -> list[bytes | None]:
+        async with self.servers.client() as client:
+            return await find_missing(client, rows, values)
 
     async def _insert(self, table: Table, body: bytes, token: str) -> None:
-        client = await self.client()
-        with metrics.SINK_INSERT_S.metric.labels(table.name).time():
-            await client.raw_insert(
-                table.store,
-                column_names=[column.name for column in table.columns],
-                insert_block=body,
-                fmt="Native",
-                settings={**_INSERT_SETTINGS, "insert_deduplication_token": token},
-            )
-
-
-async def connect(settings: Settings) -> AsyncClient:
-    """Connect a client; raise `OperatorError` for an unusable address, one of `UNAVAILABLE` otherwise."""
-    where = urlsplit(settings.clickhouse_url)
-    if where.scheme not in ("http", "https") or not where.hostname:
-        raise OperatorError(
-            f"EVENTPUSH_CLICKHOUSE_URL={settings.clickhouse_url!r} is not the address of an HTTP interface",
-            "write it as http://host:8123 or https://host:8443",
-        )
-    options: dict[str, Any] = {
-        "host": where.hostname,
-        "port": where.port or (8443 if where.scheme == "https" else 8123),
-        "secure": where.scheme == "https",
-        "username": settings.clickhouse_user,
-        "password": settings.clickhouse_password.get_secret_value(),
-        "connect_timeout": _CONNECT_TIMEOUT_S,
-        "send_receive_timeout": _ANSWER_TIMEOUT_S,
-        "compress": False,
-    }
-    return await clickhouse_connect.get_async_client(**options)
+        async with self.servers.client() as client:
+            with metrics.SINK_INSERT_S.metric.labels(table.name).time():
+                await client.raw_insert(
+                    table.store,
+                    column_names=[column.name for column in table.columns],
+                    insert_block=body,
+                    fmt="Native",
+                    settings={**_INSERT_SETTINGS, "insert_deduplication_token": token},
+                )
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import msgspec
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from runtime.kafka.connection import connection
+from runtime.kafka.connection import consumer_connection
 from runtime.platform.settings import Settings
 from schemas import topics
 from schemas.device import Device
@@ -27,7 +27,10 @@ class DeviceRegistry:
     async def follow(self) -> None:
         """Read the topic for ever."""
         consumer = AIOKafkaConsumer(
-            **connection(self._settings), enable_auto_commit=False, auto_offset_reset="earliest", fetch_max_wait_ms=500
+            **consumer_connection(self._settings),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=500,
         )
         await consumer.start()
         try:

@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from runtime.kafka.connection import connection
+from runtime.kafka.connection import consumer_connection
 from runtime.platform.settings import Settings
 from schemas import account
 from streams.window import WORDS, DeduplicationWindow, Rows
@@ -41,7 +41,7 @@ def decode(value: bytes) -> tuple[Rows, int]:
 async def reader(settings: Settings, *partitions: TopicPartition) -> AsyncIterator[AIOKafkaConsumer]:
     """Open a consumer that reads committed records of these partitions and knows the stream stage's offsets."""
     consumer = AIOKafkaConsumer(
-        **connection(settings),
+        **consumer_connection(settings),
         group_id=settings.streams_app_id,
         enable_auto_commit=False,
         auto_offset_reset="earliest",

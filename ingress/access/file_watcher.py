@@ -63,12 +63,3 @@ async def watch(watchers: list[FileWatcher]) -> None:
         await asyncio.sleep(_POLL_INTERVAL_S)
         for watcher in watchers:
             watcher.poll()
-
-
-def read_secret_file(file: Path, variable: str) -> str:
-    """Read the file's text. Raise `OperatorError` with the variable and the file's name, never the content."""
-    try:
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise OperatorError(f"{variable}={file} cannot be read ({why})", "name a readable file") from None

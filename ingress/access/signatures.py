@@ -18,10 +18,11 @@ from typing import NamedTuple, Protocol
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from ingress.access.file_watcher import FileWatcher, read_secret_file
+from ingress.access.file_watcher import FileWatcher
 from ingress.access.tokens import NAME
 from ingress.errors import Rejection, RequestError
 from runtime.platform.errors import OperatorError
+from runtime.platform.secret_files import read_secret_file
 from runtime.platform.settings import Settings
 
 _ENTRY = re.compile(r"(?P<secret>.*?)(?:\s+name=(?P<name>\S*))?", re.DOTALL)

@@ -13,10 +13,11 @@ import time
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from ingress.access.file_watcher import FileWatcher, read_secret_file
+from ingress.access.file_watcher import FileWatcher
 from ingress.errors import Rejection, RequestError
 from runtime.platform import metrics
 from runtime.platform.errors import OperatorError
+from runtime.platform.secret_files import read_secret_file
 from runtime.platform.settings import Settings
 
 _HASHED = "sha256:"

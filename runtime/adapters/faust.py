@@ -33,7 +33,7 @@ from mode.threads import WorkerThread
 
 from runtime.adapters.aiokafka import Fetched, as_parsed, max_poll_records, reaches_broker, require_installed
 from runtime.consumer.batch import Batch
-from runtime.kafka.connection import connection
+from runtime.kafka.connection import consumer_connection
 from runtime.platform.event_loop import new_event_loop
 from runtime.platform.settings import Settings
 
@@ -86,7 +86,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         app, settings = self.app, self.app.settings
         self._assignor = app.assignor if app.tables.changelog_topics else RoundRobinPartitionAssignor
         return aiokafka.AIOKafkaConsumer(
-            **connection(settings),
+            **consumer_connection(settings),
             client_id=app.conf.id,
             group_id=app.conf.id,
             partition_assignment_strategy=[self._assignor],

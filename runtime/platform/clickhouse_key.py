@@ -44,10 +44,10 @@ def ensure(data_dir: Path, user: str, password: str) -> str:
     return password
 
 
-def is_local(url: str) -> bool:
-    """Return whether the URL names this machine: the password is sent nowhere else."""
+def is_local(urls: str) -> bool:
+    """Return whether the URLs, separated by commas, name this machine only: the password is sent nowhere else."""
     try:
-        host = urlsplit(url).hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        hosts = [urlsplit(url.strip()).hostname or "" for url in urls.split(",")]
+        return all(host == "localhost" or ipaddress.ip_address(host).is_loopback for host in hosts)
     except ValueError:
         return False

@@ -43,13 +43,32 @@ class Settings(BaseModel):
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How connections to Kafka are secured."
     )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
         "SCRAM-SHA-512", description="SASL mechanism, when the protocol is a SASL one."
     )
-    kafka_sasl_username: str | None = Field(None, description="SASL user name.")
-    kafka_sasl_password: SecretStr | None = Field(None, description="SASL password.")
+    kafka_sasl_username: str | None = Field(None, description="SASL user name, for PLAIN and SCRAM.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="SASL password, for PLAIN and SCRAM.")
+    kafka_sasl_password_file: Path | None = Field(
+        None, description="File that holds the SASL password; read again for each new client."
+    )
+    kafka_sasl_token_provider: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = Field(
+        None,
+        description="For OAUTHBEARER: `module:function` that returns an access token, called for each connection. A "
+        "plain function runs in a thread; it may be a coroutine function.",
+    )
     kafka_ssl_ca_file: Path | None = Field(
-        None, description="CA certificates (PEM) that the brokers' are checked with."
+        None, description="CA certificates (PEM) that the brokers' are checked with; the system's when not set."
+    )
+    kafka_ssl_cert_file: Path | None = Field(
+        None, description="Client certificate and its chain (PEM), for brokers that require one."
+    )
+    kafka_ssl_key_file: Path | None = Field(
+        None, description="Private key (PEM) of the client certificate, when it is not in the same file."
+    )
+    kafka_client_rack: str | None = Field(
+        None,
+        description="Rack or availability zone of this process: consumers read from the replica there, if the brokers "
+        "have a `replica.selector.class` (KIP-392).",
     )
     topic_partitions: Annotated[int, Field(ge=1, le=1024)] = Field(
         4,
@@ -126,12 +145,29 @@ class Settings(BaseModel):
         200, description="How long the sink waits for more rows before it inserts, in milliseconds."
     )
     sink_metrics_port: Port = Field(9103, description="Port of the sink's `/metrics`, `/healthz`, `/readyz`.")
-    clickhouse_url: str = Field("http://127.0.0.1:8123", description="ClickHouse's HTTP interface.")
+    clickhouse_url: str = Field(
+        "http://127.0.0.1:8123",
+        description="ClickHouse's HTTP interface. Several, separated by commas, are replicas of one cluster: one is "
+        "used until it fails, then the next.",
+    )
     clickhouse_user: str = Field("default", description="ClickHouse user.")
     clickhouse_password: SecretStr = Field(
         SecretStr(""),
         description="ClickHouse password. When not set and ClickHouse is on this machine: the one that `up` made, in "
         "`clickhouse-key` in the data directory.",
+    )
+    clickhouse_password_file: Path | None = Field(
+        None, description="File that holds ClickHouse's password; read again for each new connection."
+    )
+    clickhouse_ssl_ca_file: Path | None = Field(
+        None, description="CA certificates (PEM) that ClickHouse's is checked with, beside the system's."
+    )
+    clickhouse_ssl_cert_file: Path | None = Field(
+        None,
+        description="Client certificate and its chain (PEM). Without a password ClickHouse identifies the user by it.",
+    )
+    clickhouse_ssl_key_file: Path | None = Field(
+        None, description="Private key (PEM) of the client certificate, when it is not in the same file."
     )
     clickhouse_cluster: str | None = Field(
         None, description="Cluster name: tables are made `ON CLUSTER` and replicated when it is set."
@@ -256,6 +292,13 @@ class Settings(BaseModel):
     )
 
     @model_validator(mode="after")
+    def _secrets_are_given_once(self) -> "Settings":
+        for field in ("kafka_sasl_password", "clickhouse_password"):
+            if field in self.model_fields_set and getattr(self, f"{field}_file") is not None:
+                raise ValueError(f"{variable(field)} and {variable(field)}_FILE are both set: unset one of them")
+        return self
+
+    @model_validator(mode="after")
     def _window_covers_retries(self) -> "Settings":
         if self.window_s < self.sender_retry_s:
             msg = (
@@ -296,7 +339,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def _with_made_password(settings: Settings) -> Settings:
-    if "clickhouse_password" in settings.model_fields_set or not clickhouse_key.is_local(settings.clickhouse_url):
+    given = {"clickhouse_password", "clickhouse_password_file"} & settings.model_fields_set
+    if given or not clickhouse_key.is_local(settings.clickhouse_url):
         return settings
     return settings.model_copy(update={"clickhouse_password": SecretStr(clickhouse_key.read(settings.data_dir))})
 

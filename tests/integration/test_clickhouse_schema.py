@@ -13,7 +13,7 @@ from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 from schemas.migration_steps import LATEST, MIGRATIONS, TABLE, Partition, bootstrap
 from schemas.tables import DATABASE, DEAD_LETTERS, EVENTS, INSERTED_AT, TABLES, Table
-from sinks.clickhouse_writer import connect
+from sinks.clickhouse_connection import connect
 from sinks.migrator import migrate, planned
 from tests import stack
 

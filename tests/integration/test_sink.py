@@ -11,10 +11,11 @@ import pytest
 from aiohttp import web
 
 from runtime.kafka.topic_admin import ensure_topics
+from runtime.platform.settings import Settings, load
 from schemas import times, topics
 from schemas.dead_letter import Conflict
 from schemas.event import Event
-from sinks.clickhouse_writer import connect
+from sinks.clickhouse_connection import connect
 from sinks.migrator import migrate
 from tests import stack
 from tests.integration.sink_process import POINTS
@@ -294,3 +295,46 @@ async def test_workers_come_and_go(bench: Bench, imei: str) -> None:
                 process.kill()
                 process.wait()
     assert await bench.counts(imei) == (6_000, 6_000)
+
+
+async def test_the_next_server_takes_over(bench: Bench, tmp_path_factory: pytest.TempPathFactory, imei: str) -> None:
+    """Of two servers the sink uses the first; when that is killed, the second, and back; no row is lost or doubled."""
+    servers = [stack.ClickHouse(tmp_path_factory.mktemp(name)) for name in ("first", "second")]
+    try:
+        for server in servers:
+            server.start()
+            client = await connect(settings_of(server))
+            await migrate(client, settings_of(server))
+            await client.close()
+
+        async def stored(server: stack.ClickHouse) -> int:
+            where = f"FROM telematics.events_store WHERE imei = '{imei}'"
+            return int((await ask(server.url, f"SELECT toInt32(count()) AS n {where}"))[0]["n"])
+
+        async def gains(server: stack.ClickHouse, rows: int) -> None:
+            async def enough() -> bool:
+                return await stored(server) == rows
+
+            await until(f"{rows} rows", enough)
+
+        urls = ",".join(server.url for server in servers)
+        with bench.running(EVENTPUSH_CLICKHOUSE_URL=urls, allowed="insert failed; retrying"):
+            await bench.publish(events(imei, 100))
+            await gains(servers[0], 100)
+            servers[0].end(signal.SIGKILL)
+            await bench.publish(events(imei, 200))
+            await gains(servers[1], 200)
+            servers[0].start()
+            servers[1].end(signal.SIGKILL)
+            await bench.publish(events(imei, 50))
+            await gains(servers[0], 150)
+            servers[1].start()
+            assert await stored(servers[1]) == 200
+    finally:
+        for server in servers:
+            server.end_if_running()
+
+
+def settings_of(server: stack.ClickHouse) -> Settings:
+    """The settings with which a command reaches this server."""
+    return load({"EVENTPUSH_CLICKHOUSE_URL": server.url})

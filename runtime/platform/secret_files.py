@@ -1,0 +1,33 @@
+"""Secrets that a setting gives itself or as a file: Docker and Kubernetes mount secrets as files."""
+
+from pathlib import Path
+
+from runtime.platform.errors import OperatorError
+from runtime.platform.settings import Settings, variable
+
+
+def read_secret_file(file: Path, name: str) -> str:
+    """Read the file's text. Raises `OperatorError` with the variable's `name` and the file's, never the content."""
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise OperatorError(f"{name}={file} cannot be read ({why})", "name a readable file") from None
+
+
+def kafka_sasl_password(settings: Settings) -> str | None:
+    """Return the SASL password, None if it is not set. Raises `OperatorError` for an unreadable file."""
+    return _secret(settings, "kafka_sasl_password")
+
+
+def clickhouse_password(settings: Settings) -> str:
+    """Return ClickHouse's password, as the file has it now. Raises `OperatorError` for an unreadable file."""
+    return _secret(settings, "clickhouse_password") or ""
+
+
+def _secret(settings: Settings, field: str) -> str | None:
+    file = getattr(settings, f"{field}_file")
+    if file is not None:
+        return read_secret_file(file, f"{variable(field)}_FILE").rstrip("\r\n")  # editors and `echo` end the line
+    value = getattr(settings, field)
+    return None if value is None else value.get_secret_value()
