@@ -67,8 +67,8 @@ $(VENV)/.bench: $(VENV)/.dev requirements-bench.lock
 # Renew the locks: hashes, no addresses.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 lock:
-	$(LOCK) --extra embedded --group build -o requirements.lock pyproject.toml
-	$(LOCK) --extra embedded --group build --group dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	$(LOCK) --extra embedded --extra console --group build -o requirements.lock pyproject.toml
+	$(LOCK) --extra embedded --extra console --group build --group dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 	$(LOCK) -c requirements.lock -o requirements-server.lock pyproject.toml
 	$(LOCK) -c requirements.lock --group build -o requirements-build.lock
 	$(LOCK) -o requirements-bench.lock requirements-bench.in

@@ -1,6 +1,6 @@
 """The whole pipeline on one machine: its processes, their addresses, and the order in which they start and stop.
 
-    kafka, clickhouse ──> topics ──> sink, streams, ingress        stopped from right to left
+    kafka, clickhouse ──> topics ──> sink, streams, ingress ──ready──> console        stopped from right to left
 
 `up` is `eventpush up`; `reset` removes its data from disk.
 """
@@ -79,7 +79,7 @@ def up(settings: Settings, write_line: LineWriter = print_line) -> int:
         brokers.prepare(broker, installation, check_ports=False)
         stages = _stages(settings, broker, installation, addresses, write_line)
         context = SupervisorContext(home / "logs", home / "run", write_line)
-        asyncio.run(_run(stages, context, lambda: _announce(settings, write_line, began)))
+        asyncio.run(_run(stages, _console(settings), context, lambda: _announce(settings, write_line, began)))
     write_line("stopped")
     return 0
 
@@ -119,7 +119,11 @@ def addresses_of(settings: Settings) -> dict[str, ListenAddress]:
     }
     clickhouse = _address("ClickHouse", settings.clickhouse_url, "clickhouse_url")
     ingress = ListenAddress("the ingress", settings.ingress_host, settings.ingress_port, variable("ingress_port"))
-    return {"kafka": kafka, "controller": controller, "clickhouse": clickhouse, "ingress": ingress, **metrics}
+    found = {"kafka": kafka, "controller": controller, "clickhouse": clickhouse, "ingress": ingress, **metrics}
+    if _has_console():
+        console = ListenAddress("the console", settings.console_host, settings.console_port, variable("console_port"))
+        found["console"] = console
+    return found
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -181,6 +185,19 @@ def _service(name: str, metrics: ListenAddress, env: Mapping[str, str]) -> Child
     return ChildSpec(name, command, env, lambda: http_ok(metrics.host, metrics.port, "/readyz"), stop_timeout_s=20)
 
 
+def _console(settings: Settings) -> list[ChildSpec]:
+    """Return the console, which starts once the rest is ready; none if its extra is not installed."""
+    if not _has_console():
+        return []
+    command = [sys.executable, "-m", "eventpush", "console"]
+    host, port = settings.console_host, settings.console_port
+    return [ChildSpec("console", command, environment(settings), lambda: http_ok(host, port, "/healthz"))]
+
+
+def _has_console() -> bool:
+    return importlib.util.find_spec("nicegui") is not None
+
+
 def _with_password(settings: Settings, home: Path) -> Settings:
     """Return the settings with ClickHouse's password: the one that is set, that of the last start, or a new one."""
     password = clickhouse_key.ensure(home, settings.clickhouse_user, clickhouse_password(settings))
@@ -195,22 +212,27 @@ def _clickhouse_command(settings: Settings, address: ListenAddress) -> list[str]
     return command
 
 
-async def _run(stages: list[Stage], context: SupervisorContext, on_ready: Callable[[], None]) -> None:
+async def _run(
+    stages: list[Stage], extras: list[ChildSpec], context: SupervisorContext, on_ready: Callable[[], None]
+) -> None:
     supervisor = Supervisor(context)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
-    await supervisor.run(stages, on_ready)
+    await supervisor.run(stages, on_ready, extras)
 
 
 def _announce(settings: Settings, write_line: LineWriter, began: float) -> None:
     ingress = f"{'https' if settings.ingress_tls_cert_file else 'http'}://{_reachable(settings.ingress_host)}"
     metrics = (settings.ingress_metrics_port, settings.streams_metrics_port, settings.sink_metrics_port)
+    address = f"http://{_reachable(settings.console_host)}:{settings.console_port}"
+    console = f"  console     {address}\n" if _has_console() else ""
     write_line(
         f"\nready after {time.monotonic() - began:.1f} s\n"
         f"  events      POST {ingress}:{settings.ingress_port}/api/events\n"
         f"  Kafka       {settings.kafka_bootstrap}\n"
         f"  ClickHouse  {settings.clickhouse_url}, database telematics\n"
         f"  password    curl -H @{clickhouse_key.path(settings.data_dir)} {settings.clickhouse_url}\n"
+        f"{console}"
         f"  metrics     {', '.join(f'http://{_reachable(settings.metrics_host)}:{port}/metrics' for port in metrics)}\n"
         "Ctrl-C stops everything; the data stays.\n"
     )

@@ -1,6 +1,7 @@
 """Supervise child processes: start them stage by stage, restart those that die, stop them in order.
 
     stage 1: kafka, clickhouse ──ready──> step: topics ──> stage 2: sink, streams, ingress ──ready──> until `stop`
+                                                                              extras: console ──┘
     stop: in reverse order, group by group, each with its own timeout, then SIGKILL
 
 This module knows nothing about the children; `embedded.stack` defines them.
@@ -209,12 +210,19 @@ class Supervisor:
         """Return the process ids of the running children, by name."""
         return {one.child.name: one.pid for one in self._running if one.pid is not None}
 
-    async def run(self, stages: Iterable[Stage], on_ready: Callable[[], None] = lambda: None) -> None:
+    async def run(
+        self,
+        stages: Iterable[Stage],
+        on_ready: Callable[[], None] = lambda: None,
+        extras: Sequence[ChildSpec] = (),
+    ) -> None:
         """Start the stages in order, keep their children running until `stop`, then stop them in reverse order.
 
-        Calls `on_ready` when all are ready. Raise `OperatorError` if a child never becomes ready, and whatever a step
-        raises, after stopping all children.
+        Call `on_ready` when all are ready, and start the extras after that; one that cannot start is reported, and
+        the others go on. Raise `OperatorError` if a child of a stage never becomes ready, and whatever a step raises,
+        after stopping all children.
         """
+        extra_tasks: list[asyncio.Task[None]] = []
         starting = asyncio.create_task(self._start(stages))
         stopped = asyncio.create_task(self._stop.wait())
         try:
@@ -222,12 +230,14 @@ class Supervisor:
             if starting.done():
                 starting.result()
                 on_ready()
+                extra_tasks += [asyncio.create_task(self._start_extra(child)) for child in extras]
                 await stopped
             self._context.write_line("stopping")
         finally:
-            stopped.cancel()
-            starting.cancel()
-            await asyncio.gather(starting, stopped, return_exceptions=True)
+            begun = [starting, stopped, *extra_tasks]
+            for task in begun:
+                task.cancel()
+            await asyncio.gather(*begun, return_exceptions=True)
             await self._stop_in_order()
 
     async def _start(self, stages: Iterable[Stage]) -> None:
@@ -238,6 +248,14 @@ class Supervisor:
                 supervised = [ChildProcess(child, self._context) for child in stage]
                 self._running.extend(supervised)
                 await asyncio.gather(*(one.start() for one in supervised))
+
+    async def _start_extra(self, child: ChildSpec) -> None:
+        extra = ChildProcess(child, self._context)
+        self._running.append(extra)
+        try:
+            await extra.start()
+        except OperatorError as problem:
+            self._context.write_line(f"{child.name} does not run: {problem}")
 
     async def _stop_in_order(self) -> None:
         """Stop group by group, the last one started first."""

@@ -21,6 +21,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "ingress": "Run the HTTP ingress: requests into Kafka.",
         "streams": "Run a stream worker: validate, deduplicate, enrich.",
         "sink": "Run the sink: events into ClickHouse.",
+        "console": "Run the web console for operators.",
     },
     "Set up": {
         "topics": "Create missing topics and check the others.",

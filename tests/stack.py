@@ -251,7 +251,7 @@ def free_kafka_port() -> int:
 def up_environ(data_dir: Path) -> dict[str, str]:
     """The settings of an `eventpush up` with free ports and a data directory of its own."""
     kafka = free_kafka_port()
-    ports = (port for port in preflight.free_ports(7) if port not in {kafka, kafka + 1})
+    ports = (port for port in preflight.free_ports(8) if port not in {kafka, kafka + 1})
     return {
         "EVENTPUSH_DATA_DIR": str(data_dir),
         "EVENTPUSH_JARS_DIR": str(JARS_DIR.absolute()),
@@ -261,4 +261,5 @@ def up_environ(data_dir: Path) -> dict[str, str]:
         "EVENTPUSH_INGRESS_METRICS_PORT": str(next(ports)),
         "EVENTPUSH_STREAMS_METRICS_PORT": str(next(ports)),
         "EVENTPUSH_SINK_METRICS_PORT": str(next(ports)),
+        "EVENTPUSH_CONSOLE_PORT": str(next(ports)),
     }

@@ -291,6 +291,25 @@ class Settings(BaseModel):
         10, description="How long a stopping ingress finishes what it has begun, in seconds."
     )
 
+    # --- console -------------------------------------------------------------------------------------------------
+    console_host: str = Field(
+        "127.0.0.1",
+        description="Address that the console listens on. Beyond this machine it needs `EVENTPUSH_CONSOLE_TOKEN`.",
+    )
+    console_port: Port = Field(8090, description="Port of the console.")
+    console_token: SecretStr | None = Field(
+        None,
+        description="The operator's token: the console asks for it before a replay and, when it listens beyond this "
+        "machine, before any page.",
+    )
+    console_stages: Annotated[
+        str, Field(pattern=r"^((ingress|streams|sink)=https?://[^,\s]+(,(ingress|streams|sink)=https?://[^,\s]+)*)?$")
+    ] = Field(
+        "",
+        description="Where the console finds the metrics of each process, `ingress=http://host:9101` and so on, "
+        "separated by commas; empty: the ports of this machine.",
+    )
+
     @model_validator(mode="after")
     def _secrets_are_given_once(self) -> "Settings":
         for field in ("kafka_sasl_password", "clickhouse_password"):

@@ -104,7 +104,11 @@ def test_up_from_start_to_end(environ: dict[str, str], started: list[Up]) -> Non
     up = Up(environ)
     started.append(up)
     up.wait_for("Ctrl-C stops everything")
-    assert set(up.children()) == {"kafka", "clickhouse", "ingress", "streams", "sink"}
+    up.wait_for("console is ready")
+    assert set(up.children()) == {"kafka", "clickhouse", "ingress", "streams", "sink", "console"}
+    console = f"http://127.0.0.1:{environ['EVENTPUSH_CONSOLE_PORT']}"
+    assert any(line.split() == ["console", console] for line in up.lines)
+    assert ask(f"{console}/")[0] == 200
 
     url = f"http://127.0.0.1:{environ['EVENTPUSH_INGRESS_PORT']}/api/events"
     assert ask(url, json.dumps(EVENT).encode())[0] == 200

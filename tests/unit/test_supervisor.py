@@ -334,3 +334,24 @@ def test_only_one_supervisor_per_directory(tmp_path: Path) -> None:
             pass
     with orphans.exclusive_lock(tmp_path, tmp_path):
         pass
+
+
+async def test_extras_start_after_all_are_ready_and_may_fail(context: SupervisorContext, lines: Lines) -> None:
+    """An extra starts once the stages are ready; one that cannot start is reported, and nothing else ends."""
+    supervisor = Supervisor(context)
+    ready: list[bool] = []
+    stages = [[child("stage", SLEEPER)]]
+
+    async def never() -> bool:
+        return False
+
+    extras = [child("extra", SLEEPER), child("broken", "import sys; sys.exit('no luck')", ready=never)]
+    running = asyncio.create_task(supervisor.run(stages, lambda: ready.append("extra" in supervisor.pids()), [*extras]))
+    await lines.wait_for("extra is ready")
+    await lines.wait_for("broken does not run: broken ended with status 1: no luck")
+    assert ready == [False]
+    assert set(supervisor.pids()) == {"stage", "extra"}
+    pids = supervisor.pids().values()
+    supervisor.stop()
+    await running
+    assert not any(alive(pid) for pid in pids)
