@@ -9,7 +9,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalErr
 from eventpush.clickhouse_client import unreachable
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
-from sinks.clickhouse_writer import UNAVAILABLE, connect
+from sinks.clickhouse_connection import UNAVAILABLE, connect
 
 #: A page is no reason to keep ClickHouse busy.
 _LIMITS = {"max_execution_time": 10, "max_threads": 2}
