@@ -16,6 +16,7 @@ from eventpush.console.sessions import Sessions
 from eventpush.console.sources import Sources
 from runtime.platform.errors import OperatorError
 from runtime.platform.origin import is_loopback
+from runtime.platform.secret_files import console_token
 from runtime.platform.settings import Settings
 
 log = structlog.get_logger()
@@ -47,7 +48,7 @@ class _Listener:
 
 async def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status. Raise `OperatorError` for unusable settings."""
-    token = settings.console_token.get_secret_value() if settings.console_token else None
+    token = console_token(settings)
     if not token and not is_loopback(settings.console_host):
         raise OperatorError(
             f"EVENTPUSH_CONSOLE_HOST={settings.console_host} is reached from other machines, but there is no token",

@@ -25,6 +25,11 @@ def clickhouse_password(settings: Settings) -> str:
     return _secret(settings, "clickhouse_password") or ""
 
 
+def console_token(settings: Settings) -> str | None:
+    """Return the console's token, None if it is not set. Raises `OperatorError` for an unreadable file."""
+    return _secret(settings, "console_token")
+
+
 def _secret(settings: Settings, field: str) -> str | None:
     file = getattr(settings, f"{field}_file")
     if file is not None:

@@ -302,6 +302,7 @@ class Settings(BaseModel):
         description="The operator's token: the console asks for it before a replay and, when it listens beyond this "
         "machine, before any page.",
     )
+    console_token_file: Path | None = Field(None, description="File with the operator's token, instead of it.")
     console_stages: Annotated[
         str, Field(pattern=r"^((ingress|streams|sink)=https?://[^,\s]+(,(ingress|streams|sink)=https?://[^,\s]+)*)?$")
     ] = Field(
@@ -312,7 +313,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _secrets_are_given_once(self) -> "Settings":
-        for field in ("kafka_sasl_password", "clickhouse_password"):
+        for field in ("kafka_sasl_password", "clickhouse_password", "console_token"):
             if field in self.model_fields_set and getattr(self, f"{field}_file") is not None:
                 raise ValueError(f"{variable(field)} and {variable(field)}_FILE are both set: unset one of them")
         return self
