@@ -73,17 +73,17 @@ def _section(part: str, measured: dict[str, Any], of_part: Sequence[Figure]) -> 
 def _markdown(rows: Iterable[Figure]) -> list[str]:
     lines = ["| what | figure | | target | note |", "| --- | ---: | --- | --- | --- |"]
     for figure in rows:
-        what, value, unit, verdict = _cells(figure)
-        lines.append(f"| {what} | {value} | {unit} | {verdict} | {figure.note} |")
+        what, value, unit, against_target = _cells(figure)
+        lines.append(f"| {what} | {value} | {unit} | {against_target} | {figure.note} |")
     return lines
 
 
 def _cells(figure: Figure) -> tuple[str, str, str, str]:
-    verdict = ""
+    against_target = ""
     if figure.target is not None:
         sign = "≥" if figure.sense == "at_least" else "≤"
-        verdict = f"{sign} {_number(figure.target)}: {'met' if figure.met else 'NOT met'}"
-    return figure.what, _number(figure.value), figure.unit, verdict
+        against_target = f"{sign} {_number(figure.target)}: {'met' if figure.met else 'NOT met'}"
+    return figure.what, _number(figure.value), figure.unit, against_target
 
 
 def _number(value: float) -> str:

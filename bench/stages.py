@@ -50,7 +50,7 @@ class Stage(NamedTuple):
 
 
 class _Stopwatch:
-    """Runs stages and keeps the minimum cost over several rounds, the least disturbed one."""
+    """A timer that keeps each stage's minimum cost over several rounds: the least disturbed one."""
 
     def __init__(self) -> None:
         self.costs: dict[tuple[str, bool], float] = {}

@@ -35,7 +35,7 @@ VALIDATE_PATH = "/api/events/validate"
 
 
 class Endpoint:
-    """Answers requests; publisher, admission and clock (epoch) are passed in."""
+    """The routes and their error handling; publisher, admission and clock (epoch) are passed in."""
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ _TRACEPARENT_MAX = 128  # characters
 
 
 class EventFlow:
-    """Receives events, and validates them without storing; publisher, admission and clock (epoch) are passed in."""
+    """The handlers that receive events or only validate them; publisher, admission and clock (epoch) are passed in."""
 
     def __init__(
         self,

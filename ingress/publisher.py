@@ -47,7 +47,7 @@ class Publisher(Protocol):
 
 
 class KafkaPublisher:
-    """Publishes to Kafka's raw topic; see the module's docstring."""
+    """The publisher to Kafka's raw topic; see the module's docstring."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

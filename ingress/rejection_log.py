@@ -18,7 +18,7 @@ _LINES_PER_S = 10
 
 
 class RejectionLog:
-    """Writes the lines; `clock` returns seconds."""
+    """A writer of these lines; `clock` returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

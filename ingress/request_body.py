@@ -21,7 +21,7 @@ def has_arrived(payload: StreamReader) -> bool:
 
 
 class BodyReader:
-    """Reads bodies within limits of size and time.
+    """A reader of bodies within limits of size and time.
 
     Bodies that had not arrived with their request's head, large or slow ones, share `held_max_bytes` until their
     requests are answered. Small events are never rejected for it.

@@ -17,7 +17,7 @@ Step = TypeVar("Step")
 
 
 class TimeSlicing:
-    """Shares the loop between large bodies and everything else."""
+    """A scheduler that shares the loop between large bodies and everything else."""
 
     def __init__(self) -> None:
         self._one_at_a_time = asyncio.Lock()

@@ -16,7 +16,7 @@ _WALL_CLOCK = len("2026-01-01T00:00:00.000000")
 
 
 class NativeEncoder:
-    """Encodes the columns of one table."""
+    """An encoder of the columns of one table."""
 
     def __init__(self, table: Table) -> None:
         names = [column.name for column in table.columns]

@@ -73,7 +73,7 @@ class Piece:
 
 
 class BatchProcessor:
-    """Processes the batches of one partition of the raw topic."""
+    """The processor of the batches of one partition of the raw topic."""
 
     def __init__(self, source: Source, window: DeduplicationWindow, clock: ClockLimits, content: Content) -> None:
         self._source = source

@@ -14,7 +14,7 @@ _ROUTES_MAX = 100_000
 
 
 class TypeTopics:
-    """Routes event types to topics that exist."""
+    """The router from event types to topics that exist."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

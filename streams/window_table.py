@@ -17,7 +17,7 @@ from streams.window import SEGMENTS_PER_RETENTION, DeduplicationWindow
 
 
 class WindowStore(Store):
-    """Holds the window of each partition number."""
+    """The window of each partition number."""
 
     def apply_changelog_batch(self, batch: Any, to_key: Any, to_value: Any) -> None:
         """Raise: to Faust's recovery the changelog is empty (`BatchConsumer.highwaters`)."""

@@ -33,7 +33,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 class Decompressor(Protocol):
-    """Unpacks a stream that arrives in pieces."""
+    """A decompressor of a stream that arrives in pieces."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield unpacked pieces of the packed `data`; raise ClickHouseError for broken data."""
@@ -43,7 +43,7 @@ class Decompressor(Protocol):
 
 
 class Compressor(Protocol):
-    """Packs a stream that is written in pieces."""
+    """A compressor of a stream that is written in pieces."""
 
     def compress(self, data: bytes) -> bytes:
         """Compress `data`; return what can be sent so far."""
@@ -181,7 +181,7 @@ class _ZstdDecompressor(_Members):
 
 
 class BlockCompressor:
-    """Packs a stream into ClickHouse's blocks, LZ4."""
+    """A compressor of a stream into ClickHouse's blocks, LZ4."""
 
     def __init__(self) -> None:
         self._pending = bytearray()
@@ -204,7 +204,7 @@ class BlockCompressor:
 
 
 class BlockDecompressor:
-    """Unpacks ClickHouse's blocks: LZ4, ZSTD and unpacked ones; checks each checksum."""
+    """A decompressor of ClickHouse's blocks: LZ4, ZSTD and unpacked ones, each with its checksum."""
 
     def __init__(self) -> None:
         self._pending = bytearray()

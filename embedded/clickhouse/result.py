@@ -23,7 +23,7 @@ SEND_TIMEOUT_S = 30
 
 
 class Result:
-    """Sends the rows as the request asks for; `types` finds the types that Native does not say in full."""
+    """The sender of a query's rows; `types` finds the types that Native does not say in full."""
 
     def __init__(self, rows: Rows, reply: Reply, asked: Ask, types: Callable[[], Awaitable[dict[str, str]]]) -> None:
         self._rows = rows

@@ -40,7 +40,7 @@ class SendCounters:
 
 
 class Sender:
-    """Sends planned events at a rate, those of one device in sequence, and records every delivery."""
+    """A sender of planned events at a rate, those of one device in sequence; it records every delivery."""
 
     def __init__(
         self,

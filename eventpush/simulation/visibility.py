@@ -17,7 +17,7 @@ _WAITING_MAX = 500
 
 
 class VisibilityProbe:
-    """Watches a sample of a sender's deliveries; `delays_s` grows while `watch` runs."""
+    """A watch over a sample of a sender's deliveries; `delays_s` grows while `watch` runs."""
 
     def __init__(self, settings: Settings, sender: Sender, rate: float) -> None:
         self.delays_s: list[float] = []

@@ -16,7 +16,7 @@ Stamp = tuple[tuple[int, int, int], ...]
 
 
 class FileWatcher:
-    """Calls `load` now, and again when one of `files` has changed.
+    """A watcher that calls `load` now, and again when one of `files` has changed.
 
     `load` raises `OperatorError` for unusable content. At start that is fatal; later it is logged, and what was loaded
     before stays in force. A file that changed since the last poll may still be being written: it is loaded once two

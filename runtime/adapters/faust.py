@@ -77,7 +77,7 @@ class Fetch(NamedTuple):
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Makes the aiokafka consumer: our connection settings, `read_committed`, quick fetches."""
+    """The thread of an aiokafka consumer with our connection settings, `read_committed` and quick fetches."""
 
     Worker = _DaemonThread
 

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 class Processor(Protocol):
-    """Process the batches of one partition; implemented by each stage.
+    """What processes the batches of one partition; implemented by each stage.
 
     The partition's task calls `open` first, then `process` for one batch after another, and `close` last. Calls never
     overlap. After a rebalance that kept the partition, the task may call `close` and then `open` on the same object, so
@@ -58,7 +58,7 @@ class Processor(Protocol):
 
 
 class PartitionTask:
-    """Process the batches of one partition, one after another."""
+    """The task that processes the batches of one partition, one after another."""
 
     def __init__(
         self,

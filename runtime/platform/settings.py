@@ -112,7 +112,7 @@ class Settings(BaseModel):
     )
     window_store: Literal["memory", "rocksdb"] = Field(
         "memory",
-        description="Where the window's identities live: in memory, or for horizons that do not fit in "
+        description="Where the window's identities live: in memory, or, when they do not fit there, on disk in "
         "`EVENTPUSH_DATA_DIR`, where a restart finds them again.",
     )
     streams_batch_max_events: Annotated[int, Field(ge=1, le=20_000)] = Field(

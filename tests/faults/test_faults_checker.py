@@ -208,7 +208,7 @@ def test_a_batch_that_is_accounted_for_twice_or_not_at_all_is_found():
     assert kinds(History(sent, seen[:-1], stored)) == {"unaccounted"}
 
 
-def test_records_that_the_stream_stage_passes_over_are_told_as_such():
+def test_records_that_the_stream_stage_passes_over_are_named():
     """Events whose only delivery was passed over are lost; those that a repeat rescued are late, and it is said why."""
     assert not kinds(passed_over(range(0)))
     result = checker.check(passed_over(range(10, 23)))

@@ -67,7 +67,7 @@ def _note(file: Path, name: str, took_s: float) -> None:
     print(f"back to processing after kill -9 of {name}: {took_s} s")  # noqa: T201 - a measure
 
 
-async def test_readyz_tells_what_is_away(pipeline: Pipeline):
+async def test_readyz_names_what_is_away(pipeline: Pipeline):
     """Without ClickHouse only the sink says so; without Kafka every stage says so; with both
     back all are ready.
     """
@@ -79,10 +79,10 @@ async def test_readyz_tells_what_is_away(pipeline: Pipeline):
 
     async def harm():
         await pipeline.clickhouse.stop(signal.SIGKILL)
-        nobody_else: list[set[str] | None] = [set()] * (len(ports) - 1)
+        all_well: list[set[str] | None] = [set()] * (len(ports) - 1)
 
         async def clickhouse_is_named() -> bool:
-            return await said() == [*nobody_else, {"clickhouse"}]
+            return await said() == [*all_well, {"clickhouse"}]
 
         await until(clickhouse_is_named, 30, "the sink, and only it, says that ClickHouse is away")
         pipeline.clickhouse.start()

@@ -44,7 +44,7 @@ async def test_a_window_of_five_million_identities(tmp_path_factory: pytest.Temp
             await worker.stop(signal.SIGKILL)
             began_s = time.monotonic()
             worker.start()
-            took_s = await _judged(pipeline, f"restored {number}") - began_s
+            took_s = await _processed(pipeline, f"restored {number}") - began_s
             each_bytes = (_resident(worker) - empty_bytes) / _IDENTITIES
             print(f"{store}: at work after {took_s:.1f} s, {each_bytes:.0f} bytes an identity")  # noqa: T201 - a measure
             assert await _identities(pipeline, worker) >= _IDENTITIES
@@ -69,7 +69,7 @@ async def _fill(pipeline: Pipeline) -> None:
     await producer.stop()
 
 
-async def _judged(pipeline: Pipeline, location: str) -> float:
+async def _processed(pipeline: Pipeline, location: str) -> float:
     """When new events, of all partitions, have become rows in ClickHouse, by the monotonic clock."""
     async with Load(pipeline.ingress_port, pipeline.sent, seed=61) as load:
         await asyncio.gather(*map(load.deliver, load.probes(_PROBES, location)))

@@ -131,7 +131,7 @@ def test_a_statement_without_a_result_has_no_format(embedded_clickhouse, table):
         assert client.command(f"TRUNCATE TABLE {table}") != ""
 
 
-def test_readers_that_do_not_read_keep_nobody_out(embedded_clickhouse):
+def test_readers_that_do_not_read_block_no_query(embedded_clickhouse):
     """With more unread results than places, another query is answered."""
     with ExitStack() as stack:
         for _ in range(20):

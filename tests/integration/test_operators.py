@@ -61,7 +61,7 @@ def test_a_trace_names_every_stage_of_an_event(pipeline: Pipeline) -> None:
     assert [of_one["raw"] for of_one in at_that_time] == [found["raw"]]
 
 
-def test_a_trace_tells_duplicates_conflicts_and_dead_letters(pipeline: Pipeline) -> None:
+def test_a_trace_distinguishes_duplicates_conflicts_and_dead_letters(pipeline: Pipeline) -> None:
     """A repeat names the event that it repeats, a conflict the event that it contradicts, a dead letter its reasons."""
     first = traced(pipeline, pipeline.post(sos(2)))
     settled(pipeline)

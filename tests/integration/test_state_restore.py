@@ -16,8 +16,8 @@ from streams.state_restore import encode, reader, restore
 from streams.window import DeduplicationWindow, DedupResult, Rows
 from tests.identities import random_rows
 
-HORIZON_US = 4 * 3_600_000_000
-HOUR_US = HORIZON_US // 4
+RETENTION_US = 4 * 3_600_000_000
+HOUR_US = RETENTION_US // 4
 BEGAN_US = (time.time_ns() // 1_000 // HOUR_US - 6) * HOUR_US  # the start of an hour
 
 
@@ -36,7 +36,7 @@ async def write(settings: Settings, changelog: TopicPartition, records: list[tup
 
 async def restored(settings: Settings, changelog: TopicPartition, directory: Path) -> tuple[DeduplicationWindow, int]:
     """A window that was opened and restored, and how many of its identities were on disk before."""
-    window = window_on_disk(directory, HORIZON_US)
+    window = window_on_disk(directory, RETENTION_US)
     kept = len(window)
     async with reader(settings, changelog) as consumer:
         await restore(consumer, changelog, window)

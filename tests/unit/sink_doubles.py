@@ -55,7 +55,7 @@ class World:
 
 
 @dataclass
-class FakeStore:
+class FakeWriter:
     """ClickHouse: all or none, once for each token."""
 
     world: World
@@ -73,7 +73,7 @@ class FakeStore:
 
 
 @dataclass
-class FakeLedger:
+class FakeCommitter:
     """The committed offset in Kafka."""
 
     world: World

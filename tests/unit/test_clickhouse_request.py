@@ -68,7 +68,7 @@ def test_a_user_is_named_in_three_ways(fields, headers):
     assert (who.user, who.password, who.given) == ("u", "p:w", True)
 
 
-def test_nobody_is_the_default_user():
+def test_no_user_is_the_default_user():
     """A request that names no user is the default user's, and is known to have named none."""
     assert credentials({}, {}) == credentials({"query": "SELECT 1"}, {})
     assert not credentials({}, {}).given

@@ -34,7 +34,7 @@ from tests.unit.ingress_support import BODY, request, running, settings
 from tests.unit.memory_publisher import MemoryPublisher
 
 TOKEN = "ep_a-token-that-is-secret"
-OTHER = "ep_another-token.that_nobody~knows"
+OTHER = "ep_another-token.that_is~secret"
 
 
 def bearer(token: str) -> dict[str, Any]:

@@ -228,7 +228,7 @@ async def test_bytes_in_flight_are_bounded(kafka):
     await publisher.stop()
 
 
-async def test_who_fails_at_being_told_keeps_it_from_nobody(kafka):
+async def test_a_failing_callback_keeps_the_outcome_from_no_other(kafka):
     """A fault in one request's answer: the others of its write have theirs, and the next write is made."""
     publisher = await started()
     with structlog.testing.capture_logs() as logged:

@@ -94,7 +94,7 @@ async def test_a_partition_that_stays_keeps_its_state() -> None:
     await bench.tasks.close()
 
 
-async def test_a_partition_that_was_away_is_opened_anew() -> None:
+async def test_a_partition_that_was_away_is_reopened() -> None:
     """When the first batch after a rebalance begins later than the task stopped, its state is restored afresh."""
     bench = Bench()
     await bench.tasks.on_assigned({ONE})
@@ -239,7 +239,7 @@ async def test_a_rebalance_while_a_lane_opens_anew_is_not_forgotten() -> None:
     await bench.tasks.close()
 
 
-async def test_what_was_fetched_before_the_rewind_is_not_taken_for_what_it_brought() -> None:
+async def test_a_batch_fetched_before_a_seek_is_not_taken_for_one_after_it() -> None:
     """A second batch that waits behind the one with the hole in front is dropped with it."""
     bench = Bench()
     await bench.tasks.on_assigned({ONE})

@@ -78,7 +78,9 @@ async def test_a_commit_survives_a_rebalance_that_left_the_partition_here(
     assert group.stored[TOPIC_PARTITION].offset == 9
 
 
-async def test_a_commit_is_refused_when_somebody_else_has_written(committer: OffsetCommitter, group: FakeGroup) -> None:
+async def test_a_commit_is_refused_when_another_worker_has_written(
+    committer: OffsetCommitter, group: FakeGroup
+) -> None:
     """The partition was elsewhere and came back: what was decided before must not move the offset back."""
     await committer.read()
     await committer.commit(5, "insert-to:9")

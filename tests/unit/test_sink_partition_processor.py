@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from runtime.consumer.batch import Batch
 from sinks.partition_processor import PartitionProcessor
 from sinks.row_encoder import EVENT_ROWS
-from tests.unit.sink_doubles import EVENTS, DiedError, FakeDeadLetters, FakeLedger, FakeStore, World, batch, never_dies
+from tests.unit.sink_doubles import (
+    EVENTS,
+    DiedError,
+    FakeCommitter,
+    FakeDeadLetters,
+    FakeWriter,
+    World,
+    batch,
+    never_dies,
+)
 
 # Transactions leave gaps: their markers take offsets that no record has.
 OFFSETS = [n for n in range(60) if n % 7 != 6]
@@ -25,8 +34,8 @@ def partition(world: World, step: Any = never_dies) -> PartitionProcessor:
     return PartitionProcessor(
         EVENTS,
         EVENT_ROWS,
-        committer=FakeLedger(world, step),  # type: ignore[arg-type]
-        writer=FakeStore(world, step),
+        committer=FakeCommitter(world, step),  # type: ignore[arg-type]
+        writer=FakeWriter(world, step),
         dead_letters=FakeDeadLetters(world, step),  # type: ignore[arg-type]
         ready=ready,
         pause_s=lambda _: 0,

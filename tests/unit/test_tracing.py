@@ -100,7 +100,7 @@ def test_what_kafka_has_deleted_is_shown_from_clickhouse_alone() -> None:
     assert "note: Kafka has deleted the raw record" in shown
 
 
-def test_a_receipt_and_an_id_are_told_apart() -> None:
+def test_a_receipt_and_an_id_are_distinguished() -> None:
     """A UUID is an event or a dead letter; a receipt may have an index; anything else is refused with an example."""
     assert of_identifier(ID.upper(), 0, 1).id == ID
     assert of_identifier(f"{RECEIPT}.3", 0, 1).receipt == f"{RECEIPT}.3"

@@ -151,7 +151,7 @@ def test_all_ways_to_have_no_geofence_are_one(name: Any) -> None:
     assert event.geofence_name is None
 
 
-def test_over_long_coordinates_tell_the_bound() -> None:
+def test_over_long_coordinates_name_the_bound() -> None:
     """Also those that are well written."""
     found = validate(json.dumps({**SAMPLE, "Coordinates": "22." + "0" * 70 + ",75"}).encode(), RECEIVED_US, CLOCK)
     assert isinstance(found, list)

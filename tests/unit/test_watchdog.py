@@ -21,7 +21,7 @@ def test_a_partition_with_work_that_stands_still_is_stuck():
     assert progress.stuck({A: 5, B: 3}, 61) == [A]
 
 
-def test_progress_or_having_nothing_to_do_begins_anew():
+def test_progress_or_having_nothing_to_do_restarts_the_time():
     """A progress that moves, or a time without work, starts the clock again."""
     progress = StallDetector(60)
     progress.stuck({A: 5}, 0)

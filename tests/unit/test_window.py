@@ -46,7 +46,7 @@ def test_first_is_unique_then_duplicate_or_conflict(make: Callable[[int], Segmen
     assert window.classify(rows((3, 5), (2, 5), (2, 7), (1, 5))).tolist() == [U, D, C, D]
 
 
-def test_judging_changes_nothing(make: Callable[[int], Segment]) -> None:
+def test_classifying_changes_nothing(make: Callable[[int], Segment]) -> None:
     """A batch that is processed and not committed is processed the same again."""
     window = DeduplicationWindow(4 * HOUR_US, make)
     assert window.classify(rows((1, 5))).tolist() == window.classify(rows((1, 5))).tolist() == [U]

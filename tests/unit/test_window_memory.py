@@ -11,7 +11,7 @@ from streams.memory_segment import MemorySegment
 from streams.window import DeduplicationWindow
 from tests.identities import random_rows
 
-HORIZON_US = 3_600_000_000
+RETENTION_US = 3_600_000_000
 IDENTITIES = 1_000_000
 PARTITIONS = 4
 BATCH_ROWS = 2_000
@@ -37,17 +37,17 @@ def fill_and_expire() -> Taken:
     """Windows as a worker has them: the tables of all partitions and segments grow side by side, batch by batch, and
     in between something is allocated that stays.
     """
-    windows = [DeduplicationWindow(HORIZON_US, lambda _: MemorySegment()) for _ in range(PARTITIONS)]
+    windows = [DeduplicationWindow(RETENTION_US, lambda _: MemorySegment()) for _ in range(PARTITIONS)]
     rng = np.random.default_rng(1)
     MemorySegment().add(random_rows(rng, BATCH_ROWS))  # whatever numpy takes for itself
     before = psutil.Process().memory_info().rss
     staying = []
     for number in range(IDENTITIES // BATCH_ROWS):
         staying.append(bytearray(OTHER_BYTES))
-        windows[number % PARTITIONS].add(random_rows(rng, BATCH_ROWS), number * BATCH_ROWS * HORIZON_US // IDENTITIES)
+        windows[number % PARTITIONS].add(random_rows(rng, BATCH_ROWS), number * BATCH_ROWS * RETENTION_US // IDENTITIES)
     full = psutil.Process().memory_info().rss - before
     assert sum(map(len, windows)) == IDENTITIES
     for window in windows:
-        window.advance(3 * HORIZON_US)
+        window.advance(3 * RETENTION_US)
     assert sum(map(len, windows)) == 0
     return Taken(full, psutil.Process().memory_info().rss - before)
