@@ -37,7 +37,7 @@ from embedded.clickhouse.connection import (
     stream,
 )
 from embedded.clickhouse.errors import ClickHouseError, error
-from embedded.clickhouse.policy import Policy, check_parameter, check_text, needs_literals
+from embedded.clickhouse.policy import Policy
 from embedded.clickhouse.privileges import write_users
 from embedded.clickhouse.rows import Rows
 from embedded.clickhouse.sessions import Session, Sessions
@@ -86,6 +86,7 @@ class Engine:
         self._keeper = guarded(chdb.connect, f"{self._path}?config-file={config}")
         guarded(self._keeper.query, f"DETACH DATABASE {default_database.OVERLAY}", "Null")
         self._policy = Policy(
+            self._names("system.functions"),
             self._names("system.table_functions"),
             self._names("system.table_engines") + self._names("system.database_engines"),
         )
@@ -100,12 +101,12 @@ class Engine:
     def check(self, statement: Statement, setup: Setup) -> None:
         """Raise ClickHouseError (497) for a statement, settings or parameters that reach out of the database."""
         self._policy.check(statement.text)
-        for value in setup.parameters.values():
-            check_parameter(value.encode("utf-8", "surrogateescape"))
         for value in setup.settings.values():
-            check_text(value.encode("utf-8", "surrogateescape"))
+            self._policy.check_sql(_bytes(value))
         for table in setup.external:
-            self._policy.check(table.structure.encode("utf-8", "surrogateescape"))
+            self._policy.check(_bytes(table.structure))
+            if table.format.lower() == "values":
+                self._policy.check_rows(table.data)
 
     async def rows(self, statement: Statement, format_name: str, setup: Setup, session: Session | None = None) -> Rows:
         """Start a query with a result that may be large; the `Rows` must be closed."""
@@ -159,7 +160,7 @@ class Engine:
         try:
             await _gather(pieces, data)
             if format_name.lower() == "values":
-                setup = await asyncio.to_thread(_literals_only, statement, setup, data)
+                setup = await asyncio.to_thread(self._literals_only, statement, setup, data)
             release = await self._inserts.enter()
         except BaseException:
             data.close()
@@ -240,6 +241,17 @@ class Engine:
         finally:
             give_back()
 
+    def _literals_only(self, statement: Statement, setup: Setup, data: IO[bytes]) -> Setup:
+        """Return the setup for rows of the format Values: without expressions where one could read a file."""
+        if not os.fstat(data.fileno()).st_size:
+            return setup
+        with mmap.mmap(data.fileno(), 0, access=mmap.ACCESS_READ) as rows:
+            if not self._policy.needs_literals(rows):
+                return setup
+        if b"input_format_values" in statement.head.lower():
+            raise error("ACCESS_DENIED", "Settings of the format Values are not allowed with these rows")
+        return replace(setup, settings={**setup.settings, **_NO_EXPRESSIONS})
+
     def _names(self, table: str) -> list[str]:
         return [name for (name,) in self._ask(f"SELECT name FROM {table}")]  # noqa: S608 - ours
 
@@ -272,16 +284,8 @@ async def _gather(pieces: AsyncIterator[bytes], data: IO[bytes]) -> None:
         raise error("NOT_ENOUGH_SPACE", f"Cannot keep the data until it is whole: {problem.strerror}") from None
 
 
-def _literals_only(statement: Statement, setup: Setup, data: IO[bytes]) -> Setup:
-    """Return the setup for rows of the format Values: without expressions where one could read a file."""
-    if not os.fstat(data.fileno()).st_size:
-        return setup
-    with mmap.mmap(data.fileno(), 0, access=mmap.ACCESS_READ) as rows:
-        if not needs_literals(rows):
-            return setup
-    if b"input_format_values" in statement.head.lower():
-        raise error("ACCESS_DENIED", "Settings of the format Values are not allowed with these rows")
-    return replace(setup, settings={**setup.settings, **_NO_EXPRESSIONS})
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _write_config(file: Path, limits: Limits) -> Path:

@@ -23,12 +23,15 @@ ENGINES = (
     "Atomic", "Ordinary",
 )  # fmt: skip
 
-#: Settings that name a file, a disk or an address; the engine does not confine them to a folder.
+#: Settings that name a file, a disk or an address, which the engine does not confine to a folder; and those that have
+#: a statement read in another language than the one that the policy reads.
 FIXED_SETTINGS = (
+    "allow_experimental_kusto_dialect", "allow_experimental_polyglot_dialect", "allow_experimental_prql_dialect",
+    "dialect", "enable_json_ast_dialect", "enable_trino_dialect", "polyglot_dialect",
     "allow_experimental_eval_table_function", "dynamic_disk_allow_from_env", "dynamic_disk_allow_from_zk",
     "dynamic_disk_allow_include", "filesystem_cache_name", "format_avro_schema_registry_url", "format_schema",
     "format_template_resultset", "format_template_row", "input_format_record_errors_file_path", "output_format_schema",
-    "rename_files_after_processing", "url_base", "merge_tree_disk", "merge_tree_storage_policy",
+    "rename_files_after_processing", "s3_base", "url_base", "merge_tree_disk", "merge_tree_storage_policy",
     "merge_tree_table_disk",
 )  # fmt: skip
 

@@ -12,23 +12,30 @@ from typing import Literal, NamedTuple
 
 from embedded.clickhouse.errors import error
 
-# What is opened and never closed reaches to the end: so the text is walked once, whatever is in it. Numbers and signs
-# mean nothing here and are taken together.
+# As the engine's lexer reads a text (src/Parsers/Lexer.cpp; a test compares them through `tokenizeQuery`): a quote or
+# comment that is taken for something else would hide SQL from the policy. What is opened and never closed reaches to
+# the end, so the text is walked once. Numbers and signs mean nothing here and are taken together.
 _TOKEN = re.compile(
     rb"""
-      (?P<blank>  [\s\x00]+ | --[^\n]* | \#[ !][^\n]* | /\*.*?(?:\*/|\Z) )
-    | (?P<string> '(?:[^'\\]|\\(?:.|\Z)|'')*+(?:'|\Z) )
-    | (?P<name>   `(?:[^`\\]|\\(?:.|\Z)|``)*+(?:`|\Z) | "(?:[^"\\]|\\(?:.|\Z)|"")*+(?:"|\Z) )
-    | (?P<doc>    \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z) )
-    | (?P<word>   [A-Za-z_][\w$]* )
-    | (?P<open>   [(\[{] )
-    | (?P<close>  [)\]}] )
-    | (?P<mark>   (?:[0-9][\w.]*|[,+*=<>!%:?|&^~@])++ | . )
+      (?P<blank>   [\s\x00]+ | --[^\n]* | //[^\n]* | \#[ !][^\n]* )
+    | (?P<comment> /\* )
+    | (?P<hex>     [xX]'[0-9A-Fa-f]*' | [bB]'[01]*' )
+    | (?P<string>  '(?:[^'\\]|\\(?:.|\Z)|'')*+(?:'|\Z) )
+    | (?P<name>    `(?:[^`\\]|\\(?:.|\Z)|``)*+(?:`|\Z) | "(?:[^"\\]|\\(?:.|\Z)|"")*+(?:"|\Z) )
+    | (?P<dollar>  \$\w*\$ )
+    | (?P<word>    [A-Za-z_][\w$]* | \$\w[\w$]* )
+    | (?P<open>    [(\[{] )
+    | (?P<close>   [)\]}] )
+    | (?P<mark>    (?:[0-9]\w*|[,+*=<>!%:?|&^~@])++ | \.[0-9](?:_?[0-9])*(?:[eE][+-]?[0-9]*)? | . )
     """,
     re.VERBOSE | re.DOTALL,
 )
-# In a structure, a backslash or a doubled quote only ever quotes a quote.
-_ESCAPED = re.compile(rb"[\\'](['\\])")
+_COMMENT_EDGE = re.compile(rb"/\*|\*/")
+_ESCAPE = re.compile(rb"\\x([0-9A-Fa-f]{2})|\\(.)|''|``|\"\"", re.DOTALL)
+_ESCAPED = {
+    b"a": b"\a", b"b": b"\b", b"e": b"\x1b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v",
+    b"0": b"\0", b"N": b"", b"\\": b"\\", b"/": b"/", b"'": b"'", b'"': b'"', b"`": b"`",
+}  # fmt: skip
 _SETTINGS_FOLLOW = re.compile(rb"\s*SETTINGS\s+\w+\s*=", re.IGNORECASE)
 _SETTING = re.compile(rb"\s*,?\s*\w+\s*=\s*(?:'(?:[^'\\]|\\.|'')*'|[-+\w.]+)")
 # ClickHouse skips blanks to the end of the line that ends an INSERT's head, and one line end.
@@ -125,7 +132,7 @@ def take_input(head: bytes, table: str) -> tuple[bytes, str] | None:
     for i, token in enumerate(tokens[:-3]):
         opening, structure, closing = tokens[i + 1 : i + 4]
         if token.is_word(b"INPUT") and (opening.text, structure.kind, closing.text) == (b"(", "string", b")"):
-            text = _ESCAPED.sub(rb"\1", structure.text[1:-1]).decode("utf-8", "replace")
+            text = unquoted(structure).decode("utf-8", "replace")
             return head[: token.start] + quote_name(table).encode() + head[closing.end :], text
     return None
 
@@ -194,11 +201,62 @@ def tokens(text: bytes) -> Iterator["_Token"]:
     return _tokens(text)
 
 
+def unquoted(token: "_Token") -> bytes:
+    """Return what a string, a quoted name or a heredoc stands for; everything else stands for itself."""
+    if token.kind == "hex":
+        digits = token.text[2:-1]
+        if token.text[:1] in b"xX":
+            return bytes.fromhex((b"0" * (len(digits) % 2) + digits).decode())
+        return int(digits or b"0", 2).to_bytes((len(digits) + 7) // 8, "big")
+    if token.kind in {"string", "name"}:
+        return _ESCAPE.sub(_unescaped, token.text[1:-1])
+    if token.kind == "doc":
+        tag_length = token.text.index(b"$", 1) + 1
+        return token.text[tag_length:-tag_length]
+    return token.text
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    if found[1]:
+        return bytes([int(found[1], 16)])
+    if found[2]:
+        return _ESCAPED.get(found[2], found[0])  # the backslash of an unknown escape stays
+    return found[0][:1]
+
+
 def _tokens(text: bytes, start: int = 0) -> Iterator[_Token]:
-    for found in _TOKEN.finditer(text, start):
-        kind = str(found.lastgroup)
-        if kind != "blank":
-            yield _Token(kind, found.group(), found.start(), found.end())
+    at = start
+    while found := _TOKEN.match(text, at):
+        kind, at, end = str(found.lastgroup), found.start(), found.end()
+        if kind == "comment":
+            end = _comment_end(text, end)
+        elif kind == "dollar":
+            kind, end = _dollar(text, found.group(), at, end)
+        if kind not in {"blank", "comment"}:
+            yield _Token(kind, text[at:end], at, end)
+        at = end
+
+
+def _comment_end(text: bytes, at: int) -> int:
+    """Return where the comment ends that was opened before `at`; comments nest."""
+    depth = 1
+    for edge in _COMMENT_EDGE.finditer(text, at):
+        depth += 1 if edge.group() == b"/*" else -1
+        if depth == 0:
+            return edge.end()
+    return len(text)
+
+
+def _dollar(text: bytes, tag: bytes, at: int, end: int) -> tuple[str, int]:
+    """Return kind and end of what begins with `$tag$`: a heredoc only if the same closes it."""
+    closing = text.find(tag, end)
+    if closing >= 0:
+        return "doc", closing + len(tag)
+    word = _DOLLAR_WORD.match(text, at)
+    return ("word", word.end()) if word else ("mark", at + 1)
+
+
+_DOLLAR_WORD = re.compile(rb"\$\w[\w$]*")
 
 
 def _top_level(tokens: Iterator[_Token]) -> Iterator[_Token]:
