@@ -26,6 +26,7 @@ from ingress.metrics_buffer import MetricsBuffer
 from ingress.publisher import Publisher
 from ingress.request_body import BodyReader, gunzip, has_arrived
 from ingress.time_slicing import TimeSlicing
+from runtime.platform import metrics as registry
 from runtime.platform.clock import clock_limits
 from runtime.platform.settings import Settings
 from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID, HEADER_SENDER, HEADER_TRACEPARENT
@@ -74,14 +75,15 @@ class EventFlow:
         arrival_ns = self._clock_ns()
         receipt_id = request.receipt_id = f"{self._receipt_prefix}-{next(self._receipt_numbers):x}"
         self.inflight += 1
+        sender: str | None = None
         try:
             if self.inflight > self._inflight_max:
                 raise _too_many_requests()
-            token_name = self._admission.admit(request)
+            sender = self._admission.admit(request)
             body_format = negotiate(request.message.headers)
             body = self._bodies.take(request) if has_arrived(request.payload) else await self._bodies.read(request)
             secret_name = self._admission.check_body(request, body)
-            sender = token_name or secret_name
+            sender = sender or secret_name
             if body_format.gzip or len(body) > AT_ONCE_MAX_BYTES:
                 events = await self._parse_in_slices(body, body_format)
             else:
@@ -93,6 +95,10 @@ class EventFlow:
                 _records(events, arrival_ns // 1_000, receipt_id, sender, request.message.headers), delivery
             )
             await delivery
+        except RequestError as error:
+            if sender is not None:
+                registry.INGRESS_REFUSALS.metric.labels(sender, error.reason).inc()
+            raise
         finally:
             self.inflight -= 1
             if request.held_bytes:

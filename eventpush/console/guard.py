@@ -28,7 +28,7 @@ _HEADERS = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-_ASSETS = "/_nicegui/"
+_ASSETS = ("/_nicegui/", "/outlines.json")
 _SIGN_IN = "/sign-in"
 _FORM_MAX_BYTES = 4_096
 _WRONG_TOKEN_DELAY_S = 1.0

@@ -11,7 +11,13 @@ from nicegui import context, ui
 from nicegui.element import Element
 
 STYLE = Path(__file__).with_name("style.css")
-PAGES = (("/", "Overview"), ("/find", "Find"))
+PAGES = (
+    ("/", "Overview"),
+    ("/map", "Map"),
+    ("/find", "Find"),
+    ("/dead-letters", "Dead letters"),
+    ("/senders", "Senders"),
+)
 _THEME_COOKIE = "eventpush-theme"
 _THEMES: dict[str, bool | None] = {"system": None, "light": False, "dark": True}
 _YEAR_S = 365 * 86_400
@@ -59,6 +65,20 @@ def definitions(pairs: Sequence[tuple[str, str]]) -> None:
             with tag("div"):
                 text("dt", label)
                 text("dd", value)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Show a table of text; the first cell of a row is its heading."""
+    with tag("table"):
+        with tag("thead"), tag("tr"):
+            for column in columns:
+                text("th", column).props("scope=col")
+        with tag("tbody"):
+            for first, *others in rows:
+                with tag("tr"):
+                    text("th", first).props("scope=row")
+                    for cell in others:
+                        text("td", cell)
 
 
 def _theme_button() -> None:

@@ -1,9 +1,11 @@
 """The pages by their addresses."""
 
-from nicegui import ui
+from fastapi import Response
+from nicegui import app, ui
 
-from eventpush.console import find, overview
+from eventpush.console import dead_letters, find, live_map, overview, senders
 from eventpush.console.layout import STYLE, frame
+from eventpush.console.sessions import Sessions
 from eventpush.console.sources import Sources
 
 FAVICON = (
@@ -12,7 +14,7 @@ FAVICON = (
 )
 
 
-def add(sources: Sources) -> None:
+def add(sources: Sources, sessions: Sessions) -> None:
     """Register every page."""
     ui.add_css(STYLE, shared=True)
 
@@ -25,3 +27,23 @@ def add(sources: Sources) -> None:
     def _find(q: str = "", around: str = "") -> None:
         with frame("Find", "/find"):
             find.build(sources, q, around)
+
+    @ui.page("/map")
+    def _map() -> None:
+        with frame("Map", "/map"):
+            live_map.build(sources)
+
+    @app.get(live_map.OUTLINES)
+    async def _outlines() -> Response:
+        made = await sources.outlines.get()
+        return Response(made, 200 if made else 503, {"cache-control": "private, max-age=86400"}, "application/json")
+
+    @ui.page("/dead-letters")
+    def _dead_letters() -> None:
+        with frame("Dead letters", "/dead-letters"):
+            dead_letters.build(sources, sessions)
+
+    @ui.page("/senders")
+    def _senders() -> None:
+        with frame("Senders", "/senders"):
+            senders.build(sources)

@@ -58,7 +58,7 @@ async def run(settings: Settings) -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     listener = _Listener(settings.console_host, settings.console_port).bind()
     sources, sessions = Sources(settings), Sessions(token)
-    application = Guard(_application(sources), settings.console_host, sessions)
+    application = Guard(_application(sources, sessions), settings.console_host, sessions)
     config = uvicorn.Config(
         application,
         log_config=None,
@@ -76,9 +76,9 @@ async def run(settings: Settings) -> int:
     return 0
 
 
-def _application(sources: Sources) -> FastAPI:
+def _application(sources: Sources, sessions: Sessions) -> FastAPI:
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    routes.add(sources)
+    routes.add(sources, sessions)
     ui.run_with(
         application,
         title="eventpush",

@@ -19,6 +19,11 @@ class Sessions:
         self._clock = clock
         self._expiry_s: OrderedDict[str, float] = OrderedDict()
 
+    @property
+    def has_token(self) -> bool:
+        """Whether the operator has a token."""
+        return self._token is not None
+
     def is_token(self, offered: str) -> bool:
         """Compare with the operator's token, in constant time; False if there is none."""
         return self._token is not None and secrets.compare_digest(offered.encode(), self._token.encode())

@@ -1,15 +1,19 @@
 """Everything that the pages show comes from here; each source is asked only while a page shows it."""
 
 import asyncio
+from typing import Any
 
 import msgspec
 
 from eventpush.console.clickhouse import ClickHouse
+from eventpush.console.feed import EventFeed
 from eventpush.console.flow import Stored
 from eventpush.console.kafka_progress import KafkaProgress
+from eventpush.console.outline import Outlines
 from eventpush.console.own_commands import run_json
 from eventpush.console.polled import Polled
 from eventpush.console.progress import Progress
+from eventpush.console.sender_counts import SenderCounts, sender_counts
 from eventpush.console.stages import StageMonitor, StageReading
 from runtime.platform.settings import Settings
 
@@ -62,15 +66,20 @@ class Sources:
         self.settings = settings
         self.clickhouse = ClickHouse(settings)
         self.monitor = StageMonitor(settings)
+        self.feed = EventFeed(settings)
+        self.outlines = Outlines()
         self._progress = KafkaProgress(settings)
         self.stages: Polled[dict[str, StageReading]] = Polled(self.monitor.read, 1.0, 5.0)
         self.progress: Polled[Progress] = Polled(self._progress.read, 1.0, 10.0)
         self.stored: Polled[Stored] = Polled(self._stored, 2.0, 10.0)
+        self.senders: Polled[list[SenderCounts]] = Polled(lambda: sender_counts(self.clickhouse), 5.0, 15.0)
         self.account: Polled[Account] = Polled(_account, _ACCOUNT_INTERVAL_S, _ACCOUNT_TIMEOUT_S)
 
     async def close(self) -> None:
         """Close all connections."""
-        await asyncio.gather(*(polled.close() for polled in (self.stages, self.progress, self.stored, self.account)))
+        polled: list[Polled[Any]] = [self.stages, self.progress, self.stored, self.senders, self.account]
+        await asyncio.gather(*(source.close() for source in polled))
+        await self.feed.close()
         await asyncio.gather(self.clickhouse.close(), self.monitor.close(), self._progress.close())
 
     async def _stored(self) -> Stored:

@@ -81,6 +81,9 @@ INGRESS_REPLIES = Counter("eventpush_ingress_replies", "Answers by status and re
 INGRESS_EVENTS = Counter("eventpush_ingress_events", "Events acknowledged with 200: Kafka has them.")
 INGRESS_BYTES = Counter("eventpush_ingress_bytes", "Bytes of the acknowledged events.")
 INGRESS_TOKEN_USES = Counter("eventpush_ingress_token_uses", "Requests by the name of their bearer token.", ("name",))
+INGRESS_REFUSALS = Counter(
+    "eventpush_ingress_refusals", "Requests of a known sender that were not answered with 200.", ("sender", "reason")
+)
 INGRESS_ACK_S = Histogram("eventpush_ingress_acknowledge_seconds", "From the request's headers to its 200.", (), _ACK_S)
 INGRESS_BATCH_EVENTS = Histogram(
     "eventpush_ingress_batch_events", "Events in one write to one partition of Kafka.", (), _EVENTS

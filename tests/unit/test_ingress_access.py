@@ -17,7 +17,7 @@ import structlog
 import trustme
 from aiohttp import ClientConnectorCertificateError, ClientError, ClientSession
 from multidict import CIMultiDict, CIMultiDictProxy
-from prometheus_client import generate_latest
+from prometheus_client import REGISTRY, generate_latest
 from standardwebhooks.webhooks import Webhook
 
 from ingress.access import signatures, tokens
@@ -613,3 +613,27 @@ def test_a_file_without_good_tokens_changes_nothing(tmp_path, captured, text):
     [line] = captured.getvalue().splitlines()
     assert "changed files are unusable; the old content stays in force" in line
     assert TOKEN not in line
+
+
+async def test_refusals_are_counted_by_sender():
+    """A refused request of a known sender counts by its reason; one of a stranger counts for nobody.
+
+    With tokens and signatures, a good token does not make up for a bad signature.
+    """
+    name = "eventpush_ingress_refusals_total"
+
+    def refused(reason: str) -> float:
+        return REGISTRY.get_sample_value(name, {"sender": "counted", "reason": reason}) or 0.0
+
+    before = refused("not_json"), refused("bad_signature")
+    async with running(ingress_tokens=f"counted {TOKEN}") as door:
+        assert (await door.post(b"{", **bearer(TOKEN))).status == 400
+        assert (await door.post(b"{", **bearer("wrong"))).status == 401
+        assert (await door.post(**bearer(TOKEN))).status == 200
+    assert refused("not_json") == before[0] + 1
+    both: dict[str, Any] = {"ingress_verifier": "standard-webhooks", "ingress_signature_secrets": SECRETS[0]}
+    async with running(ingress_tokens=f"counted {TOKEN}", **both) as door:
+        assert (await door.post(**bearer(TOKEN))).status == 401  # unsigned: not attributed to the sender
+        assert (await door.post(**bearer(TOKEN), **signed(SECRETS[0], BODY + b" "))).status == 401
+        assert (await door.post(**bearer(TOKEN), **signed(SECRETS[0], BODY))).status == 200
+    assert refused("bad_signature") == before[1] + 1

@@ -1,0 +1,193 @@
+"""The page Map: the newest events as they come, clustered, with filters; one event or a list on a click."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from nicegui import ui
+from nicegui.element import Element
+from nicegui.elements import leaflet
+from nicegui.events import GenericEventArguments
+
+from eventpush.console import find, wording
+from eventpush.console.clusters import Cluster, View, clusters, of_cell
+from eventpush.console.event_ring import EventRing, Filter, MapEvent
+from eventpush.console.layout import definitions, heading, tag, text
+from eventpush.console.sources import Sources
+from schemas.event_types import SEVERITIES
+
+_LEAFLET = Path(str(leaflet.__file__)).parent / "dist"
+_REFRESH_S = 1.0
+_LIST_MAX = 12
+_OPENED_MAX = 50
+_CENTER, _ZOOM = (22.0, 79.0), 5
+OUTLINES = "/outlines.json"
+
+
+class EventMap(Element, component="event_map.js", esm={"nicegui-leaflet": str(_LEAFLET)}):
+    """The map itself; `features` is what it shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_resource(_LEAFLET / "leaflet")
+        self._props["features"] = []
+        self._props["center"], self._props["zoom"] = _CENTER, _ZOOM
+        self._props["outlines"] = OUTLINES
+        self.props('role=region aria-label="Map of events"')
+
+    def show(self, features: list[dict[str, Any]]) -> None:
+        """Replace what is shown, if it differs."""
+        if features != self._props["features"]:
+            self._props["features"] = features
+            self.update()
+
+
+def build(sources: Sources) -> None:
+    """Build the page; it refreshes itself every second."""
+    view = _Map(sources)
+    ui.timer(_REFRESH_S, view.refresh)
+
+
+def feature(cluster: Cluster, ring: EventRing) -> dict[str, Any]:
+    """Return a cluster as the map's script reads it."""
+    severity = SEVERITIES[cluster.severity]
+    if cluster.count == 1:
+        label = title(ring[cluster.place])
+    else:
+        label = f"{wording.count(cluster.count)} events, the most severe is {severity}"
+    return {
+        "key": cluster.key,
+        "lat": cluster.latitude,
+        "lon": cluster.longitude,
+        "count": cluster.count,
+        "text": short(cluster.count),
+        "severity": severity,
+        "label": label,
+    }
+
+
+def short(count: int) -> str:
+    """Return a number in at most four characters: 950, 1.2k, 50k."""
+    if count < 1_000:
+        return str(count)
+    return f"{count / 1_000:.1f}k" if count < 10_000 else f"{count // 1_000}k"
+
+
+def title(event: MapEvent) -> str:
+    """Return an event as one line."""
+    return f"{event.event}, {event.vehicle or event.imei}, {event.device_time[:19].replace('T', ' ')}"
+
+
+class _Map:
+    def __init__(self, sources: Sources) -> None:
+        self._feed = sources.feed
+        self._view: View | None = None
+        self._shown: object = None
+        with tag("form").classes("filters").props('aria-label="Filters"').on("submit.prevent", lambda: None):
+            self._types = _choice("Type")
+            self._severities = _choice("Severity", SEVERITIES)
+            self._fleets = _choice("Fleet")
+            self._senders = _choice("Sender")
+        self._status = text("p", "Reading the newest events …").props("role=status").classes("quiet")
+        with tag("div").classes("map-and-list"):
+            self._map = EventMap()
+            self._map.on("view", self._on_view)
+            self._map.on("open", self._on_open)
+            with tag("section").classes("panel latest"):
+                heading(2, "Latest in view")
+                self._list = tag("ul").classes("plain")
+        self._dialog = ui.dialog()
+
+    def refresh(self) -> None:
+        """Show what has come, if the map is on the screen already."""
+        self._feed.watch()
+        ring, view = self._feed.ring, self._view
+        for choice, names in ((self._types, ring.types), (self._fleets, ring.fleets), (self._senders, ring.senders)):
+            if choice.options != (known := names.known()):
+                choice.set_options(known)
+        wanted = self._filter()
+        state = (ring.version, view, wanted, self._feed.problem)
+        if view is None or state == self._shown:
+            return
+        self._shown = state
+        places = ring.matching(wanted)
+        found = clusters(ring.latitude, ring.longitude, ring.severity, places, view)
+        self._map.show([feature(cluster, ring) for cluster in found])
+        inside = sum(cluster.count for cluster in found)
+        counted = f"{wording.count(inside)} of the newest {wording.count(len(ring))} events are in view."
+        self._status.set_text(self._feed.problem or counted)
+        in_view = (
+            event
+            for at in ring.newest(places, ring.capacity)
+            if view.south <= (event := ring[at]).latitude <= view.north and view.west <= event.longitude <= view.east
+        )
+        self._show_latest(event for event, _ in zip(in_view, range(_LIST_MAX), strict=False))
+
+    def _filter(self) -> Filter:
+        chosen = (self._types, self._fleets, self._senders, self._severities)
+        return Filter(*(tuple(choice.value or ()) for choice in chosen))
+
+    def _show_latest(self, events: Iterable[MapEvent]) -> None:
+        self._list.clear()
+        with self._list:
+            for event in events:
+                with tag("li"):
+                    _opener(event, self._show_events)
+
+    def _on_view(self, arguments: GenericEventArguments) -> None:
+        seen = arguments.args
+        self._view = View(
+            float(seen["south"]), float(seen["west"]), float(seen["north"]), float(seen["east"]), int(seen["zoom"])
+        )
+        self.refresh()
+
+    def _on_open(self, arguments: GenericEventArguments) -> None:
+        ring = self._feed.ring
+        places = of_cell(ring.latitude, ring.longitude, ring.matching(self._filter()), str(arguments.args))
+        self._show_events([ring[at] for at in ring.newest(places, _OPENED_MAX)])
+
+    def _show_events(self, events: list[MapEvent]) -> None:
+        self._dialog.clear()
+        with self._dialog, tag("section").classes("panel dialog").props("aria-label=Event"):
+            if len(events) == 1:
+                _show_event(events[0])
+            else:
+                heading(2, f"{len(events)} events at this place, the newest first" if events else "No event here now")
+                with tag("ul").classes("plain"):
+                    for event in events:
+                        with tag("li"):
+                            _opener(event, self._show_events)
+            ui.button("Close", on_click=self._dialog.close).props("flat no-caps autofocus")
+        self._dialog.open()
+
+
+def _choice(label: str, options: Iterable[str] = ()) -> ui.select:
+    choice = ui.select(list(options), multiple=True, label=label, clearable=True)
+    return choice.props("outlined dense options-dense use-chips").classes("filter")
+
+
+def _opener(event: MapEvent, show: Any) -> None:
+    button = tag("button").props("type=button").classes(f"event {event.severity}")
+    with button:
+        text("span", event.event).classes("type")
+        text("span", event.vehicle or event.imei)
+        text("span", event.device_time[:19].replace("T", " ")).classes("quiet")
+    button.on("click", lambda: show([event]))
+
+
+def _show_event(event: MapEvent) -> None:
+    heading(2, title(event))
+    fields = [
+        ("Severity", event.severity),
+        ("Device time", event.device_time),
+        ("IMEI", event.imei),
+        ("Vehicle", event.vehicle),
+        ("Fleet", event.fleet),
+        ("Driver", event.driver),
+        ("Location", event.location),
+        ("Coordinates", f"{event.latitude:.5f}, {event.longitude:.5f}"),
+        ("Sender", event.sender),
+        ("Event id", event.event_id),
+    ]
+    definitions([(label, value) for label, value in fields if value])
+    ui.link("Trace this event", find.address(event.event_id))
