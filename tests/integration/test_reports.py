@@ -153,7 +153,7 @@ def test_device_health(reporting: Reporting) -> None:
         at("08:30:00", "sos", **there), at("08:40:00", "sos", **here), at("08:50:00", "sos", latitude=0, longitude=0),
         at("08:50:00", "sos", imei=OTHER, received_at="2026-06-10 08:49:00", device_delay_ms=-60000, **here),
     ])  # fmt: skip
-    letters = [{"imei": IMEI}, {"imei": "broken"}, {"imei": None}, {"imei": None}]
+    letters: list[dict[str, Any]] = [{"imei": IMEI}, {"imei": "broken"}, {"imei": None}, {"imei": None}]
     reporting.store_dead_letters([letter | {"received_at": "2026-06-10 09:00:00"} for letter in letters])
     shown = (
         "imei, events, last_event_at, usual_gap_s, silence_s, is_silent, dead_letters, round(dead_letter_share, 3),"
@@ -171,7 +171,7 @@ def test_device_health(reporting: Reporting) -> None:
 def test_ingestion_warnings(reporting: Reporting) -> None:
     """Exact counts of reasons and warnings by sender, by arrival; two reasons of a kind in one payload count once."""
     reason = {"code": "missing", "field": "IMEI", "found": "", "expected": ""}
-    letters = [
+    letters: list[dict[str, Any]] = [
         {"sender": "north", "received_at": "2026-06-10 09:00:00", "receipt_id": "r1", "reasons": [reason, reason]},
         {"sender": "north", "received_at": "2026-06-10 08:00:00", "receipt_id": "r0", "reasons": [reason]},
         {"sender": "north", "received_at": "2026-07-10 08:00:00", "receipt_id": "r2", "reasons": [reason]},
