@@ -183,7 +183,7 @@ def _conflicts(piece: Piece, found: DedupResults) -> list[InvalidRecord]:
 
 
 def _payload_digest(invalid: InvalidRecord) -> bytes:
-    """The digest that stands for the payload, or for the attempt to replay it."""
+    """Return the digest that stands for the payload, or for the attempt to replay it."""
     raw, replay = invalid.record.value or b"", invalid.replay
     return digest_of_attempt(raw, replay.dead_letter_id, replay.attempt) if replay else digest_of_payload(raw)
 
