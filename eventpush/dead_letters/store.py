@@ -1,6 +1,7 @@
 """Read dead letters from ClickHouse: groups with their counts, pages of a selection, one by its id."""
 
 from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -32,10 +33,11 @@ FROM telematics.dead_letters WHERE %s
 """
 
 _NOT_YET = """
- AND (toUnixTimestamp64Micro(received_at), dead_letter_id) > ({after_us:Int64}, {after_id:UUID})
+ AND (toUnixTimestamp64Micro(received_at), raw.partition, raw.offset, dead_letter_id)
+    > ({after_us:Int64}, {after_partition:UInt32}, {after_offset:UInt64}, {after_id:UUID})
  AND inserted_at <= fromUnixTimestamp64Micro({started:Int64}, 'UTC')
  AND dead_letter_id NOT IN (SELECT dead_letter_id FROM telematics.replayed_store WHERE replay_id = {replay_id:UUID})
- ORDER BY received_at, dead_letter_id LIMIT {most:UInt32}
+ ORDER BY received_at, raw.partition, raw.offset, dead_letter_id LIMIT {most:UInt32}
 """
 
 
@@ -90,10 +92,11 @@ async def pages(
 ) -> AsyncGenerator[list[Letter], None]:
     """Yield the selected letters that were stored before `started_us` and that the replay has not recorded yet.
 
-    They come in order of arrival. `max_letters` bounds them, with those recorded before.
+    They come in order of arrival, a device's in the order of its records. `max_letters` bounds them, with those
+    recorded before.
     """
     condition, parameters = selection.condition()
-    parameters |= {"replay_id": replay_id, "started": started_us, "after_us": 0, "after_id": str(UUID(int=0))}
+    parameters |= {"replay_id": replay_id, "started": started_us, **_AT_THE_BEGINNING}
     remaining = selection.max_letters
     if remaining is not None:
         remaining -= await _recorded(client, replay_id)
@@ -104,8 +107,20 @@ async def pages(
         if not letters:
             return
         yield letters
-        parameters |= {"after_us": letters[-1].received_us, "after_id": letters[-1].dead_letter_id}
+        parameters |= _after(letters[-1])
         remaining = None if remaining is None else remaining - len(letters)
+
+
+_AT_THE_BEGINNING = {"after_us": -1, "after_partition": 0, "after_offset": 0, "after_id": str(UUID(int=0))}
+
+
+def _after(letter: Letter) -> dict[str, Any]:
+    return {
+        "after_us": letter.received_us,
+        "after_partition": letter.raw_partition,
+        "after_offset": letter.raw_offset,
+        "after_id": letter.dead_letter_id,
+    }
 
 
 async def _recorded(client: AsyncClient, replay_id: str) -> int:

@@ -149,10 +149,11 @@ class Pipeline:
 
 
 @contextmanager
-def own_pipeline(home: Path) -> Iterator[Pipeline]:
-    """A pipeline with a Kafka and a ClickHouse of its own, all in the directory `home`."""
+def own_pipeline(home: Path, **environ: str) -> Iterator[Pipeline]:
+    """A pipeline with a Kafka and a ClickHouse of its own, all in the directory `home`, with further settings."""
     kafka, clickhouse = Kafka.at(home / "kafka"), ClickHouse(home / "clickhouse")
     running = Pipeline(kafka.bootstrap, clickhouse.url, home)
+    running.environ |= environ
     try:
         kafka.start()
         clickhouse.start()

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.pipeline_support import Pipeline, clean_environ, post, until
+from tests.integration.pipeline_support import Pipeline, clean_environ, own_pipeline, post, until
 from tests.integration.test_pipeline import SAMPLE, settled
-from tests.stack import ROOT, ClickHouse, Kafka
+from tests.stack import ROOT
 
 LETTERS = 250  # more than a page of a replay
 
@@ -19,22 +19,9 @@ LETTERS = 250  # more than a page of a replay
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """A pipeline with a Kafka and a ClickHouse of its own, so that the tests can count, and with named senders."""
-    home = tmp_path_factory.mktemp("dead-letters")
-    kafka, clickhouse = Kafka.at(home / "kafka"), ClickHouse(home / "clickhouse")
-    running = Pipeline(kafka.bootstrap, clickhouse.url, home)
-    running.environ["EVENTPUSH_INGRESS_TOKENS"] = ",".join(f"{name} token-of-{name}" for name in SENDERS)
-    try:
-        kafka.start()
-        clickhouse.start()
-        running.start()
+    tokens = ",".join(f"{name} token-of-{name}" for name in SENDERS)
+    with own_pipeline(tmp_path_factory.mktemp("dead-letters"), EVENTPUSH_INGRESS_TOKENS=tokens) as running:
         yield running
-        running.stop()
-    finally:
-        for process in running.processes.values():
-            process.kill()
-            process.wait()
-        kafka.end_if_running()
-        clickhouse.end_if_running()
 
 
 SENDERS = ("fleet-a", "fleet-b", "fleet-c", "fleet-d", "fleet-e")
@@ -86,7 +73,8 @@ def test_a_hundred_letters_with_the_wrong_time_format_become_events(pipeline: Pi
     repair = ("--sender", "fleet-b", "--cast", "Device_Time", "--cast", "Server_Time")
     dry = dead_letters(pipeline, "replay", *repair, "--dry-run")
     assert dry["results"] == {"valid": 100}
-    assert json.loads(dry["dead_letters"][0]["after"])["Device_Time"] == "2024-06-28T17:52:13.000000+0000"
+    times = {json.loads(letter["after"])["Device_Time"] for letter in dry["dead_letters"]}
+    assert min(times) == "2024-06-28T17:52:13.000000+0000"
     assert events_of(pipeline, "fleet-b") == []  # a dry run sends nothing
 
     replayed = dead_letters(pipeline, "replay", *repair)
