@@ -1,7 +1,7 @@
 """The command line: the list of commands, and how errors are shown.
 
-Each command is `command` in its module `eventpush.commands.<name>`, imported on first use: `eventpush topics` does not
-wait for the imports of `eventpush streams`.
+Each command is `command` in its module `eventpush.commands.<name>` (hyphens as underscores), imported on first use:
+`eventpush topics` does not wait for the imports of `eventpush streams`.
 """
 
 import importlib
@@ -29,11 +29,13 @@ SECTIONS: dict[str, dict[str, str]] = {
         "devices": "Load the device registry.",
         "token": "Create tokens for senders.",
         "reset": "Remove all data of `up`.",
+        "backfill": "Send events from files to the ingress.",
     },
     "Inspect": {
         "check": "Check settings and connections, one line each.",
         "tail": "Follow events as they arrive.",
         "trace": "Show the whole way of one event, stage by stage.",
+        "dead-letters": "List, show, repair and replay dead letters.",
         "account": "Reconcile accepted events with stored rows.",
         "contract": "Export the contract with subscribers.",
     },
@@ -72,7 +74,7 @@ class Commands(click.Group):
         """Import and return the command of that name; None if there is none."""
         if cmd_name not in SUMMARIES:
             return None
-        command: click.Command = importlib.import_module(f"eventpush.commands.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"eventpush.commands.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -32,6 +32,19 @@ def command_with_examples(name: str, *examples: str) -> Callable[[Callable[..., 
     return click.command(name, cls=Command, examples=examples)
 
 
+class Assignment(click.ParamType):
+    """`Field=value`, split at the first equals sign."""
+
+    name = "field=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Return field and value."""
+        name, equals, text = str(value).partition("=")
+        if not name or not equals:
+            self.fail(f"{value!r} is not FIELD=VALUE", param, ctx)
+        return name, text
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

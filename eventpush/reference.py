@@ -99,7 +99,7 @@ def _code(text: str) -> str:
 def _columns(table: Table) -> Callable[[], Iterator[str]]:
     return lambda: _table(
         ("column", "type", "meaning"),
-        ((_code(c.name), _code(c.type), c.comment) for c in (*table.columns, INSERTED_AT)),
+        ((_code(c.name), _code(c.type), c.comment) for c in (*table.columns, INSERTED_AT, *table.derived)),
     )
 
 

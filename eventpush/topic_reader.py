@@ -74,3 +74,11 @@ async def records(
         while any([await consumer.position(tp) < end for tp, end in ends.items()]):
             for tp, found in (await consumer.getmany(timeout_ms=_READ_TIMEOUT_MS)).items():
                 yield tp.partition, found
+
+
+async def offsets_at(settings: Settings, topic: str, moment_ms: int) -> dict[int, int]:
+    """Return each partition's first offset with a timestamp from `moment_ms` (since the epoch) on, or its end."""
+    async with consumer_of(settings, topic) as (consumer, partitions):
+        found = await consumer.offsets_for_times(dict.fromkeys(partitions, max(0, moment_ms)))
+        ends = await consumer.end_offsets(partitions)
+    return {tp.partition: ends[tp] if found[tp] is None else found[tp].offset for tp in partitions}

@@ -17,6 +17,7 @@ class Count(msgspec.Struct, gc=False, frozen=True):
     unique: int
     duplicate: int
     dead_lettered: int
+    replayed: int = 0  # how many of these were sent by a replay, not by a sender
 
 
 class BatchAccount(msgspec.Struct, gc=False, frozen=True):

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 
 from schemas.event import RawPosition
-from schemas.fields import POSITION, TEXT_CODEC, TIME, TIME_CODEC, WORD, WORD_OR_NULL, Field
+from schemas.fields import INTEGER_CODEC, POSITION, TEXT_CODEC, TIME, TIME_CODEC, WORD, WORD_OR_NULL, Field
 
 _VIOLATIONS = "Array(Tuple(code LowCardinality(String), field String, found String, expected String))"
 
@@ -29,7 +29,8 @@ class DeadLetter(msgspec.Struct, gc=False, frozen=True):
     """What could not become an event, with every reason at once and the bytes as they came."""
 
     dead_letter_id: Annotated[str, Field(
-        "streams: UUID of the payload's bytes; sink: UUID of the refused record's position. Stable over replays",
+        "streams: UUID of the payload's bytes, and of the attempt if it is a replay; sink: UUID of the position of the "
+        "refused record",
         "UUID", schema={"format": "uuid"})]  # fmt: skip
     stage: Annotated[str, Field("which stage refused it: streams or sink", WORD, schema={"enum": ["streams", "sink"]})]
     reasons: Annotated[list[Violation], Field(
@@ -50,4 +51,9 @@ class DeadLetter(msgspec.Struct, gc=False, frozen=True):
     conflict_with: Annotated[Conflict | None, Field(
         "the event that was accepted under the same identity", "Nullable(UUID)",
         column="conflict_with_event_id")]  # fmt: skip
+    replay_of: Annotated[str | None, Field(
+        "the dead letter that was replayed and failed again; NULL if this is no replay", "Nullable(UUID)",
+        schema={"format": "uuid"}, since="0.2.0")]  # fmt: skip
+    attempt: Annotated[int, Field("0: as the sender sent it; 1: after its first replay, and so on", "Int64",
+                                  INTEGER_CODEC, schema={"minimum": 0}, since="0.2.0", missing=0)]  # fmt: skip
     raw: Annotated[RawPosition, Field("source record: topic, partition, offset", POSITION, TEXT_CODEC)]

@@ -25,6 +25,14 @@ def digest_of_payload(raw: bytes) -> bytes:
     return blake2b(raw, digest_size=24).digest()
 
 
+def digest_of_attempt(raw: bytes, dead_letter_id: str, attempt: int) -> bytes:
+    """24 bytes that stand for one attempt to replay a dead letter with this payload.
+
+    So an attempt that fails is a dead letter of its own, and the same attempt made twice is a duplicate.
+    """
+    return blake2b(f"{dead_letter_id}\0{attempt}\0".encode() + raw, digest_size=24, person=b"eventpush replay").digest()
+
+
 def uuid_text(digest: bytes) -> str:
     """Format the first 16 bytes as a UUID."""
     text = digest[:16].hex()

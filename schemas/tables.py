@@ -47,6 +47,7 @@ class Table:
     time: str  # the column by which a row's place in the table can be narrowed down
     indexes: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    derived: tuple[Column, ...] = ()  # at the end of the view, and not in the table
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -93,6 +94,7 @@ DEAD_LETTERS = Table(
     time="received_at",
     indexes=("INDEX inserted_at_minmax inserted_at TYPE minmax GRANULARITY 1",),
     settings=_MERGE_IDLE_PARTITIONS,
+    derived=(Column("resolved_by_event_id", "Nullable(UUID)", "the event that a replay made of it", "", ""),),
 )
 
 TABLES = (EVENTS, DEAD_LETTERS)

@@ -92,6 +92,7 @@ async def run(settings: Settings) -> int:
     try:
         return await sink.stage.run(
             metrics.SINK_LAG,
+            metrics.SINK_COMPLETE_THROUGH,
             settings.sink_metrics_port,
             sink.migrate,
             checks={"clickhouse": sink.writer.failure},

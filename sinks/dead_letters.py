@@ -90,6 +90,8 @@ def dead_letter(tp: TP, refusal: Refusal) -> DeadLetter:
         payload=payload,
         payload_encoding=encoding,
         conflict_with=None,
+        replay_of=None,
+        attempt=0,
         raw=RawPosition(tp.topic, tp.partition, record.offset),
     )
 

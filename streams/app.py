@@ -72,5 +72,9 @@ async def run(settings: Settings) -> int:
     expose_zero_counts()
     metrics.STREAMS_WINDOW_IDENTITIES.metric.set_function(streams.table.identities)
     return await streams.stage.run(
-        metrics.STREAMS_LAG, settings.streams_metrics_port, streams.registry.follow, progress=streams.progress
+        metrics.STREAMS_LAG,
+        metrics.STREAMS_COMPLETE_THROUGH,
+        settings.streams_metrics_port,
+        streams.registry.follow,
+        progress=streams.progress,
     )

@@ -22,7 +22,7 @@ from schemas.account import Count, minute_of
 from schemas.dead_letter import Violation
 from schemas.event import Event
 from schemas.event_types import canonical, type_of
-from schemas.identity import digest_of, digest_of_payload, uuid_text
+from schemas.identity import digest_of, digest_of_attempt, digest_of_payload, uuid_text
 from schemas.rules import Reason
 from schemas.validation import ClockLimits
 from streams.content import Content
@@ -41,9 +41,10 @@ _UUID_DIGITS = [at for at in range(_UUID_LENGTH) if at not in {8, 13, 18, 23}]
 
 _MINUTE_US = 60_000_000
 _DEAD_LETTERED = 3
+_REPLAYED = 4  # counted beside the outcome
 
 #: Record count by (arrival minute since the epoch, event type, outcome); an outcome is a `DedupResult` of 0 or 1,
-#: or `_DEAD_LETTERED`.
+#: `_DEAD_LETTERED`, or `_REPLAYED`.
 OutcomeCounter = Counter[tuple[int, str, int]]
 
 #: A record to publish: key, value, timestamp in ms since the epoch.
@@ -112,7 +113,7 @@ class BatchProcessor:
         enriched = enrich(events, event_ids, self._source)
         result.types += events.event
         keys = [imei.encode() for imei in events.imei]
-        result.events += zip(keys, _encoded(enriched), (events.received_us // 1000).tolist(), strict=True)
+        result.events += zip(keys, _encoded(enriched), events.written_ms.tolist(), strict=True)
         for event in enriched:
             if event.warnings:
                 result.warnings.update(event.warnings)
@@ -122,16 +123,17 @@ class BatchProcessor:
         if not broken:
             return payload_rows([])
         broken.sort(key=lambda invalid: invalid.record.offset)  # conflicts were found after the rest
-        digests = [digest_of_payload(invalid.record.value or b"") for invalid in broken]
+        digests = list(map(_payload_digest, broken))
         rows = payload_rows(digests)
         is_unique = self._window.classify(rows) == DedupResult.UNIQUE
         for invalid, digest, unique in zip(broken, digests, is_unique.tolist(), strict=True):
             letter = dead_letter(invalid, digest, self._source.topic, self._source.partition)
             outcome = _DEAD_LETTERED if unique else int(DedupResult.DUPLICATE)
             counter[invalid.received_us // _MINUTE_US, letter.event or "", outcome] += 1
+            counter[invalid.received_us // _MINUTE_US, letter.event or "", _REPLAYED] += invalid.replay is not None
             if unique:
                 value = _encoder.encode(letter)
-                result.dead_letters.append((invalid.record.key, value, invalid.received_us // 1000))
+                result.dead_letters.append((invalid.record.key, value, invalid.written_ms))
                 category = type_of(canonical(letter.event or "")).category
                 result.reasons.update({(str(violation.code), category) for violation in letter.reasons})
         new: Rows = rows[is_unique]
@@ -165,6 +167,9 @@ def _count_valid(events: ValidEvents, found: DedupResults, counter: OutcomeCount
     counter.update(zip(minutes, events.event, found.tolist(), strict=True))
     for key in [key for key in counter if key[2] == DedupResult.CONFLICT]:
         del counter[key]
+    if events.replayed.any():
+        for at in np.flatnonzero(events.replayed & (found != DedupResult.CONFLICT)).tolist():
+            counter[minutes[at], events.event[at], _REPLAYED] += 1
 
 
 def _encoded(events: Sequence[Event]) -> list[bytes]:
@@ -175,6 +180,12 @@ def _encoded(events: Sequence[Event]) -> list[bytes]:
 def _conflicts(piece: Piece, found: DedupResults) -> list[InvalidRecord]:
     """Return the events whose identity was accepted before with other content."""
     return [_conflict(piece, at) for at in np.flatnonzero(found == DedupResult.CONFLICT).tolist()]
+
+
+def _payload_digest(invalid: InvalidRecord) -> bytes:
+    """Return the digest that stands for the payload, or for the attempt to replay it."""
+    raw, replay = invalid.record.value or b"", invalid.replay
+    return digest_of_attempt(raw, replay.dead_letter_id, replay.attempt) if replay else digest_of_payload(raw)
 
 
 def _conflict(piece: Piece, at: int) -> InvalidRecord:
@@ -196,6 +207,7 @@ def _counts(counter: OutcomeCounter) -> list[Count]:
             counter[minute, event, DedupResult.UNIQUE],
             counter[minute, event, DedupResult.DUPLICATE],
             counter[minute, event, _DEAD_LETTERED],
+            counter[minute, event, _REPLAYED],
         )
         for minute, event in keys
     ]

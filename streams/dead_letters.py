@@ -32,6 +32,8 @@ def dead_letter(invalid: InvalidRecord, digest: bytes, topic: str, partition: in
         payload=payload,
         payload_encoding=encoding,
         conflict_with=Conflict(invalid.conflict) if invalid.conflict else None,
+        replay_of=invalid.replay.dead_letter_id if invalid.replay else None,
+        attempt=invalid.replay.attempt if invalid.replay else 0,
         raw=RawPosition(topic, partition, invalid.record.offset),
     )
 

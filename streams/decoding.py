@@ -21,9 +21,10 @@ from schemas.dead_letter import Violation
 from schemas.event import SENT_FIELDS, SentEvent, StrictSentEvent
 from schemas.event_types import canonical
 from schemas.json_text import members_of
+from schemas.replay import Replay, replay_of
 from schemas.rules import PAYLOAD_BYTES_MAX, TIME_RULES, EventTimes
 from schemas.times import rfc3339
-from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID, HEADER_SENDER
+from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID, HEADER_REPLAY, HEADER_SENDER
 from schemas.validation import NO_EXTRA, ClockLimits, ValidEvent, blank_as_none, extra_of, validate
 
 _decode_strictly = msgspec.json.Decoder(StrictSentEvent).decode
@@ -64,11 +65,23 @@ class ValidEvents(NamedTuple):
     extra: list[msgspec.Raw]
     time_cut: Bools
     duplicate_keys: Bools
+    replayed: Bools  # sent by a replay
 
     def invalid(self, at: int, violations: list[Violation], conflict: str | None = None) -> "InvalidRecord":
         """Return one of the events as an invalid record."""
         received_us, receipt_id = int(self.received_us[at]), self.receipt_ids[at]
         return InvalidRecord(self.records[at], received_us, receipt_id, self.senders[at], violations, conflict)
+
+    @property
+    def written_ms(self) -> Int64s:
+        """The times of what is published of the events, in ms since the epoch.
+
+        They are those of the arrivals, but for a replay: its arrival may be older than Kafka keeps records.
+        """
+        arrived_ms = self.received_us // 1000
+        if not self.replayed.any():
+            return arrived_ms
+        return np.where(self.replayed, [record.timestamp for record in self.records], arrived_ms)
 
     def only(self, chosen: Bools) -> "ValidEvents":
         """Return the events for which `chosen` is true."""
@@ -87,6 +100,16 @@ class InvalidRecord(NamedTuple):
     sender: str | None
     violations: list[Violation]
     conflict: str | None = None
+
+    @property
+    def replay(self) -> Replay | None:
+        """The replay that sent the record."""
+        return replay_of(self.record.headers)
+
+    @property
+    def written_ms(self) -> int:
+        """The time of what is published of the record, in ms since the epoch."""
+        return self.record.timestamp if self.replay else self.received_us // 1000
 
 
 class _Payloads(NamedTuple):
@@ -146,6 +169,7 @@ def decode(records: Sequence[Record], clock: ClockLimits) -> tuple[ValidEvents, 
         extra=payloads.extra,
         time_cut=np.zeros(len(records), np.bool_),
         duplicate_keys=payloads.duplicate_keys,
+        replayed=arrived.replayed,
     )
     return _decide(events, values, sorted(suspects), clock)
 
@@ -172,6 +196,7 @@ class Arrivals(NamedTuple):
     received_us: Int64s  # when it accepted each, µs since the epoch
     receipt_ids: list[str | None]
     senders: list[str | None]
+    replayed: Bools  # sent by a replay
 
 
 def arrivals(records: Sequence[Record]) -> Arrivals:
@@ -190,6 +215,7 @@ def arrivals(records: Sequence[Record]) -> Arrivals:
         np.minimum(np.array(received_us, np.int64), _ARRIVAL_MAX_US),
         _texts([named.get(HEADER_RECEIPT_ID) for named in headers]),
         _texts([named.get(HEADER_SENDER) for named in headers]),
+        np.array([HEADER_REPLAY in named and replay_of(named.items()) is not None for named in headers], np.bool_),
     )
 
 

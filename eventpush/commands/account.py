@@ -14,7 +14,7 @@ from eventpush.reconciliation.reconcile import Reconciliation, reconcile
 from eventpush.text import quoted
 from runtime.platform import metrics
 
-_COLUMNS = ("accepted", "stored", "duplicate", "dead-lettered")
+_COLUMNS = ("accepted", "replayed", "stored", "duplicate", "dead-lettered")
 
 
 @command_with_examples(
@@ -34,7 +34,9 @@ _COLUMNS = ("accepted", "stored", "duplicate", "dead-lettered")
 @click.option("--metrics", "as_metrics", is_flag=True, help="Print metrics in Prometheus' text format.")
 @as_json
 def command(*, by: str, as_metrics: bool, as_json: bool) -> None:
-    """Reconcile every accepted event: accepted = stored + duplicate + dead-lettered + in flight.
+    """Reconcile every event: accepted + replayed = stored + duplicate + dead-lettered + in flight.
+
+    Accepted are the events from senders, replayed those that `eventpush dead-letters replay` sent again.
 
     The counts come from Kafka and ClickHouse, not from counters in memory: raw offsets, the summary that the stream
     stage commits with each batch, and the rows. Discrepancies are listed by partition and raw offsets.
@@ -54,7 +56,8 @@ def command(*, by: str, as_metrics: bool, as_json: bool) -> None:
 
 def _as_dict(reconciliation: Reconciliation, grouped: Mapping[str, OutcomeCounts]) -> dict[str, object]:
     return {
-        "accepted": sum(coverage.accepted for coverage in reconciliation.coverages),
+        "accepted": reconciliation.accepted,
+        "replayed": reconciliation.replayed,
         "in_flight": _in_flight(reconciliation),
         "total": aggregate(reconciliation.outcomes, BY["all"]).get("all", OutcomeCounts()),
         "groups": grouped,
@@ -75,7 +78,7 @@ def _in_flight(reconciliation: Reconciliation) -> dict[str, int]:
 
 def _as_metrics(reconciliation: Reconciliation) -> str:
     for event, line in aggregate(reconciliation.outcomes, BY["type"]).items():
-        for outcome in ("accepted", "stored", "duplicate"):
+        for outcome in ("accepted", "replayed", "stored", "duplicate"):
             metrics.ACCOUNT_EVENTS.metric.labels(event, outcome).set(getattr(line, outcome))
         metrics.ACCOUNT_EVENTS.metric.labels(event, "dead_lettered").set(line.stored_dead_letters)
     for stage, events in _in_flight(reconciliation).items():
@@ -93,15 +96,15 @@ def _readable(reconciliation: Reconciliation, grouped: Mapping[str, OutcomeCount
     width = max(14, *(len(label) for label, _ in labelled))
     rows = [_row(by, _COLUMNS, width)]
     for label, counts in labelled:
-        cells = (counts.accepted, counts.stored, counts.duplicate, counts.stored_dead_letters)
+        cells = (counts.accepted, counts.replayed, counts.stored, counts.duplicate, counts.stored_dead_letters)
         rows.append(_row(label, cells, width))
     in_flight = _in_flight(reconciliation)
     rows.append(f"in flight: {in_flight['streams']} to be processed, {in_flight['sink']} to be stored")
     if reconciliation.discrepancies:
         rows += [f"discrepancy: {discrepancy}" for discrepancy in reconciliation.discrepancies]
     else:
-        accepted = sum(coverage.accepted for coverage in reconciliation.coverages)
-        rows.append(f"all {accepted} accepted events are accounted for")
+        replayed = f" and {reconciliation.replayed} replayed" if reconciliation.replayed else ""
+        rows.append(f"all {reconciliation.accepted} accepted{replayed} events are accounted for")
     return "\n".join(rows)
 
 

@@ -1,5 +1,7 @@
 """Reconciliation arithmetic: accepted = stored + duplicate + dead-lettered + in flight, or a discrepancy. Pure.
 
+Raw records that a replay sent are counted apart: accepted + replayed is on the left of the equation then.
+
     raw offsets of a partition   ├──────── batches' ranges, end to end ────────┤── in flight ──┤
     records of a batch           each is unique, duplicate or dead-lettered
     unique and dead-lettered     each is in ClickHouse, or in flight to it
@@ -43,12 +45,13 @@ class Chunk(msgspec.Struct, frozen=True):
 class OutcomeCounts(msgspec.Struct):
     """Events by outcome, for one minute and type or for several."""
 
-    accepted: int = 0
+    accepted: int = 0  # from senders
     unique: int = 0
     duplicate: int = 0
     dead_lettered: int = 0
     stored: int = 0  # in telematics.events
     stored_dead_letters: int = 0  # in telematics.dead_letters
+    replayed: int = 0  # from replays
 
 
 class Coverage(msgspec.Struct, frozen=True):
@@ -61,7 +64,7 @@ class Coverage(msgspec.Struct, frozen=True):
     discrepancies: list[Discrepancy]
 
     @property
-    def accepted(self) -> int:
+    def records(self) -> int:
         """Raw records, counted by offset."""
         return self.end - self.first
 
@@ -157,7 +160,8 @@ def count_outcomes(
     for batch in batches:
         for count in batch.counts:
             total = found.setdefault((count.minute, count.event), OutcomeCounts())
-            total.accepted += count.unique + count.duplicate + count.dead_lettered
+            total.accepted += count.unique + count.duplicate + count.dead_lettered - count.replayed
+            total.replayed += count.replayed
             total.unique += count.unique
             total.duplicate += count.duplicate
             total.dead_lettered += count.dead_lettered

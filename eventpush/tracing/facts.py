@@ -3,6 +3,7 @@
 import msgspec
 
 from schemas.dead_letter import Violation
+from schemas.replay import Replay
 
 
 class Position(msgspec.Struct, frozen=True, order=True):
@@ -24,8 +25,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     receipt_id: str | None
     sender: str | None
     payload: bytes
-    replay: str | None = None  # id of the replay that sent it
-    attempt: int = 0
+    replay: Replay | None = None  # None: a sender sent it
 
 
 class EventRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,8 @@
 import msgspec
 
 from schemas.dead_letter import Violation
-from schemas.identity import digest_of_payload, uuid_text
+from schemas.identity import digest_of_attempt, digest_of_payload, uuid_text
+from schemas.replay import Replay
 from schemas.validation import ClockLimits, ValidEvent, validate
 
 
@@ -21,9 +22,10 @@ class Identification(msgspec.Struct, frozen=True, kw_only=True):
         return not self.violations
 
 
-def identify(payload: bytes, received_us: int, clock: ClockLimits) -> Identification:
-    """Apply the rules to a payload that arrived at `received_us` (µs since the epoch)."""
-    dead_letter_id = uuid_text(digest_of_payload(payload))
+def identify(payload: bytes, received_us: int, clock: ClockLimits, replay: Replay | None = None) -> Identification:
+    """Apply the rules to a payload that arrived at `received_us` (µs since the epoch), sent by a sender or a replay."""
+    digest = digest_of_attempt(payload, replay.dead_letter_id, replay.attempt) if replay else digest_of_payload(payload)
+    dead_letter_id = uuid_text(digest)
     found = validate(payload, received_us, clock)
     if not isinstance(found, ValidEvent):
         return Identification(dead_letter_id=dead_letter_id, violations=found)

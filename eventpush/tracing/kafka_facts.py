@@ -14,6 +14,7 @@ from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 from schemas import account, topics
 from schemas.event import RawPosition
+from schemas.replay import replay_of
 
 _READ_TIMEOUT_MS = 1_000
 _DISORDER_MS = (
@@ -34,15 +35,13 @@ def arrival_of(record: Any) -> Arrival:
     """Read a raw record's headers; without them, its timestamp is its arrival."""
     headers = {name: value.decode("ascii", "replace") for name, value in record.headers if value is not None}
     arrival = headers.get(topics.HEADER_ARRIVAL_US, "")
-    attempt = headers.get(topics.HEADER_REPLAY_ATTEMPT, "")
     return Arrival(
         position=Position(record.topic, record.partition, record.offset),
         received_us=int(arrival) if arrival.isdigit() and len(arrival) <= _DIGITS else max(record.timestamp, 0) * 1000,
         receipt_id=headers.get(topics.HEADER_RECEIPT_ID),
         sender=headers.get(topics.HEADER_SENDER),
         payload=record.value or b"",
-        replay=headers.get(topics.HEADER_REPLAY),
-        attempt=int(attempt) if attempt.isdigit() else 0,
+        replay=replay_of(record.headers),
     )
 
 

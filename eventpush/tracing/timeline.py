@@ -126,7 +126,8 @@ def _stages(facts: Facts, outcome: str, summary: str) -> Iterator[tuple[str, int
     if arrival:
         yield "request", received_us, f"sender {arrival.sender or 'not named'}, {len(arrival.payload)} bytes"
         if arrival.replay:
-            yield "replay", None, f"attempt {arrival.attempt} by replay {arrival.replay}"
+            replay = arrival.replay
+            yield "replay", None, f"{replay.replay_id}, attempt {replay.attempt} of dead letter {replay.dead_letter_id}"
     else:
         yield "request", received_us, "sender and size unknown: Kafka no longer has the raw record"
     yield "raw topic", None, str(facts.raw)

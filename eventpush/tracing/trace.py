@@ -33,7 +33,7 @@ async def trace(settings: Settings, wanted: Wanted) -> list[Trace]:
         raise OperatorError("neither Kafka nor ClickHouse answers", "run `eventpush check`")
     kafka = arrivals is not None
     clock = clock_limits(settings)
-    identified = {a.position: identify(a.payload, a.received_us, clock) for a in arrivals or ()}
+    identified = {a.position: identify(a.payload, a.received_us, clock, a.replay) for a in arrivals or ()}
     rows = _merged(rows, await _or_note(_related(settings, identified.values()), Rows(), "ClickHouse", []))
     facts = _facts(arrivals or [], identified, rows, own=_own(rows, wanted))
     if not facts:

@@ -29,7 +29,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
             return receipt == self.receipt or receipt.startswith(f"{self.receipt}.")
         if self.imei is not None:
             return f'"{self.imei}"'.encode() in arrival.payload
-        identification = identify(arrival.payload, arrival.received_us, clock)
+        identification = identify(arrival.payload, arrival.received_us, clock, arrival.replay)
         return self.id in {identification.event_id, identification.dead_letter_id}
 
 

@@ -75,6 +75,7 @@ class PartitionTask:
         self._queue: asyncio.Queue[Batch] = asyncio.Queue()
         self._idle = asyncio.Event()
         self.position: int | None = None
+        self.processed_ms: int | None = None  # time of the last record processed, since the epoch
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(lambda task: None if task.cancelled() else self._ended(task, fail))
 
@@ -134,6 +135,7 @@ class PartitionTask:
         if fresh is None:
             return position
         await self._processor.process(fresh)
+        self.processed_ms = fresh.records[-1].timestamp
         return fresh.next_offset
 
     async def _recover_gap(self, batch: Batch, position: int) -> int:
@@ -196,6 +198,11 @@ class PartitionTasks:
     def open(self) -> dict[TP, int | None]:
         """The next offset of every owned partition; None while its state is being restored."""
         return {tp: task.position for tp, task in self._tasks.items()}
+
+    @property
+    def processed_ms(self) -> dict[TP, int]:
+        """The time of the last record that each partition's task has processed, in ms since the epoch."""
+        return {tp: task.processed_ms for tp, task in self._tasks.items() if task.processed_ms is not None}
 
     @property
     def busy(self) -> set[TP]:

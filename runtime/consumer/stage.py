@@ -61,6 +61,7 @@ class Stage:
     async def run(
         self,
         lag: metrics.Gauge,
+        complete_through: metrics.Gauge,
         port: int,
         *beside: Callable[[], Awaitable[None]],
         checks: Mapping[str, health.Check] | None = None,
@@ -76,7 +77,7 @@ class Stage:
             port, {"kafka": self.kafka_failure, **(checks or {})}, host=self._settings.metrics_host
         )
         try:
-            watchdog = Watchdog(self.app, self.tasks, lag, progress=progress, paused_by=paused_by)
+            watchdog = Watchdog(self.app, self.tasks, lag, complete_through, progress=progress, paused_by=paused_by)
             return await self._worker.run(self.app, self.tasks, *beside, watchdog.run)
         finally:
             await health.stop(runner)

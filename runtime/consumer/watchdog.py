@@ -8,6 +8,7 @@ from typing import Any
 from faust.types import TP
 
 from runtime.adapters.faust import BatchApp
+from runtime.consumer.complete_through import CompleteThrough
 from runtime.consumer.lag import records_behind
 from runtime.consumer.partition_tasks import PartitionTasks
 from runtime.platform import metrics
@@ -38,7 +39,7 @@ class StallDetector:
 
 
 class Watchdog:
-    """Check lag and progress every two seconds, and keep the lag metric up to date.
+    """Check lag and progress every two seconds, and keep the metrics of both up to date.
 
     `progress` returns a value that changes while a partition's task makes progress (default: its position). While
     `paused_by` returns a reason to wait, no partition counts as stuck.
@@ -49,6 +50,7 @@ class Watchdog:
         app: BatchApp,
         tasks: PartitionTasks,
         lag: metrics.Gauge,
+        complete_through: metrics.Gauge,
         *,
         progress: Callable[[TP], Any] | None = None,
         paused_by: Callable[[], Awaitable[str | None]] | None = None,
@@ -56,6 +58,7 @@ class Watchdog:
         self._app = app
         self._tasks = tasks
         self._lag = lag
+        self._complete_through = CompleteThrough(complete_through)
         self._progress_of = progress or self._position
         self._paused_by = paused_by
         self._partitions = StallDetector(app.settings.stall_timeout_s)
@@ -91,6 +94,7 @@ class Watchdog:
             for tp, records in lags.items():
                 self._lag.metric.labels(tp.topic, str(tp.partition)).set(records)
             working = self._tasks.busy | {tp for tp, records in lags.items() if records}
+            self._complete_through.update(self._tasks.open, working, self._tasks.processed_ms)
             stuck = self._partitions.stuck({tp: self._progress_of(tp) for tp in working}, time.monotonic())
             if stuck and (self._paused_by is None or await self._paused_by() is None):
                 where = ", ".join(f"{tp.topic}[{tp.partition}]" for tp in stuck)

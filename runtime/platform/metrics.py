@@ -115,12 +115,24 @@ STREAMS_LAG = Gauge(
     "eventpush_streams_lag_records", "Raw events that are in Kafka and not yet read.", ("topic", "partition")
 )
 
+STREAMS_COMPLETE_THROUGH = Gauge(
+    "eventpush_streams_complete_through_seconds",
+    "Arrival up to which all raw events of a partition are processed, in seconds since the epoch.",
+    ("topic", "partition"),
+)
+
 # --- sink --------------------------------------------------------------------------------------------------------
 SINK_ROWS = Counter("eventpush_sink_rows", "Rows that ClickHouse acknowledged.", ("table",))
 SINK_INSERT_S = Histogram("eventpush_sink_insert_seconds", "One insert, to ClickHouse's answer.", ("table",), _INSERT_S)
 SINK_RETRIES = Counter("eventpush_sink_retries", "Inserts that failed and are tried again.", ("table",))
 SINK_REFUSED = Counter("eventpush_sink_refused", "Rows that ClickHouse refused, now dead letters.", ("table",))
 SINK_LAG = Gauge("eventpush_sink_lag_records", "Records that are in Kafka and not yet read.", ("topic", "partition"))
+
+SINK_COMPLETE_THROUGH = Gauge(
+    "eventpush_sink_complete_through_seconds",
+    "Arrival up to which all records of a partition are stored, in seconds since the epoch.",
+    ("topic", "partition"),
+)
 
 # --- account: shown by `eventpush account --metrics`, not by a process --------------------------------------------
 ACCOUNT_EVENTS = Gauge(

@@ -67,7 +67,7 @@ def test_commands_that_are_named_exist(document: Path) -> None:
             command = found
         options = {option for parameter in command.get_params(context) for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options, words
-    assert set(re.findall(r"`eventpush ([a-z]+)", text)) <= set(SUMMARIES)
+    assert set(re.findall(r"`eventpush ([a-z-]+)", text)) <= set(SUMMARIES)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -27,7 +27,7 @@ def eventpush(environ: dict[str, str], *arguments: str) -> subprocess.CompletedP
     """Run a command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "eventpush", *arguments],
-        env=_clean(environ),
+        env=clean_environ(environ),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -45,11 +45,13 @@ def until(found: Callable[[], T | None], what: str, timeout_s: float = READY_S) 
     return value
 
 
-def _clean(environ: dict[str, str]) -> dict[str, str]:
+def clean_environ(environ: dict[str, str]) -> dict[str, str]:
+    """The environment with these settings and no others."""
     return {name: value for name, value in os.environ.items() if not name.startswith("EVENTPUSH_")} | environ
 
 
-def _answer(url: str, body: bytes, headers: dict[str, str]) -> Any:
+def post(url: str, body: bytes, headers: dict[str, str]) -> Any:
+    """Send a body; the response, whose status is a success."""
     request = urllib.request.Request(url, body, headers)  # noqa: S310 - http, ours
     return urllib.request.urlopen(request, timeout=30)  # noqa: S310
 
@@ -86,7 +88,7 @@ class Pipeline:
             with (self.home / f"{name}.log").open("ab") as log:
                 self.processes[name] = subprocess.Popen(
                     [sys.executable, "-m", "eventpush", name],
-                    env=_clean(self.environ),
+                    env=clean_environ(self.environ),
                     cwd=ROOT,
                     stdout=log,
                     stderr=log,
@@ -118,7 +120,7 @@ class Pipeline:
     def post(self, event: dict[str, Any]) -> str:
         """Send an event; the receipt id of its 200."""
         body = json.dumps(event).encode()
-        with _answer(self.url, body, {"Content-Type": "application/json"}) as answer:
+        with post(self.url, body, {"Content-Type": "application/json"}) as answer:
             assert answer.status == 200
             assert json.load(answer) == {"status": "success", "message": "Event received successfully."}
             return str(answer.headers["X-Receipt-Id"])
@@ -130,7 +132,7 @@ class Pipeline:
     def execute(self, statement: str) -> bytes:
         """ClickHouse's answer to a statement."""
         url = f"{self.clickhouse_url}/?output_format_json_quote_64bit_integers=0"
-        with _answer(url, statement.encode(), {}) as answer:
+        with post(url, statement.encode(), {}) as answer:
             return bytes(answer.read())
 
     def row(self, condition: str, table: str = "telematics.events") -> dict[str, Any]:
@@ -147,10 +149,11 @@ class Pipeline:
 
 
 @contextmanager
-def own_pipeline(home: Path) -> Iterator[Pipeline]:
-    """A pipeline with a Kafka and a ClickHouse of its own, all in the directory `home`."""
+def own_pipeline(home: Path, **environ: str) -> Iterator[Pipeline]:
+    """A pipeline with a Kafka and a ClickHouse of its own, all in the directory `home`, with further settings."""
     kafka, clickhouse = Kafka.at(home / "kafka"), ClickHouse(home / "clickhouse")
     running = Pipeline(kafka.bootstrap, clickhouse.url, home)
+    running.environ |= environ
     try:
         kafka.start()
         clickhouse.start()

@@ -106,10 +106,11 @@ async def test_the_schema_after_all_steps_is_the_declared_one(
 async def expect_declared(client: AsyncClient, table: Table) -> None:
     """What ClickHouse says of the table and its view is what the declaration says."""
     declared = [(c.name, c.type, c.comment) for c in (*table.columns, INSERTED_AT)]
+    derived = [(c.name, c.type, c.comment) for c in table.derived]
     for name in (table.view, table.store):
         rows = (await client.query(f"DESCRIBE TABLE {name}")).result_rows
         found = [(row[0], re.sub(r"\s+", " ", row[1]).replace("( ", "("), row[4]) for row in rows]
-        assert [row for row in found if row[0] != "precedence"] == declared
+        assert [row for row in found if row[0] != "precedence"] == declared + (derived if name == table.view else [])
     codecs = (await client.query(
         "SELECT name, compression_codec FROM system.columns WHERE database = 'telematics'"
         f" AND table = '{table.name}_store' AND name != 'precedence' ORDER BY position"

@@ -1,8 +1,13 @@
 """Operators' commands on the real stack: find any event, repair dead letters, load files."""
 
 import asyncio
+import gzip
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +15,9 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from schemas import topics
-from tests.integration.pipeline_support import Pipeline, own_pipeline, until
+from tests.integration.pipeline_support import Pipeline, clean_environ, own_pipeline, until
 from tests.integration.test_pipeline import SAMPLE, settled
+from tests.stack import ROOT
 
 SOS: dict[str, Any] = SAMPLE | {"Event": "sos", "Changes": 1}
 
@@ -88,6 +94,34 @@ def test_a_trace_of_nothing_says_what_was_searched(pipeline: Pipeline) -> None:
     assert result.returncode == 1
     assert "no trace of 000000000000-1" in result.stderr
     assert topics.RAW in result.stderr
+
+
+def test_a_killed_backfill_loses_and_doubles_nothing(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Events of a file take the way of a webhook: after kill -9 and a second run each is one row, and all add up."""
+    events = [SAMPLE | {"IMEI": f"{350612076000000 + number}"} for number in range(1_500)]
+    path = tmp_path / "history.ndjson.gz"
+    path.write_bytes(gzip.compress("\n".join(map(json.dumps, [*events, SAMPLE | {"IMEI": "12"}, "no event"])).encode()))
+    before = settled(pipeline)
+    stored = "SELECT uniqExact(imei) AS devices, count() AS events FROM telematics.events WHERE imei LIKE '350612076%'"
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "eventpush", "backfill", str(path), "--rate", "1000"],
+        env=clean_environ(pipeline.environ), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    until(lambda: pipeline.select(stored)[0]["events"] >= 200 or None, "200 events of the file")
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    settled(pipeline)
+    result = pipeline.run("backfill", str(path), "--rate", "100000", "--json")
+    assert result.returncode == 1, result  # one was refused
+    (report,) = json.loads(result.stdout)
+    assert (report["accepted"], report["refused"]) == (1_501, 1)
+    assert 0 < report["sent"] < 1_502
+    after = settled(pipeline)
+    assert pipeline.select(stored) == [{"devices": 1_500, "events": 1_500}]
+    assert after["total"]["stored_dead_letters"] == before["total"]["stored_dead_letters"] + 1
+    assert (
+        after["accepted"] - before["accepted"] - (after["total"]["duplicate"] - before["total"]["duplicate"]) == 1_501
+    )
 
 
 async def _delete_records(bootstrap: str) -> None:

@@ -17,6 +17,7 @@ from schemas.dead_letter import DeadLetter
 from schemas.device import Device
 from schemas.event import Event
 from schemas.identity import uuid_text
+from schemas.replay import Replay
 from schemas.validation import ClockLimits
 from streams.batch_processor import BatchProcessor, BatchResult, event_ids_of
 from streams.content import content_of, default_content_fields
@@ -326,3 +327,69 @@ def test_after_a_commit_the_same_batch_is_all_duplicates() -> None:
     again = process(*records, window=window)
     assert not again.events
     assert not again.dead_letters
+
+
+REPLAY = Replay("11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222", 2)
+
+
+def replayed(offset: int, value: bytes | dict[str, Any], replay: Replay = REPLAY) -> Record:
+    """A raw record that a replay wrote a day after the arrival."""
+    headers = {name: text.decode() for name, text in replay.headers()}
+    sent = record(offset, value, **headers)
+    sent.timestamp = ARRIVAL_US // 1000 + 86_400_000
+    return sent
+
+
+def test_a_replay_keeps_its_arrival_and_is_written_now() -> None:
+    """First arrival and receipt are the event's; Kafka's timestamp is the replay's, so retention begins with it."""
+    result = process(replayed(7, SAMPLE))
+    (event,) = events(result)
+    assert (event.received_at, event.receipt_id) == (times.rfc3339(ARRIVAL_US), "r-7")
+    assert [timestamp_ms for _, _, timestamp_ms in result.events] == [ARRIVAL_US // 1000 + 86_400_000]
+
+
+def test_replays_are_counted_apart() -> None:
+    """Beside their outcome: event, duplicate or dead letter."""
+    broken = SAMPLE | {"IMEI": "12"}
+    result = process(record(0, SAMPLE), replayed(1, SAMPLE), record(2, broken), replayed(3, broken))
+    (count,) = result.counts
+    assert (count.unique, count.duplicate, count.dead_lettered, count.replayed) == (1, 1, 2, 2)
+
+
+def test_a_replay_that_fails_again_is_another_dead_letter() -> None:
+    """It names the letter and the attempt, with the same bytes too; the same attempt made twice is a duplicate."""
+    broken = SAMPLE | {"IMEI": "12"}
+    result = process(
+        record(0, broken), replayed(1, broken), replayed(2, broken), replayed(3, broken, REPLAY._replace(attempt=3))
+    )
+    found = letters(result)
+    assert [(letter.replay_of, letter.attempt) for letter in found] == [
+        (None, 0),
+        (REPLAY.dead_letter_id, 2),
+        (REPLAY.dead_letter_id, 3),
+    ]
+    assert len({letter.dead_letter_id for letter in found}) == 3
+    assert [timestamp_ms - ARRIVAL_US // 1000 for _, _, timestamp_ms in result.dead_letters] == [
+        0,
+        86_400_000,
+        86_400_000,
+    ]
+
+
+def test_a_replayed_conflict_is_a_dead_letter_of_that_attempt() -> None:
+    """A repaired payload whose identity was accepted with other content is not dropped."""
+    result = process(record(0, SAMPLE), replayed(1, SAMPLE | {"Changes": 51}))
+    (letter,) = letters(result)
+    assert letter.conflict_with is not None
+    assert (letter.replay_of, letter.attempt) == (REPLAY.dead_letter_id, 2)
+    (count,) = result.counts
+    assert (count.unique, count.dead_lettered, count.replayed) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("wrong", [{"replay": "x"}, {"replay_of": ""}, {"replay_attempt": "0"}])
+def test_headers_that_cannot_be_read_are_no_replay(wrong: dict[str, str]) -> None:
+    """A record of another writer with half of the headers is an ordinary one."""
+    headers = {name: text.decode() for name, text in REPLAY.headers()} | wrong
+    result = process(record(0, SAMPLE | {"IMEI": "12"}, **headers))
+    (letter,) = letters(result)
+    assert (letter.replay_of, letter.attempt, result.counts[0].replayed) == (None, 0, 0)

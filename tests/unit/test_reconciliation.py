@@ -24,13 +24,13 @@ def coverage(*batches: BatchAccount, begin: int = 0, end: int = 30, complete: bo
 def test_contiguous_batches_have_no_discrepancy() -> None:
     """Offsets after the last batch are in flight, which is not a discrepancy."""
     found = coverage(batch(10, 20, duplicate=3), batch(0, 10, dead=1))
-    assert (found.discrepancies, found.in_flight, found.accepted) == ([], 10, 30)
+    assert (found.discrepancies, found.in_flight, found.records) == ([], 10, 30)
 
 
 def test_without_a_batch_all_is_in_flight() -> None:
     """Everything is in flight before the stream stage has ever run."""
     found = coverage(begin=5)
-    assert (found.discrepancies, found.in_flight, found.accepted) == ([], 25, 25)
+    assert (found.discrepancies, found.in_flight, found.records) == ([], 25, 25)
 
 
 def test_a_gap_is_named() -> None:
@@ -111,3 +111,12 @@ def test_lines_add_up_by_minute_type_and_in_all() -> None:
     assert arithmetic.aggregate(outcomes, arithmetic.BY["both"])["00:11 sos"].accepted == 3
     total = arithmetic.aggregate(outcomes, arithmetic.BY["all"])["all"]
     assert total.accepted == total.stored + total.duplicate + total.stored_dead_letters == 11
+
+
+def test_replays_are_counted_apart() -> None:
+    """Accepted is what senders sent: with the replayed ones it is the sum of the outcomes."""
+    summary = BatchAccount(0, 0, 6, "", [Count("00:10", "sos", 3, 2, 1, replayed=2)])
+    assert coverage(summary, end=6).discrepancies == []
+    (counts,) = arithmetic.count_outcomes([summary], {}, {}).values()
+    assert (counts.accepted, counts.replayed) == (4, 2)
+    assert counts.accepted + counts.replayed == counts.unique + counts.duplicate + counts.dead_lettered

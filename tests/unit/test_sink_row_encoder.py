@@ -46,6 +46,7 @@ def dead_letter(**changed: object) -> DeadLetter:
         reasons=[Violation("missing", "IMEI", "", "15 digits"), Violation("empty", "Event", '""', "a type")],
         event=None, imei=None, received_at=MOMENT, receipt_id="r1", sender=None,
         payload='{"Event": ""}', payload_encoding="utf-8", conflict_with=None,
+        replay_of="0198c5d6-0000-7000-8000-0123456789ac", attempt=1,
         raw=RawPosition("telematics.raw.v1", 0, 7),
     )  # fmt: skip
     return msgspec.structs.replace(base, **changed)

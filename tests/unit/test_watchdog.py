@@ -1,16 +1,20 @@
 """The watchdog: lag without progress ends the worker, with a reason; anything else does not."""
 
 import asyncio
+import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from faust.types import TP
 
 from runtime.consumer import watchdog
+from runtime.consumer.complete_through import CompleteThrough
 from runtime.consumer.watchdog import StallDetector, StalledError, Watchdog
 from runtime.platform import metrics
 
 A, B = TP("raw", 0), TP("raw", 1)
+C, D = TP("raw", 2), TP("raw", 3)
 
 
 def test_a_partition_with_work_that_stands_still_is_stuck():
@@ -39,27 +43,38 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     settings = SimpleNamespace(stall_timeout_s=0.05, session_timeout_s=0)
     app = SimpleNamespace(settings=settings, lag=3, rebalancing=False, consumer_generation_id=1)
     app.consumer = SimpleNamespace(flow_active=True, polls=1)
-    return SimpleNamespace(app=app, tasks=SimpleNamespace(open={A: 7}, busy=set()))
+    return SimpleNamespace(app=app, tasks=SimpleNamespace(open={A: 7}, busy=set(), processed_ms={}))
+
+
+def watch(worker: SimpleNamespace, **more: Any) -> Watchdog:
+    """The watchdog of a worker."""
+    return Watchdog(worker.app, worker.tasks, metrics.STREAMS_LAG, metrics.STREAMS_COMPLETE_THROUGH, **more)
 
 
 async def test_lag_without_progress_ends_the_worker(worker: SimpleNamespace):
     """The reason names the partition and the time."""
     with pytest.raises(StalledError, match=r"no progress for 0.05 s: raw\[0\]"):
-        await asyncio.wait_for(Watchdog(worker.app, worker.tasks, metrics.STREAMS_LAG).run(), 5)
+        await asyncio.wait_for(
+            Watchdog(worker.app, worker.tasks, metrics.STREAMS_LAG, metrics.STREAMS_COMPLETE_THROUGH).run(), 5
+        )
 
 
 async def test_a_batch_under_way_counts_as_work(worker: SimpleNamespace):
     """The last batch there is may be the one that hangs."""
     worker.app.lag, worker.tasks.busy = 0, {A}
     with pytest.raises(StalledError):
-        await asyncio.wait_for(Watchdog(worker.app, worker.tasks, metrics.STREAMS_LAG).run(), 5)
+        await asyncio.wait_for(
+            Watchdog(worker.app, worker.tasks, metrics.STREAMS_LAG, metrics.STREAMS_COMPLETE_THROUGH).run(), 5
+        )
 
 
 async def test_a_rebalance_that_does_not_end_ends_the_worker(worker: SimpleNamespace):
     """Everybody else is at work again, and this worker fetches nothing."""
     worker.app.lag, worker.app.rebalancing = 0, True
     with pytest.raises(StalledError, match="a rebalance did not end"):
-        await asyncio.wait_for(Watchdog(worker.app, worker.tasks, metrics.STREAMS_LAG).run(), 5)
+        await asyncio.wait_for(
+            Watchdog(worker.app, worker.tasks, metrics.STREAMS_LAG, metrics.STREAMS_COMPLETE_THROUGH).run(), 5
+        )
 
 
 async def test_a_loop_that_does_not_fetch_any_more_ends_the_worker(
@@ -69,7 +84,9 @@ async def test_a_loop_that_does_not_fetch_any_more_ends_the_worker(
     monkeypatch.setattr(watchdog, "_FETCH_TIMEOUT_S", 0.1)
     worker.app.lag = 0
     with pytest.raises(StalledError, match="no fetch for"):
-        await asyncio.wait_for(Watchdog(worker.app, worker.tasks, metrics.STREAMS_LAG).run(), 5)
+        await asyncio.wait_for(
+            Watchdog(worker.app, worker.tasks, metrics.STREAMS_LAG, metrics.STREAMS_COMPLETE_THROUGH).run(), 5
+        )
 
 
 async def test_no_lag_or_an_excuse_keeps_it_alive(worker: SimpleNamespace):
@@ -79,7 +96,35 @@ async def test_no_lag_or_an_excuse_keeps_it_alive(worker: SimpleNamespace):
         return "ClickHouse is away"
 
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(Watchdog(worker.app, worker.tasks, metrics.SINK_LAG, paused_by=away).run(), 0.3)
+        await asyncio.wait_for(
+            Watchdog(worker.app, worker.tasks, metrics.SINK_LAG, metrics.SINK_COMPLETE_THROUGH, paused_by=away).run(),
+            0.3,
+        )
     worker.app.lag = 0
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(Watchdog(worker.app, worker.tasks, metrics.STREAMS_LAG).run(), 0.3)
+        await asyncio.wait_for(watch(worker).run(), 0.3)
+
+
+def shown(tp: TP) -> float | None:
+    """What the gauge shows of a partition."""
+    samples = [s for family in metrics.STREAMS_COMPLETE_THROUGH.metric.collect() for s in family.samples]
+    return {(s.labels["topic"], s.labels["partition"]): s.value for s in samples}.get((tp.topic, str(tp.partition)))
+
+
+def test_a_partition_is_complete_through_now_or_its_last_record() -> None:
+    """With nothing waiting it is now, with a backlog the last record's time; it never goes back, and is lost with the
+    partition.
+    """
+    gauge = CompleteThrough(metrics.STREAMS_COMPLETE_THROUGH)
+    gauge.update({C, D}, {C, D}, {})
+    assert (shown(C), shown(D)) == (None, None)  # taken over with a backlog: unknown
+    gauge.update({C, D}, {C}, {C: 5_000})
+    assert shown(C) == 5.0
+    seen = shown(D)
+    assert seen is not None
+    assert time.time() - seen < 60
+    gauge.update({C, D}, {D}, {C: 5_000, D: 5_000})  # a batch began a moment ago
+    assert shown(D) == seen
+    gauge.update({D}, set(), {})
+    assert shown(C) is None
+    gauge.update(set(), set(), {})

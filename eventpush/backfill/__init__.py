@@ -1,0 +1,1 @@
+"""Load files of events through the ingress, as a sender would."""

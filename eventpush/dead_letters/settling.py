@@ -1,0 +1,107 @@
+"""Find out what became of the letters that a replay sent.
+
+The stream stage has passed the records once its group has committed beyond them. What it refused is on the dead-letter
+topic by then; everything else is an event, new or accepted before, whose row the sink is about to write.
+"""
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import aclosing
+
+import msgspec
+from clickhouse_connect.driver.asyncclient import AsyncClient
+
+from eventpush import topic_reader
+from eventpush.dead_letters import audit
+from eventpush.dead_letters.audit import Outcome
+from runtime.platform.settings import Settings
+from schemas import topics
+
+_PAUSE_S = 0.3
+_IDS_AT_ONCE = 5_000
+_CLOCKS_APART_MS = 600_000  # of ClickHouse and of this machine, at most
+
+Attempt = tuple[str, int]  # dead_letter_id and number of the attempt
+
+
+class _Refused(msgspec.Struct):
+    replay_of: str | None = None
+    attempt: int = 0
+
+
+_refused = msgspec.json.Decoder(_Refused).decode
+
+
+def settled(sent: Sequence[Outcome], refused: Collection[Attempt], stored: Collection[str]) -> list[Outcome]:
+    """Return the outcomes that are known: a dead letter of this attempt, or else a row of the event. Pure."""
+    found = []
+    for letter in sent:
+        if (letter.dead_letter_id, letter.attempt) in refused:
+            found.append(msgspec.structs.replace(letter, outcome="dead_letter"))
+        elif letter.event_id in stored:
+            found.append(msgspec.structs.replace(letter, outcome="event"))
+    return found
+
+
+async def settle(settings: Settings, client: AsyncClient, run: audit.ReplayRun, wait_s: float) -> int:
+    """Record outcomes until none is missing or the time is up; return how many are missing."""
+    deadline_s = time.monotonic() + wait_s
+    sent_until = await topic_reader.offsets(settings, topics.RAW)
+    passed = False
+    while waiting := await audit.waiting(client, run.replay_id):
+        passed = passed or await _has_passed(settings, sent_until)
+        if passed:
+            refused = await _refused_since(settings, run.started_us) | await _stored_refusals(client, waiting)
+            await audit.record(client, run.replay_id, settled(waiting, refused, await _stored(client, waiting)))
+            waiting = await audit.waiting(client, run.replay_id)
+        if not waiting or time.monotonic() > deadline_s:
+            break
+        await asyncio.sleep(_PAUSE_S)
+    return len(waiting)
+
+
+async def _has_passed(settings: Settings, raw: Mapping[int, tuple[int, int]]) -> bool:
+    """Return whether the stream stage has committed all raw records; `raw` is each partition's begin and end."""
+    done = await topic_reader.committed(settings, settings.streams_app_id, topics.RAW)
+    return all(done.get(partition, begin) >= end for partition, (begin, end) in raw.items())
+
+
+async def _refused_since(settings: Settings, since_us: int) -> set[Attempt]:
+    """Return the attempts that the dead-letter topic has from a time on."""
+    begins = await topic_reader.offsets_at(settings, topics.DEAD_LETTER, since_us // 1000 - _CLOCKS_APART_MS)
+    found = set()
+    async with aclosing(topic_reader.records(settings, topics.DEAD_LETTER, begins)) as batches:
+        async for _, records in batches:
+            for letter in (_refused(record.value) for record in records):
+                if letter.replay_of is not None:
+                    found.add((letter.replay_of, letter.attempt))
+    return found
+
+
+async def _stored_refusals(client: AsyncClient, sent: Sequence[Outcome]) -> set[Attempt]:
+    """Return the attempts that are dead letters in ClickHouse: of a replay that was made before, they are not new."""
+    found: set[Attempt] = set()
+    ids = [letter.dead_letter_id for letter in sent]
+    for at in range(0, len(ids), _IDS_AT_ONCE):
+        rows = await client.query(
+            "SELECT toString(replay_of), attempt FROM telematics.dead_letters_store"
+            " WHERE replay_of IN {ids:Array(UUID)}",
+            parameters={"ids": ids[at : at + _IDS_AT_ONCE]},
+        )
+        found.update((str(letter_id), int(attempt)) for letter_id, attempt in rows.result_rows)
+    return found
+
+
+async def _stored(client: AsyncClient, sent: Sequence[Outcome]) -> set[str]:
+    """Return which of the events have a row."""
+    found: set[str] = set()
+    ids = [letter.event_id for letter in sent if letter.event_id is not None]
+    for at in range(0, len(ids), _IDS_AT_ONCE):
+        rows = await client.query(
+            "SELECT DISTINCT toString(stored.event_id) FROM telematics.events_store AS stored"
+            " WHERE stored.event_id IN {ids:Array(UUID)}",
+            parameters={"ids": ids[at : at + _IDS_AT_ONCE]},
+        )
+        found.update(str(event_id) for (event_id,) in rows.result_rows)
+    return found
