@@ -119,7 +119,7 @@ def test_a_broken_file_is_one_message(tmp_path: Path, name: str, content: bytes,
 
 def plan(path: Path, ingress: Running, **given: Any) -> Plan:
     """Send one file to that ingress, quickly."""
-    fields = {
+    fields: dict[str, Any] = {
         "files": [path], "url": f"http://127.0.0.1:{ingress.port}/api/events", "headers": {}, "rate": 100_000.0,
         "mapping": CsvMapping(), "directory": path.parent / "progress", "restart": False, "patience_s": 10.0,
     }  # fmt: skip
