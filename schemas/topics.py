@@ -82,7 +82,7 @@ def of_type(event: str) -> str:
 
 
 def schema_id(topic: str) -> str:
-    """The `$id` of the JSON Schema of a topic's values."""
+    """Return the `$id` of the JSON Schema of a topic's values."""
     return f"urn:eventpush:{topic}"
 
 

@@ -65,7 +65,7 @@ class Transactions:
         with metrics.STREAMS_TRANSACTION_S.metric.time():
             return await self._commit(outputs, next_offset)
 
-    async def _commit(self, outputs: Mapping[str, Iterable[Output]], next_offset: int) -> dict[str, int]:
+    async def _commit(self, outputs: Mapping[str, Records], next_offset: int) -> dict[str, int]:
         async with asyncio.timeout(self._timeout_s):
             await self._request_metadata(outputs)
             await self._producer.begin_transaction()

@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class Publisher:
                     command, env=environ | self.environ, cwd=ROOT, stdout=log, stderr=log
                 )
         for port in self._ports[1:]:
-            until(lambda port=port: _answers(f"http://127.0.0.1:{port}/readyz"), f"ready (logs in {self.home})")
+            until(partial(_answers, f"http://127.0.0.1:{port}/readyz"), f"ready (logs in {self.home})")
 
     def stop(self) -> None:
         """End both in good order."""
@@ -91,9 +92,9 @@ class Publisher:
             while ended < set(partitions):
                 record = consumer.poll(60)
                 assert record is not None, "no answer from Kafka"
-                if record.error():
-                    assert record.error().code() == confluent_kafka.KafkaError._PARTITION_EOF, record.error()
-                    ended.add(record.partition())
+                if error := record.error():
+                    assert error.code() == confluent_kafka.KafkaError._PARTITION_EOF, error
+                    ended |= {record.partition() or 0}
                 else:
                     found += 1
         finally:

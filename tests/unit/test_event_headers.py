@@ -22,7 +22,7 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 def published(value: bytes | dict[str, Any], **headers: str) -> tuple[dict[str, str], dict[str, Any], KafkaMessage]:
     """Headers and value of the record that is published for a payload, and the record for CloudEvents."""
     (found,) = read(process(record(0, value, **headers)).events)
-    message = KafkaMessage(dict(found.headers), found.key, found.value)
+    message = KafkaMessage(dict(found.headers), found.key, found.value or b"")
     return {name: text.decode() for name, text in found.headers}, json.loads(found.value or b""), message
 
 
@@ -36,7 +36,9 @@ def test_a_published_event_is_a_cloud_event(path) -> None:
     topic = of_type(value["event"])
     assert event.get_dataschema() == schemas()[topic if topic in schemas() else OTHER]["$id"]
     assert (event.get_id(), event.get_subject()) == (value["event_id"], value["imei"])
-    assert int(event.get_time().timestamp() * 1_000_000) == times.parse(value["device_time"].replace("Z", "+0000"))
+    time = event.get_time()
+    assert time is not None
+    assert int(time.timestamp() * 1_000_000) == times.parse(value["device_time"].replace("Z", "+0000"))
     assert event.get_data() == value
 
 
