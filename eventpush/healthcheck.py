@@ -5,6 +5,7 @@ the command. This module imports only the standard library, because it runs ever
 """
 
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterable
 
@@ -20,7 +21,10 @@ def _ready(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S):  # noqa: S310 - the image names the URLs
             return True
-    except OSError:  # refused, timed out, or an HTTP error such as 503
+    except urllib.error.HTTPError as answer:  # such as 503
+        answer.close()
+        return False
+    except OSError:  # refused or timed out
         return False
 
 

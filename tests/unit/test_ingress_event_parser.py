@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import json
+import sys
 import time
 import tracemalloc
 
@@ -15,6 +16,12 @@ from ingress import request_body
 from ingress.errors import Rejection, RequestError
 from ingress.event_parser import AT_ONCE_MAX_BYTES, Event, Limits, iter_events, parse
 
+#: What Python's decoder says of `{"a":1,}`, and the column where it says so.
+TRAILING_COMMA = (
+    ("illegal trailing comma before end of object", 7)
+    if sys.version_info >= (3, 13)
+    else ("expecting property name enclosed in double quotes", 8)
+)
 LIMITS = Limits(events=5, event_bytes=2_000, nesting=4)
 
 
@@ -138,7 +145,7 @@ def test_what_is_no_object(body, kind):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b'{"a":1,}', "body is not JSON: expecting property name enclosed in double quotes at line 1 column 8"),
+        (b'{"a":1,}', f"body is not JSON: {TRAILING_COMMA[0]} at line 1 column {TRAILING_COMMA[1]}"),
         (b'{\n "a":\n  nul}', "body is not JSON: expecting value at line 3 column 3"),
         ('{"ä": \n "'.encode() + b"\xff", "body is not UTF-8: invalid start byte at line 2 column 3"),
         (b'{"a":1}\n x', "body is not JSON: extra data after the end at line 2 column 2"),
@@ -154,7 +161,7 @@ def test_where_a_body_is_broken(body, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"a":1,}', "is not JSON: expecting property name enclosed in double quotes at column 8"),
+        (b'{"a":1,}', f"is not JSON: {TRAILING_COMMA[0]} at column {TRAILING_COMMA[1]}"),
         (b'  {"a": 1 2}', "is not JSON: expecting ',' delimiter at column 11"),
         (b'\t{"\xc3\xa4":tru}', "is not JSON: expecting value at column 7"),
         (b'  {"\xc3\xa4":"\xff"}', "is not UTF-8: invalid start byte at column 9"),

@@ -12,7 +12,7 @@ from streams.window import DeduplicationWindow
 from tests.identities import random_rows
 
 RETENTION_US = 3_600_000_000
-IDENTITIES = 1_000_000
+IDENTITIES = 2_000_000  # so many that what the allocator keeps for itself is little
 PARTITIONS = 4
 BATCH_ROWS = 2_000
 OTHER_BYTES = 1_000
