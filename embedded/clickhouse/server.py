@@ -38,7 +38,7 @@ async def serve(
     `memory_bytes`: most memory of all statements together (default: half of the machine's).
 
     After `stop`, running inserts have `grace_s` seconds to end; queries stop. Raise OperatorError if the port, the
-    directory or the engine cannot be had.
+    directory or the engine cannot be used.
     """
     with _locked(data_dir), _listening(host, port) as listener:
         # Large bodies and results wait beside the data, and not in a /tmp that may be memory.
@@ -70,7 +70,7 @@ def _open(data_dir: Path, limits: Limits) -> Engine:
     except ClickHouseError as problem:
         raise OperatorError(
             f"ClickHouse cannot open {data_dir} ({problem.text})",
-            "fix what it names, or give another data directory",
+            "fix what it names, or choose another data directory",
         ) from None
     except OSError as problem:
         raise _unusable(data_dir, problem) from None
@@ -101,7 +101,7 @@ def _take(lock: int, data_dir: Path) -> None:
         holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
         raise OperatorError(
             f"{data_dir} is in use by another ClickHouse (process {holder})",
-            "end that process, or give this one another data directory",
+            "stop that process, or choose another data directory",
         ) from None
     except OSError as problem:
         raise _unusable(data_dir, problem) from None
@@ -117,14 +117,14 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             listener.listen(_BACKLOG)
         except OSError as problem:
             raise OperatorError(
-                f"port {port} on {host} cannot be had for ClickHouse ({problem.strerror or problem})",
-                "end what listens there, or choose another port",
+                f"ClickHouse cannot listen on {host}:{port} ({problem.strerror or problem})",
+                "stop the process that uses the port, or choose another port",
             ) from None
         yield listener
 
 
 def _unusable(data_dir: Path, problem: OSError) -> OperatorError:
-    remedy = "free some space there" if problem.errno == errno.ENOSPC else "give a directory that may be written to"
+    remedy = "free some space there" if problem.errno == errno.ENOSPC else "choose a writable directory"
     return OperatorError(f"{data_dir} cannot be used for ClickHouse's data ({problem.strerror or problem})", remedy)
 
 

@@ -20,7 +20,7 @@ async def start(port: int, checks: Mapping[str, Check], *, host: str = "127.0.0.
     """Serve `/metrics`, `/healthz` and `/readyz`; pass the result to `stop`.
 
     `/healthz` says that the process runs its loop; `/readyz` is 200 when every check gives None within 2 s, else 503
-    with what each said. Raise `OperatorError` when the port cannot be had.
+    with what each said. Raise `OperatorError` when the port cannot be used.
     """
     app = web.Application()
     app.router.add_get("/metrics", _metrics)

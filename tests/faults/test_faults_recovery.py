@@ -73,7 +73,7 @@ async def test_readyz_names_what_is_away(pipeline: Pipeline):
     """
     ports = [pipeline.port_of(process) for process in (pipeline.ingress, *pipeline.streams, pipeline.sink)]
 
-    async def said() -> list[set[str] | None]:
+    async def states() -> list[set[str] | None]:
         answers = await asyncio.gather(*map(pipeline.readiness, ports))
         return [None if failed is None else set(failed) for failed in answers]
 
@@ -82,7 +82,7 @@ async def test_readyz_names_what_is_away(pipeline: Pipeline):
         all_well: list[set[str] | None] = [set()] * (len(ports) - 1)
 
         async def clickhouse_is_named() -> bool:
-            return await said() == [*all_well, {"clickhouse"}]
+            return await states() == [*all_well, {"clickhouse"}]
 
         await until(clickhouse_is_named, 30, "the sink, and only it, says that ClickHouse is away")
         pipeline.clickhouse.start()
@@ -91,7 +91,7 @@ async def test_readyz_names_what_is_away(pipeline: Pipeline):
         try:
 
             async def kafka_is_named() -> bool:
-                return all(failed is not None and "kafka" in failed for failed in await said())
+                return all(failed is not None and "kafka" in failed for failed in await states())
 
             await until(kafka_is_named, 20, "every stage says that Kafka is away")
         finally:

@@ -69,7 +69,7 @@ class Watched(abc.ABC):
         return result
 
     async def _history(self) -> History:
-        """What there is by now; a part that cannot be had is left out of it."""
+        """What there is by now; a part that cannot be read is left out of it."""
         rows = []
         with contextlib.suppress(*_EXCEPTIONS):
             await self.reader.read()

@@ -54,7 +54,7 @@ async def execute(url: str, sql: str) -> None:
 
 
 @dataclass
-class Bench:
+class SinkHarness:
     """One Kafka, one ClickHouse, and sinks between them."""
 
     kafka: str

@@ -235,7 +235,7 @@ def test_a_taken_port_is_one_clear_line(tmp_path):
         answer = refused("--port", str(port), "--data-dir", str(tmp_path / "data"))
     assert answer.returncode == 1
     assert len(answer.stderr.splitlines()) == 1
-    assert f"port {port} on 127.0.0.1 cannot be had" in answer.stderr
+    assert f"ClickHouse cannot listen on 127.0.0.1:{port}" in answer.stderr
 
 
 def test_an_unusable_directory_is_one_clear_line(tmp_path):

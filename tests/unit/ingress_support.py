@@ -33,10 +33,10 @@ class Answer(NamedTuple):
     @property
     def message(self) -> str:
         """The error body's message; fails when it is not the API's error body."""
-        said = json.loads(self.body)
-        assert said["status"] == "error"
-        assert set(said) <= {"status", "message", "errors"}
-        return said["message"]
+        answer = json.loads(self.body)
+        assert answer["status"] == "error"
+        assert set(answer) <= {"status", "message", "errors"}
+        return answer["message"]
 
 
 class Running(NamedTuple):
