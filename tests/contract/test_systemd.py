@@ -56,7 +56,7 @@ def test_units_are_hardened(installed: list[Path], name: str) -> None:
         "--offline=true",
         "--no-pager",
         f"--threshold={EXPOSURE_MAX_TENTHS}",
-        unit,
+        str(unit),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout
