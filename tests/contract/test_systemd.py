@@ -50,7 +50,7 @@ def test_systemd_accepts_the_units(installed: list[Path]) -> None:
 def test_units_are_hardened(installed: list[Path], name: str) -> None:
     """`systemd-analyze security` rates each unit at most 1.5 of 10."""
     (unit,) = (path for path in installed if path.name == name)
-    command = [
+    command: list[str | Path] = [
         "systemd-analyze",
         "security",
         "--offline=true",
