@@ -89,6 +89,12 @@ class Policy:
             raise _denied("SQL in strings nested this deep")
         self._check_tokens(list(_meaningful(text)), depth)
 
+    def check_setting(self, value: bytes) -> None:
+        """Check the value of a setting: it may be SQL, or the name of a function (`count_distinct_implementation`)."""
+        if value.decode("utf-8", "replace").strip().lower() in self._functions:
+            raise _denied("the name of such a function in a setting")
+        self.check_sql(value)
+
     def check_rows(self, data: bytes | mmap.mmap) -> None:
         """Raise when rows of the format Values might call a function that is not allowed."""
         if self.needs_literals(data):
@@ -130,7 +136,7 @@ class Policy:
             while inside and depth < inside[-1]:
                 inside.pop()
             if inside and token.kind == "string":
-                self.check_sql(token.text)
+                self.check_setting(token.text)
 
     def _check_name(self, found: list[_Token], at: int, depth: int) -> None:
         self._check_function(found, at)

@@ -28,6 +28,7 @@ HIDDEN = (
     "SELECT 1 SETTINGS additional_result_filter = '1 IN (SELECT 1 FROM executable(1))'",
     "SELECT (SELECT 1 SETTINGS additional_table_filters = {'t': '1 IN (SELECT 1 FROM executable(1))'})",
     "SET additional_result_filter = '1 IN (SELECT 1 FROM executable(1))'",
+    "SELECT count(DISTINCT 'x') SETTINGS count_distinct_implementation = 'file'",
     "SELECT arrayMap({f:Identifier}, ['x'])",
     r"SELECT arrayMap({f : `Identif\x69er`}, ['x'])",
     "CREATE VIEW v AS SELECT arrayMap(({f:Identifier}), ['x'])",
