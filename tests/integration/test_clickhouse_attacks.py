@@ -224,6 +224,8 @@ def test_no_file_is_written(embedded_clickhouse, tmp_path):
         f"SELECT * FROM icebergLocal('{target}')",
         f"CREATE DATABASE o ENGINE = Atomic SETTINGS disk = disk(type = local, path = '{target}/')",
         dictionary(f"SOURCE(CLICKHOUSE(QUERY 'SELECT 1, a FROM sqlite(\\'{target}\\', \\'t\\')'))"),
+        dictionary("SOURCE(NULL())").replace("FLAT()", f"SSD_CACHE(PATH '{target}')"),
+        dictionary("SOURCE(NULL())").replace("FLAT()", "COMPLEX_KEY_SSD_CACHE(PATH './written')"),
         "SYSTEM FLUSH LOGS",
         "CREATE USER u",
         "GRANT ALL ON *.* TO default",
@@ -373,11 +375,13 @@ def test_everything_else_of_the_engine_is_allowed_or_refused(embedded_clickhouse
         "engine": names(embedded_clickhouse, "SELECT name FROM system.table_engines")
         | names(embedded_clickhouse, "SELECT name FROM system.database_engines"),
         "dictionary source": names(embedded_clickhouse, "SELECT name FROM system.dictionary_sources"),
+        "dictionary layout": names(embedded_clickhouse, "SELECT name FROM system.dictionary_layouts"),
     }
     allowed = {
         "table function": policy.TABLE_FUNCTIONS,
         "engine": set(privileges.ENGINES),
         "dictionary source": policy.DICTIONARY_SOURCES,
+        "dictionary layout": policy.LAYOUTS,
     }
     refused = set((Path(__file__).parent / "clickhouse_refused.txt").read_text().splitlines())
     for kind, names_allowed in allowed.items():

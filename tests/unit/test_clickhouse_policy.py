@@ -34,6 +34,7 @@ HIDDEN = (
     "CREATE VIEW v AS SELECT arrayMap(({f:Identifier}), ['x'])",
     "CREATE TABLE t (a Int8) ENGINE = {e:Identifier}('id')",
     "SELECT * FROM format(Values, 'a String', '((SELECT * FROM executable(1)))')",
+    "CREATE DICTIONARY d (a Int8) PRIMARY KEY a SOURCE(NULL()) LAYOUT(SSD_CACHE(PATH './a'))",
     "INSERT INTO t FROM INFILE x'2F65' FORMAT TSV",
 )
 
