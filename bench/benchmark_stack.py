@@ -54,7 +54,10 @@ class BenchmarkStack:
         return self.start(command, sys.executable, "-m", "eventpush", command, **settings)
 
     def start_clickhouse(self) -> MeasuredProcess:
-        """Start the embedded ClickHouse on this stack's port."""
+        """Start the embedded ClickHouse on this stack's port.
+
+        Without a password: it holds simulated events, for as long as a measurement takes.
+        """
         port = self.settings.clickhouse_url.rsplit(":", 1)[1]
         arguments = ("--port", port, "--data-dir", str(self.home / "clickhouse"))
         return self.start("clickhouse", sys.executable, "-m", "embedded.clickhouse", *arguments)

@@ -102,7 +102,7 @@ class Engine:
         """Raise ClickHouseError (497) for a statement, settings or parameters that reach out of the database."""
         self._policy.check(statement.text)
         for value in setup.settings.values():
-            self._policy.check_sql(_bytes(value))
+            self._policy.check_setting(_bytes(value))
         for table in setup.external:
             self._policy.check(_bytes(table.structure))
             if table.format.lower() == "values":

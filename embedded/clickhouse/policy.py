@@ -24,6 +24,15 @@ TABLE_FUNCTIONS = frozenset(
     }
 )  # fmt: skip
 DICTIONARY_SOURCES = frozenset({"clickhouse", "null"})
+#: Layouts of dictionaries, without those that write files (`ssd_cache`).
+LAYOUTS = frozenset(
+    {
+        "cache", "complex_key_cache", "complex_key_direct", "complex_key_hashed", "complex_key_hashed_array",
+        "complex_key_range_hashed", "complex_key_sparse_hashed", "direct", "flat", "hashed", "hashed_array",
+        "ip_trie", "naive_bayes", "polygon", "polygon_index_cell", "polygon_index_each", "polygon_simple",
+        "range_hashed", "regexp_tree", "sparse_hashed",
+    }
+)  # fmt: skip
 #: A dictionary of this process's own tables: neither a named collection nor another port can be given.
 _SOURCE_KEYS = frozenset(
     {"user", "password", "db", "table", "where", "query", "invalidate_query", "update_field", "update_lag", "host"}
@@ -81,13 +90,19 @@ class Policy:
         self._check_tokens(found)
         self._check_settings(found)
         if any(token.name.upper() == "DICTIONARY" for token in found):
-            self._check_sources(found)
+            self._check_dictionary(found)
 
     def check_sql(self, text: bytes, depth: int = 0) -> None:
         """Check a text that the engine may take as SQL: a setting's value, a table's structure."""
         if depth > _STRINGS_DEPTH_MAX:
             raise _denied("SQL in strings nested this deep")
         self._check_tokens(list(_meaningful(text)), depth)
+
+    def check_setting(self, value: bytes) -> None:
+        """Check the value of a setting: it may be SQL, or the name of a function (`count_distinct_implementation`)."""
+        if value.decode("utf-8", "replace").strip().lower() in self._functions:
+            raise _denied("the name of such a function in a setting")
+        self.check_sql(value)
 
     def check_rows(self, data: bytes | mmap.mmap) -> None:
         """Raise when rows of the format Values might call a function that is not allowed."""
@@ -130,7 +145,7 @@ class Policy:
             while inside and depth < inside[-1]:
                 inside.pop()
             if inside and token.kind == "string":
-                self.check_sql(token.text)
+                self.check_setting(token.text)
 
     def _check_name(self, found: list[_Token], at: int, depth: int) -> None:
         self._check_function(found, at)
@@ -175,13 +190,17 @@ class Policy:
         if named and named[0].name.lower() in self._engines:
             raise _denied(f"the engine {named[0].name}")
 
-    def _check_sources(self, found: list[_Token]) -> None:
+    def _check_dictionary(self, found: list[_Token]) -> None:
         for at, token in enumerate(found):
-            if token.name.upper() == "SOURCE" and _opens(found, at) and at + 2 < len(found):
+            if not _opens(found, at) or at + 2 == len(found):
+                continue
+            if token.name.upper() == "SOURCE":
                 source = found[at + 2].name.lower()
                 if source not in DICTIONARY_SOURCES:
                     raise _denied(f"the dictionary source {found[at + 2].text.decode('utf-8', 'replace')}")
                 self._check_source_keys(found[at + 4 :])
+            if token.name.upper() == "LAYOUT" and found[at + 2].name.lower() not in LAYOUTS:
+                raise _denied(f"the dictionary layout {found[at + 2].text.decode('utf-8', 'replace')}")
 
     def _check_source_keys(self, rest: list[_Token]) -> None:
         """Check the values up to the closing bracket: each follows its key, and is a literal or a name."""

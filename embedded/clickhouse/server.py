@@ -18,6 +18,7 @@ from embedded.clickhouse.http_interface import Access, HttpInterface
 from runtime.platform.errors import OperatorError
 
 GRACE_S = 20
+_URI_BYTES_MAX = 1 << 20  # as a server's http_max_uri_size
 _KEEP_ALIVE_S = 75
 _BACKLOG = 512
 
@@ -50,6 +51,7 @@ async def serve(
             handler_cancellation=True,
             auto_decompress=False,
             access_log=None,
+            max_line_size=_URI_BYTES_MAX,
             keepalive_timeout=_KEEP_ALIVE_S,
         )
         listening = await asyncio.get_running_loop().create_server(server, sock=listener, backlog=_BACKLOG)

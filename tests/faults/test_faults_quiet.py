@@ -13,8 +13,8 @@ from tests.faults.pipeline import Pipeline, running
 
 pytestmark = [pytest.mark.soak, pytest.mark.asyncio(loop_scope="session")]
 
-#: Seconds of each half. Faust's own watchdog spoke after 300 s; EVENTPUSH_TEST_QUIET_S=1800 makes it an hour.
-_HALF_S = float(os.environ.get("EVENTPUSH_TEST_QUIET_S", "390"))
+#: Seconds of each half. Faust's own watchdog spoke after 300 s; FAULT_QUIET_S=1800 makes it an hour.
+_HALF_S = float(os.environ.get("FAULT_QUIET_S", "390"))
 _RATE = 20.0  # events a second
 _QUIET = {"debug", "info"}
 

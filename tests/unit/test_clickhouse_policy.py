@@ -28,11 +28,13 @@ HIDDEN = (
     "SELECT 1 SETTINGS additional_result_filter = '1 IN (SELECT 1 FROM executable(1))'",
     "SELECT (SELECT 1 SETTINGS additional_table_filters = {'t': '1 IN (SELECT 1 FROM executable(1))'})",
     "SET additional_result_filter = '1 IN (SELECT 1 FROM executable(1))'",
+    "SELECT count(DISTINCT 'x') SETTINGS count_distinct_implementation = 'file'",
     "SELECT arrayMap({f:Identifier}, ['x'])",
     r"SELECT arrayMap({f : `Identif\x69er`}, ['x'])",
     "CREATE VIEW v AS SELECT arrayMap(({f:Identifier}), ['x'])",
     "CREATE TABLE t (a Int8) ENGINE = {e:Identifier}('id')",
     "SELECT * FROM format(Values, 'a String', '((SELECT * FROM executable(1)))')",
+    "CREATE DICTIONARY d (a Int8) PRIMARY KEY a SOURCE(NULL()) LAYOUT(SSD_CACHE(PATH './a'))",
     "INSERT INTO t FROM INFILE x'2F65' FORMAT TSV",
 )
 
