@@ -133,7 +133,7 @@ async def _query(stack: BenchmarkStack, trace: Trace, poll_s: float, over: async
     """Poll ClickHouse for the events of the probes."""
     imeis = ",".join(f"'{imei}'" for imei in sorted(trace.probes))
     columns = "imei, formatDateTime(device_time, '%Y-%m-%dT%H:%i:%S.%fZ', 'UTC')"
-    query = f"SELECT {columns} FROM telematics.events WHERE imei IN ({imeis}) FORMAT TabSeparated"  # noqa: S608 - our own values
+    query = f"SELECT {columns} FROM telematics.events WHERE imei IN ({imeis}) FORMAT TabSeparated"
     async with aiohttp.ClientSession() as session:
         while not over.is_set():
             async with session.post(stack.settings.clickhouse_url, data=query) as reply:

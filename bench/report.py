@@ -17,6 +17,7 @@ TITLES = {
     "end_to_end": "End to end",
     "growth": "Growth",
     "recovery": "Recovery",
+    "analysts": "Analysts",
     "paced": "Steady rates",
 }
 

@@ -59,21 +59,22 @@ WITH (SELECT max(through) FROM telematics.events_hourly_store WHERE hour = toDat
     (SELECT count() > 0 FROM (
         SELECT 1 FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE
         UNION ALL SELECT 1 FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE
-    )) AS is_due
+    )) AS is_due,
+    (SELECT groupUniqArray(hour) FROM (
+        SELECT toStartOfHour(device_time) AS hour FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE AND inserted_at <= next
+        UNION ALL SELECT hour FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE AND inserted_at <= next
+    )) AS changed
 SELECT hour, event, category, severity, fleet, sender, events, devices, vehicles, changes_sum, changes_min, changes_max, device_delay_ms_sum, device_delay_ms_max, platform_delay_ms_sum, platform_delay_ms_max, through, computed_at FROM (
     SELECT toStartOfHour(device_time) AS hour, event, category, severity, fleet, sender, count() AS events, uniqExact(imei) AS devices, uniqExact(vehicle) AS vehicles, sum(changes) AS changes_sum, min(changes) AS changes_min, max(changes) AS changes_max, sum(device_delay_ms) AS device_delay_ms_sum, max(device_delay_ms) AS device_delay_ms_max, sum(platform_delay_ms) AS platform_delay_ms_sum, max(platform_delay_ms) AS platform_delay_ms_max, next AS through, at AS computed_at
     FROM telematics.events
-    WHERE toDate(device_time) IN (SELECT toDate(device_time) FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE AND inserted_at <= next
-        UNION DISTINCT SELECT toDate(hour) FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE AND inserted_at <= next)
-        AND toStartOfHour(device_time) IN (SELECT toStartOfHour(device_time) FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE AND inserted_at <= next
-        UNION DISTINCT SELECT hour FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE AND inserted_at <= next)
+    WHERE toDate(device_time) IN (SELECT toDate(arrayJoin(changed)))
+        AND toStartOfHour(device_time) IN (SELECT arrayJoin(changed))
     GROUP BY hour, event, category, severity, fleet, sender
     UNION ALL
     SELECT hour, event, category, severity, fleet, sender, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, next, at - INTERVAL 1 MICROSECOND
     FROM telematics.events_hourly_store
     WHERE hour < toDateTime('2106-02-07 06:00:00', 'UTC')
-        AND hour IN (SELECT toStartOfHour(device_time) FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE AND inserted_at <= next
-        UNION DISTINCT SELECT hour FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE AND inserted_at <= next)
+        AND hour IN (SELECT arrayJoin(changed))
     GROUP BY hour, event, category, severity, fleet, sender
     UNION ALL
     SELECT toDateTime('2106-02-07 06:00:00', 'UTC'), '', '', '', NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, next, at WHERE is_due
@@ -98,19 +99,20 @@ CREATE OR REPLACE VIEW telematics.events_hourly{on_cluster} (
     platform_delay_ms_sum Int64 COMMENT 'sum of platform_delay_ms; divided by events, the mean',
     platform_delay_ms_max Int64 COMMENT 'greatest platform_delay_ms'
 )
-AS WITH (SELECT max(through) FROM telematics.events_hourly_store WHERE hour = toDateTime('2106-02-07 06:00:00', 'UTC')) AS done
+AS WITH (SELECT max(through) FROM telematics.events_hourly_store WHERE hour = toDateTime('2106-02-07 06:00:00', 'UTC')) AS done,
+    (SELECT groupUniqArray(hour) FROM (
+        SELECT toStartOfHour(device_time) AS hour FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE
+        UNION ALL SELECT hour FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE
+    )) AS changed
 SELECT hour, event, category, severity, fleet, sender, events, devices, vehicles, changes_sum, changes_min, changes_max, device_delay_ms_sum, device_delay_ms_max, platform_delay_ms_sum, platform_delay_ms_max
 FROM telematics.events_hourly_store FINAL
 WHERE events > 0 AND hour < toDateTime('2106-02-07 06:00:00', 'UTC')
-    AND hour NOT IN (SELECT toStartOfHour(device_time) FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE
-        UNION DISTINCT SELECT hour FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE)
+    AND hour NOT IN (SELECT arrayJoin(changed))
 UNION ALL
 SELECT toStartOfHour(device_time) AS hour, event, category, severity, fleet, sender, count() AS events, uniqExact(imei) AS devices, uniqExact(vehicle) AS vehicles, sum(changes) AS changes_sum, min(changes) AS changes_min, max(changes) AS changes_max, sum(device_delay_ms) AS device_delay_ms_sum, max(device_delay_ms) AS device_delay_ms_max, sum(platform_delay_ms) AS platform_delay_ms_sum, max(platform_delay_ms) AS platform_delay_ms_max
 FROM telematics.events
-WHERE toDate(device_time) IN (SELECT toDate(device_time) FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE
-        UNION DISTINCT SELECT toDate(hour) FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE)
-    AND toStartOfHour(device_time) IN (SELECT toStartOfHour(device_time) FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE
-        UNION DISTINCT SELECT hour FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE)
+WHERE toDate(device_time) IN (SELECT toDate(arrayJoin(changed)))
+    AND toStartOfHour(device_time) IN (SELECT arrayJoin(changed))
 GROUP BY hour, event, category, severity, fleet, sender;
 
 CREATE TABLE IF NOT EXISTS telematics.events_daily_store{on_cluster} (
@@ -150,21 +152,22 @@ WITH (SELECT max(through) FROM telematics.events_daily_store WHERE day = toDate(
     (SELECT count() > 0 FROM (
         SELECT 1 FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE
         UNION ALL SELECT 1 FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE
-    )) AS is_due
+    )) AS is_due,
+    (SELECT groupUniqArray(day) FROM (
+        SELECT toDate(device_time) AS day FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE AND inserted_at <= next
+        UNION ALL SELECT toDate(hour) FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE AND inserted_at <= next
+    )) AS changed
 SELECT day, event, category, severity, fleet, vehicle, sender, events, devices, changes_sum, changes_min, changes_max, device_delay_ms_sum, device_delay_ms_max, platform_delay_ms_sum, platform_delay_ms_max, through, computed_at FROM (
     SELECT toDate(device_time) AS day, event, category, severity, fleet, vehicle, sender, count() AS events, uniqExact(imei) AS devices, sum(changes) AS changes_sum, min(changes) AS changes_min, max(changes) AS changes_max, sum(device_delay_ms) AS device_delay_ms_sum, max(device_delay_ms) AS device_delay_ms_max, sum(platform_delay_ms) AS platform_delay_ms_sum, max(platform_delay_ms) AS platform_delay_ms_max, next AS through, at AS computed_at
     FROM telematics.events
-    WHERE toDate(device_time) IN (SELECT toDate(device_time) FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE AND inserted_at <= next
-        UNION DISTINCT SELECT toDate(hour) FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE AND inserted_at <= next)
-        AND toDate(device_time) IN (SELECT toDate(device_time) FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE AND inserted_at <= next
-        UNION DISTINCT SELECT toDate(hour) FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE AND inserted_at <= next)
+    WHERE toDate(device_time) IN (SELECT toDate(arrayJoin(changed)))
+        AND toDate(device_time) IN (SELECT arrayJoin(changed))
     GROUP BY day, event, category, severity, fleet, vehicle, sender
     UNION ALL
     SELECT day, event, category, severity, fleet, vehicle, sender, 0, 0, 0, 0, 0, 0, 0, 0, 0, next, at - INTERVAL 1 MICROSECOND
     FROM telematics.events_daily_store
     WHERE day < toDate('2149-06-06')
-        AND day IN (SELECT toDate(device_time) FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE AND inserted_at <= next
-        UNION DISTINCT SELECT toDate(hour) FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE AND inserted_at <= next)
+        AND day IN (SELECT arrayJoin(changed))
     GROUP BY day, event, category, severity, fleet, vehicle, sender
     UNION ALL
     SELECT toDate('2149-06-06'), '', '', '', NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, next, at WHERE is_due
@@ -189,19 +192,20 @@ CREATE OR REPLACE VIEW telematics.events_daily{on_cluster} (
     platform_delay_ms_sum Int64 COMMENT 'sum of platform_delay_ms; divided by events, the mean',
     platform_delay_ms_max Int64 COMMENT 'greatest platform_delay_ms'
 )
-AS WITH (SELECT max(through) FROM telematics.events_daily_store WHERE day = toDate('2149-06-06')) AS done
+AS WITH (SELECT max(through) FROM telematics.events_daily_store WHERE day = toDate('2149-06-06')) AS done,
+    (SELECT groupUniqArray(day) FROM (
+        SELECT toDate(device_time) AS day FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE
+        UNION ALL SELECT toDate(hour) FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE
+    )) AS changed
 SELECT day, event, category, severity, fleet, vehicle, sender, events, devices, changes_sum, changes_min, changes_max, device_delay_ms_sum, device_delay_ms_max, platform_delay_ms_sum, platform_delay_ms_max
 FROM telematics.events_daily_store FINAL
 WHERE events > 0 AND day < toDate('2149-06-06')
-    AND day NOT IN (SELECT toDate(device_time) FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE
-        UNION DISTINCT SELECT toDate(hour) FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE)
+    AND day NOT IN (SELECT arrayJoin(changed))
 UNION ALL
 SELECT toDate(device_time) AS day, event, category, severity, fleet, vehicle, sender, count() AS events, uniqExact(imei) AS devices, sum(changes) AS changes_sum, min(changes) AS changes_min, max(changes) AS changes_max, sum(device_delay_ms) AS device_delay_ms_sum, max(device_delay_ms) AS device_delay_ms_max, sum(platform_delay_ms) AS platform_delay_ms_sum, max(platform_delay_ms) AS platform_delay_ms_max
 FROM telematics.events
-WHERE toDate(device_time) IN (SELECT toDate(device_time) FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE
-        UNION DISTINCT SELECT toDate(hour) FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE)
-    AND toDate(device_time) IN (SELECT toDate(device_time) FROM telematics.events_store WHERE inserted_at > done - INTERVAL 5 MINUTE
-        UNION DISTINCT SELECT toDate(hour) FROM telematics.rollup_marks WHERE inserted_at > done - INTERVAL 5 MINUTE)
+WHERE toDate(device_time) IN (SELECT toDate(arrayJoin(changed)))
+    AND toDate(device_time) IN (SELECT arrayJoin(changed))
 GROUP BY day, event, category, severity, fleet, vehicle, sender;
 
 CREATE TABLE IF NOT EXISTS telematics.device_latest_store{on_cluster} (

@@ -167,3 +167,9 @@ AS SELECT toDate(device_time) AS day, event, tac, count() AS events,
     countIf(toUnixTimestamp64Micro(received_at) - toUnixTimestamp64Micro(device_time) <= 604800000000) / count() AS within_7d
 FROM telematics.events
 GROUP BY day, event, tac;
+
+CREATE OR REPLACE VIEW telematics.event_by_id{on_cluster}
+AS SELECT * FROM telematics.events
+WHERE event_id = {id:UUID} AND (event, toDate(device_time)) IN (
+    SELECT event, toDate(device_time) FROM telematics.events_store WHERE event_id = {id:UUID})
+SETTINGS use_skip_indexes_if_final = 0;

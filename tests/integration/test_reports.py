@@ -207,6 +207,15 @@ def test_lateness(reporting: Reporting) -> None:
     ]
 
 
+def test_event_by_id(reporting: Reporting) -> None:
+    """One event is found by its id, in the version that counts; an unknown id is nothing."""
+    reporting.store([at("08:00:00", "sos", changes=5), at("09:00:00", "overspeed"), at("10:00:00", "sos")])
+    (known,) = reporting.ask("SELECT event_id FROM telematics.events WHERE changes = 5")
+    found = [reporting.ask(f"SELECT changes FROM telematics.event_by_id(id = '{event_id}')")
+             for event_id in (known["event_id"], "0198c5d6-0000-7000-8000-999999999999")]  # fmt: skip
+    assert found == [[{"changes": 5}], []]
+
+
 def test_every_code_has_a_category(reporting: Reporting) -> None:
     """No reason or warning is shown as `other`."""
     fieldless = {Reason.NOT_JSON, Reason.NOT_OBJECT, Reason.TOO_LARGE, Reason.CONFLICT, Reason.REFUSED_BY_CLICKHOUSE}
