@@ -1,9 +1,9 @@
-"""The page Dead letters: counted by rule, field and sender; each with its payload; repairs tried without sending."""
+"""The page Dead letters: the open ones by rule, field and sender; each with its payload; repairs tried and replayed."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
 from nicegui import ui
 
 from eventpush.console import find, repairs, wording
@@ -14,31 +14,19 @@ from eventpush.console.repairs import Group
 from eventpush.console.senders import NOT_NAMED
 from eventpush.console.sessions import Sessions
 from eventpush.console.sources import Sources
+from eventpush.dead_letters import store
+from eventpush.dead_letters.letter import Letter
+from eventpush.dead_letters.selection import Selection
 from runtime.platform.errors import OperatorError
-from schemas.dead_letter import Violation
 
 _REFRESH_S = 5.0
-_PERIODS = {"1 HOUR": "last hour", "1 DAY": "last 24 hours", "7 DAY": "last 7 days", "30 DAY": "last 30 days"}
-
-#: An event that was accepted later resolves a letter.
-_OPEN = "resolved_by_event_id IS NULL AND " if repairs.AVAILABLE else ""
-_GROUPS = """
-SELECT reason.code AS code, reason.field AS field, ifNull(sender, '') AS sender, count() AS letters,
-    toUnixTimestamp64Micro(min(received_at)) AS first_us, toUnixTimestamp64Micro(max(received_at)) AS last_us
-FROM (SELECT arrayJoin(reasons) AS reason, sender, received_at FROM telematics.dead_letters
-    WHERE %s received_at >= now() - INTERVAL %s)
-GROUP BY ALL ORDER BY letters DESC LIMIT 200
-"""
+_GROUPS_MAX = 200
+_HOUR_S = 3_600
+_PERIODS = {1: "last hour", 24: "last 24 hours", 7 * 24: "last 7 days", 30 * 24: "last 30 days"}  # hours
 _LETTERS = """
-SELECT toString(dead_letter_id) AS id, toUnixTimestamp64Micro(received_at) AS received_us, event, imei, sender,
-    receipt_id, stage, toJSONString(reasons) AS reasons, payload, payload_encoding
-FROM telematics.dead_letters
-WHERE %s received_at >= now() - INTERVAL %s AND ifNull(sender, '') = {sender:String}
-    AND arrayExists(r -> r.code = {code:String} AND r.field = {field:String}, reasons)
-ORDER BY received_at DESC LIMIT 100
+SELECT toString(dead_letter_id) AS letter, event, imei, toUnixTimestamp64Micro(received_at) AS received_us
+FROM telematics.dead_letters WHERE %s ORDER BY received_at DESC LIMIT 100
 """
-
-_reasons = msgspec.json.Decoder(list[Violation]).decode
 
 
 def build(sources: Sources, sessions: Sessions) -> None:
@@ -49,8 +37,8 @@ def build(sources: Sources, sessions: Sessions) -> None:
 
 class _DeadLetters:
     def __init__(self, sources: Sources, sessions: Sessions) -> None:
-        self._sources, self._sessions = sources, sessions
-        self._period = ui.select(_PERIODS, value="1 DAY", label="Received in the", on_change=self.refresh)
+        self._clickhouse, self._sessions = sources.clickhouse, sessions
+        self._period = ui.select(_PERIODS, value=24, label="Received in the", on_change=self.refresh)
         self._period.props("outlined dense").classes("filter")
         self._status = text("p", "Asking ClickHouse …").props("role=status").classes("quiet")
         self._groups = tag("div").classes("panel table")
@@ -60,95 +48,74 @@ class _DeadLetters:
 
     async def refresh(self) -> None:
         """Count the groups again."""
-        period = str(self._period.value)
+        selection = Selection(since_us=self._since_us())
         try:
-            rows = await self._sources.clickhouse.rows(_GROUPS % (_OPEN, period))
+            found = await self._clickhouse.ask(
+                lambda client: store.groups(client, selection, ("reason", "field", "sender"), _GROUPS_MAX)
+            )
         except OperatorError as problem:
             self._status.set_text(str(problem))
             self._shown = None
             return
-        state = (period, rows)
+        state = (self._period.value, found)
         if state == self._shown:
             return
         self._shown = state
-        several, none = "A letter that breaks several rules is in several groups.", f"None in the {_PERIODS[period]}."
-        self._status.set_text(several if rows else none)
+        several = "Open letters: no event resolves them. One that breaks several rules is in several groups."
+        self._status.set_text(several if found else f"No open letter in the {_PERIODS[self._period.value]}.")
         self._groups.clear()
+        self._groups.set_visibility(bool(found))
         with self._groups:
-            if rows:
-                self._show_groups(rows)
+            _table(("Rule", "Field", "Sender", "Letters", "First", "Last"), [self._group_row(row) for row in found])
 
-    def _show_groups(self, rows: list[dict[str, Any]]) -> None:
-        with tag("table"):
-            with tag("thead"), tag("tr"):
-                for column in ("Rule", "Field", "Sender", "Letters", "First", "Last"):
-                    text("th", column).props("scope=col")
-            with tag("tbody"):
-                for row in rows:
-                    group = Group(str(row["code"]), str(row["field"]), str(row["sender"]))
-                    with tag("tr"):
-                        with tag("th").props("scope=row"):
-                            button = text("button", group.reason).props("type=button").classes("link")
-                            button.on("click", lambda group=group: self._show_letters(group))
-                        for cell in (
-                            group.field or "(payload)",
-                            group.sender or NOT_NAMED,
-                            wording.count(row["letters"]),
-                            wording.moment(row["first_us"]),
-                            wording.moment(row["last_us"]),
-                        ):
-                            text("td", cell)
+    def _since_us(self) -> int:
+        return int((time.time() - self._period.value * _HOUR_S) * 1e6)
+
+    def _group_row(self, row: store.Group) -> tuple[Callable[[], Any], list[str]]:
+        group = Group(row.by["reason"], row.by["field"], row.by["sender"])
+        others = [group.field or "(payload)", group.sender or NOT_NAMED, wording.count(row.letters)]
+        return lambda: self._group_button(group), [*others, row.first_received[:19], row.last_received[:19]]
+
+    def _group_button(self, group: Group) -> None:
+        button = text("button", group.reason).props("type=button").classes("link")
+        button.on("click", lambda: self._show_letters(group))
 
     async def _show_letters(self, group: Group) -> None:
-        named = {"code": group.reason, "field": group.field, "sender": group.sender}
+        selection = Selection(
+            reasons=(group.reason,), fields=(group.field,), senders=(group.sender,), since_us=self._since_us()
+        )
+        condition, parameters = selection.condition()
         self._letters.clear()
         try:
-            rows = await self._sources.clickhouse.rows(_LETTERS % (_OPEN, self._period.value), named)
+            rows = await self._clickhouse.rows(_LETTERS % condition, parameters)
         except OperatorError as problem:
             self._status.set_text(str(problem))
             return
         with self._letters, tag("div").classes("panel"):
             where = f"{group.field or 'payload'} {group.reason}"
-            heading(2, f"{where}, {group.sender or NOT_NAMED}: the newest {len(rows)}").props("tabindex=-1")
-            if repairs.AVAILABLE:
-                repair = ui.button("Repair this group …", on_click=lambda: self._open_repair(group, None))
-                repair.props("outline no-caps")
-            with tag("ul").classes("plain"):
+            heading(2, f"{where}, {group.sender or NOT_NAMED}: the newest {len(rows)}")
+            repair = ui.button("Repair this group …", on_click=lambda: self._open_repair(group, None))
+            repair.props("outline no-caps")
+            with tag("ul").classes("plain letters"):
                 for row in rows:
                     with tag("li"):
-                        _letter_button(row, self._show_letter)
+                        _letter_button(row, self._open_letter)
 
-    def _show_letter(self, row: Mapping[str, Any]) -> None:
-        reasons, payload = _reasons(row["reasons"]), str(row["payload"])
+    async def _open_letter(self, letter_id: str) -> None:
+        try:
+            letter = await self._clickhouse.ask(lambda client: store.find(client, letter_id))
+        except OperatorError as problem:
+            self._status.set_text(str(problem))
+            return
         self._dialog.clear()
         with self._dialog, tag("section").classes("panel dialog wide").props('aria-label="Dead letter"'):
-            heading(2, f"Dead letter {row['id']}")
-            named = (
-                ("Received", wording.moment(row["received_us"])),
-                ("Sender", row["sender"] or NOT_NAMED),
-                ("Receipt", row["receipt_id"]),
-                ("Refused by", row["stage"]),
-            )
-            definitions([(label, str(value)) for label, value in named if value])
-            with tag("div").classes("table"), tag("table"):
-                with tag("thead"), tag("tr"):
-                    for column in ("Field", "Value", "Broken rule"):
-                        text("th", column).props("scope=col")
-                with tag("tbody"):
-                    for name, value, broken in fields(payload, reasons):
-                        with tag("tr").classes("broken" if broken else ""):
-                            text("th", name).props("scope=row")
-                            text("td", value).classes("value")
-                            text("td", broken).classes("value")
-            heading(3, "Payload" if row["payload_encoding"] == "utf-8" else f"Payload, {row['payload_encoding']}")
-            text("pre", pretty(payload)).props("tabindex=0")
-            with tag("p"):
-                ui.link("Trace this letter", find.address(str(row["id"])))
+            heading(2, f"Dead letter {letter_id}")
+            if letter is not None:
+                _show_letter(letter)
             with tag("div").classes("buttons"):
-                if repairs.AVAILABLE and row["stage"] == "streams":
-                    ui.button("Repair …", on_click=lambda: self._open_repair(None, str(row["id"]))).props(
-                        "unelevated no-caps"
-                    )
+                if letter is not None and letter.left_out_because is None:
+                    repair = ui.button("Repair …", on_click=lambda: self._open_repair(None, letter_id))
+                    repair.props("unelevated no-caps")
                 ui.button("Close", on_click=self._dialog.close).props("flat no-caps autofocus")
         self._dialog.open()
 
@@ -159,10 +126,54 @@ class _DeadLetters:
         self._dialog.open()
 
 
-def _letter_button(row: Mapping[str, Any], show: Any) -> None:
+def _show_letter(letter: Letter) -> None:
+    named = [
+        ("Received", wording.moment(letter.received_us)),
+        ("Sender", letter.sender or NOT_NAMED),
+        ("Receipt", letter.receipt_id or wording.UNKNOWN),
+        ("Refused by", letter.stage),
+        ("Attempt", str(letter.attempt)),
+        ("Resolved by event", letter.resolved_by_event_id or ""),
+        ("Cannot be replayed", letter.left_out_because or ""),
+    ]
+    definitions([(label, value) for label, value in named if value])
+    payload = letter.payload.decode("utf-8", "backslashreplace")
+    with tag("div").classes("table"), tag("table"):
+        _head(("Field", "Value", "Broken rule"))
+        with tag("tbody"):
+            for name, value, broken in fields(payload, letter.reasons):
+                with tag("tr").classes("broken" if broken else ""):
+                    text("th", name).props("scope=row")
+                    text("td", value).classes("value")
+                    text("td", broken).classes("value")
+    heading(3, "Payload")
+    text("pre", pretty(payload)).props("tabindex=0")
+    ui.link("Trace this letter", find.address(letter.dead_letter_id))
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[Callable[[], Any], list[str]]]) -> None:
+    """Show a table whose rows begin with a cell that is built, followed by texts."""
+    with tag("table"):
+        _head(columns)
+        with tag("tbody"):
+            for build_first, others in rows:
+                with tag("tr"):
+                    with tag("th").props("scope=row"):
+                        build_first()
+                    for cell in others:
+                        text("td", cell)
+
+
+def _head(columns: tuple[str, ...]) -> None:
+    with tag("thead"), tag("tr"):
+        for column in columns:
+            text("th", column).props("scope=col")
+
+
+def _letter_button(row: dict[str, Any], show: Callable[[str], Any]) -> None:
     button = tag("button").props("type=button").classes("event critical")
     with button:
         text("span", str(row["event"] or "(no type)")).classes("type")
         text("span", str(row["imei"] or "(no IMEI)"))
         text("span", wording.moment(row["received_us"])).classes("quiet")
-    button.on("click", lambda: show(row))
+    button.on("click", lambda: show(str(row["letter"])))

@@ -57,7 +57,8 @@ class EventFeed:
                     self.problem = None
                     await self._read(consumer, partitions)
             except OperatorError as problem:
-                self.problem = str(problem)
+                missing = "has no topic" in problem.what
+                self.problem = str(problem) if missing else f"Kafka at {self._settings.kafka_bootstrap} does not answer"
                 await asyncio.sleep(_RETRY_S)
         self.ring.clear()
 

@@ -27,8 +27,8 @@ _YEAR_S = 365 * 86_400
 def frame(title: str, path: str) -> Iterator[Element]:
     """Build a page around its content; yield the element that holds it."""
     ui.page_title(f"{title} · eventpush")
-    ui.link("Skip to content", "#main").classes("skip")
     with ui.header(fixed=False).classes("bar"):
+        ui.link("Skip to content", "#main").classes("skip")
         ui.label("eventpush").classes("brand")
         with tag("nav").props('aria-label="Pages"').classes("pages"):
             for target, name in PAGES:

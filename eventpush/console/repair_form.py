@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from nicegui import ui
 
 from eventpush.console import repairs
@@ -65,7 +66,8 @@ class RepairForm:
         self._token.set_value("")
         outcome = await self._run(repairs.replay, "Replaying …")
         if outcome is not None:
-            counted = ", ".join(f"{label} {count}" for label, count in outcome.counts.items())
+            counts = msgspec.structs.asdict(outcome.counts)
+            counted = ", ".join(f"{count} {label.replace('_', ' ')}" for label, count in counts.items())
             self._status.set_text(f"Replay {outcome.replay_id}: {counted}")
 
     async def _run(self, action: Any, doing: str) -> Any:
@@ -86,7 +88,7 @@ def _show_previews(outcome: DryRun) -> None:
                 text("p", f"Left out: {preview.left_out}")
                 continue
             broken = preview.rules.violations if preview.rules else []
-            text("p", "Still breaks a rule: " + "; ".join(f"{v.get('field')} {v.get('code')}" for v in broken)
+            text("p", "Still breaks a rule: " + "; ".join(f"{v.field or 'payload'} {v.code}" for v in broken)
                  if broken else "Keeps every rule.")  # fmt: skip
             with tag("div").classes("columns"):
                 for title, payload in (("Before", preview.before), ("After", preview.after or "")):

@@ -1,18 +1,15 @@
 """Try repairs on dead letters, and replay them, with `eventpush dead-letters`. The arguments are pure."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
-from eventpush.cli import SUMMARIES
 from eventpush.console.own_commands import run_json
+from eventpush.dead_letters.audit import Counts
+from eventpush.tracing.identification import Identification
 
 _REPLAY_TIMEOUT_S = 300.0
-_ABOVE_LETTERS = 100  # of a dry run
-
-#: Whether this release can replay dead letters.
-AVAILABLE = "dead-letters" in SUMMARIES
+_TRIED_MAX = 100  # of a dry run
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -31,19 +28,13 @@ class Repair(msgspec.Struct, frozen=True):
     value: str = ""
 
 
-class Rules(msgspec.Struct):
-    """What the rules say of a repaired payload."""
-
-    violations: list[dict[str, Any]] = []
-
-
 class Preview(msgspec.Struct):
     """One dead letter of a dry run."""
 
     dead_letter_id: str
     before: str
     after: str | None = None
-    rules: Rules | None = None
+    rules: Identification | None = None
     left_out: str | None = None
 
 
@@ -58,7 +49,7 @@ class Replay(msgspec.Struct):
     """What a replay did."""
 
     replay_id: str
-    counts: dict[str, Any]
+    counts: Counts
 
 
 def selection(group: Group | None, letter_id: str | None) -> list[str]:
@@ -92,7 +83,7 @@ def options(repairs: Sequence[Repair]) -> list[str]:
 
 async def dry_run(chosen: list[str], repair: list[str]) -> DryRun:
     """Return what a replay would do; raise `OperatorError` if the command fails."""
-    bounded = [] if chosen[0].startswith("--id") else [f"--max={_ABOVE_LETTERS}"]
+    bounded = [] if chosen[0].startswith("--id") else [f"--max={_TRIED_MAX}"]
     return await run_json(DryRun, "dead-letters", "replay", "--dry-run", "--json", *bounded, *chosen, *repair)
 
 

@@ -40,6 +40,7 @@ SAMPLE: dict[str, Any] = {
     "Coordinates": "22.927968,75.533275",
     "Location": "Indore",
 }
+TOKEN = "the-operators-token"
 GROWTH_MAX_BYTES = 24 * 1024 * 1024
 
 
@@ -68,7 +69,7 @@ def stack(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     kafka, clickhouse = Kafka.at(home / "kafka"), ClickHouse(home / "clickhouse")
     pipeline = Pipeline(kafka.bootstrap, clickhouse.url, home)
     [port] = preflight.free_ports(1)
-    pipeline.environ["EVENTPUSH_CONSOLE_PORT"] = str(port)
+    pipeline.environ |= {"EVENTPUSH_CONSOLE_PORT": str(port), "EVENTPUSH_CONSOLE_TOKEN": TOKEN}
     (home / "devices.csv").write_text(f"imei,vehicle,fleet,driver\n{SAMPLE['IMEI']},{MARKUP}v,{MARKUP}f,{MARKUP}d\n")
     console = fleet = None
     try:
@@ -189,6 +190,39 @@ def test_an_event_is_found(stack: Stack, browser: Browser) -> None:
     field.send_keys(SAMPLE["IMEI"] + Keys.ENTER)
     browser.until_text("An IMEI needs a time")
     assert browser.errors() == []
+
+
+def test_a_dead_letter_is_repaired_and_replayed(stack: Stack, browser: Browser) -> None:
+    """A repair is tried without sending; only the operator's token replays it; then the letter is resolved."""
+    imei = "490154203237518"
+    stack.pipeline.post(SAMPLE | {"IMEI": imei, "Device_Time": 1719597133})
+    stack.pipeline.row(f"imei = '{imei}'", "telematics.dead_letters")
+    browser.open(f"{stack.url}/dead-letters")
+    row = "[...document.querySelectorAll('tr')].find(r => /wrong_type\\s+Device_Time/.test(r.innerText))"
+    browser.until(f"return {row}", "the group")
+    browser.run(f"{row}.querySelector('button').click()")
+    letter = f"[...document.querySelectorAll('button.event')].find(e => e.innerText.includes('{imei}'))"
+    browser.until(f"return {letter}", "the letter")
+    browser.run(f"{letter}.click()")
+    _click(browser, "Repair …")
+    browser.find('input[aria-label="Field or regular expression"]').send_keys("Device_Time")
+    _click(browser, "Try it: send nothing")
+    browser.until_text("1 valid", "Keeps every rule", "2024-06-28T17:52:13")
+    token = browser.find('input[aria-label="The operator\'s token"]')
+    token.send_keys("guessed" + Keys.ENTER)
+    browser.until_text("That is not the operator's token.")
+    assert stack.pipeline.select(f"SELECT count() AS n FROM telematics.events WHERE imei = '{imei}'") == [{"n": 0}]
+    token.send_keys(Keys.CONTROL + "a")
+    token.send_keys(TOKEN + Keys.ENTER)
+    browser.until_text("1 selected, 1 sent, 1 events")
+    stack.pipeline.row(f"imei = '{imei}'")
+    assert browser.errors() == []
+
+
+def _click(browser: Browser, label: str) -> None:
+    button = f"[...document.querySelectorAll('button')].find(e => e.innerText.trim() == {label!r})"
+    browser.until(f"return {button}", label)
+    browser.run(f"{button}.click()")
 
 
 @pytest.mark.parametrize("path", PAGES)
