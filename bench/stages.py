@@ -13,20 +13,22 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 import tzfpy
-from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from h3.api.basic_int import latlng_to_cell
 
 from bench import results, workload
 from bench.seeding import random_rows
-from runtime.adapters.aiokafka import encoded_batch
+from runtime.adapters.aiokafka import EncodedBatch, encoded_batch
 from runtime.consumer.batch import Record
 from runtime.consumer.worker import tune_garbage_collector
+from runtime.kafka.record_format import Records, batches_of, encode_records
+from runtime.platform.settings import load
 from schemas import positions, time_columns, topics
 from schemas.event import SENT_FIELDS
 from schemas.validation import ClockLimits
 from streams import batch_processor, decoding, enrichment
 from streams.content import content_of, default_content_fields
+from streams.event_headers import encode_event_headers
 from streams.memory_segment import MemorySegment
 from streams.state_restore import encode as encode_rows
 from streams.window import DeduplicationWindow, Rows, identity_rows
@@ -38,7 +40,8 @@ _CLOCK = ClockLimits.of_seconds(300, 86_400)
 _SOURCE = enrichment.Source(topics.RAW, 0, {}, _CLOCK.skew_us)
 _CONTENT = content_of(default_content_fields())
 _WINDOW = 1_000_000  # identities in the window
-_OUTPUT_BYTES, _ZSTD = 900_000, 4
+_OUTPUT_BYTES = 900_000
+_SETTINGS = load({})
 
 
 class Stage(NamedTuple):
@@ -85,7 +88,7 @@ def _round(watch: _Stopwatch, window: DeduplicationWindow, wire: list[bytes]) ->
 
     values = [record.value or b"" for record in records]
     valid, _ = run("decode: valid events as columns", lambda: decoding.decode(records, _CLOCK))
-    run("headers", lambda: decoding.arrivals(records), part=True)
+    run("headers of raw records", lambda: decoding.arrivals(records), part=True)
     sent = run("typed decode of the JSON", lambda: decoding._decoded(values), part=True).sent
     run("two times", lambda: [time_columns.parse(sent[name]) for name in ("device_time", "server_time")], part=True)
     run("coordinates", lambda: positions.parse_column(sent["coordinates"]), part=True)
@@ -103,10 +106,10 @@ def _round(watch: _Stopwatch, window: DeduplicationWindow, wire: list[bytes]) ->
     run("a cell", lambda: list(map(latlng_to_cell, latitudes, longitudes, nines)), part=True)
     run("the zone", lambda: list(map(tzfpy.get_tz, longitudes, latitudes)), part=True)
     encoded = run("encode", lambda: batch_processor._encoded(enriched))
-    built = run(
-        "outputs: into batches, twice (all, by type)", lambda: _append(valid, encoded) + _append(valid, encoded)
-    )
-    run("outputs: zstd and checksum, twice", lambda: [encoded_batch(builder) for builder in built])
+    headers = run("headers of events", lambda: encode_event_headers(valid.event, enriched, valid.traceparents))
+    outputs = run("outputs: records", lambda: _records(valid, encoded, headers))
+    built = run("outputs: into batches, twice (all, by type)", lambda: [*_batches(outputs), *_batches(outputs)])
+    run("outputs: compression and checksum, twice", lambda: [encoded_batch(batch) for batch in built])
     processor = batch_processor.BatchProcessor(_SOURCE, window, _CLOCK, _CONTENT)
     result = run("decode to encode as the worker does it, in one", lambda: processor.process(records))
     run("changelog record", lambda: encode_rows(result.rows, result.latest_us))
@@ -118,13 +121,15 @@ def _suspects(sent: dict[str, list[Any]]) -> list[Sequence[int]]:
             for rule in field.rules]  # fmt: skip
 
 
-def _append(valid: decoding.ValidEvents, values: list[bytes]) -> list[BatchBuilder]:
-    builders = [BatchBuilder(_OUTPUT_BYTES, _ZSTD, is_transactional=1)]
-    for record, value in zip(valid.records, values, strict=True):
-        if builders[-1].append(key=record.key, value=value, timestamp=record.timestamp) is None:
-            builders.append(BatchBuilder(_OUTPUT_BYTES, _ZSTD, is_transactional=1))
-            builders[-1].append(key=record.key, value=value, timestamp=record.timestamp)
-    return builders
+def _records(valid: decoding.ValidEvents, values: list[bytes], headers: tuple[list[bytes], ...]) -> Records:
+    return encode_records([record.key for record in valid.records], values, valid.received_us // 1000, *headers)
+
+
+def _batches(records: Records) -> list[EncodedBatch]:
+    batches = [EncodedBatch(batch, _SETTINGS.streams_compression) for batch in batches_of(records, _OUTPUT_BYTES)]
+    for batch in batches:
+        batch.set_producer(1, 0, 0)
+    return batches
 
 
 def _wire_batches(rounds: int) -> list[list[bytes]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from eventpush.cli import SECTIONS, cli
+from eventpush.contract.acls import allow_reading
 from ingress.errors import STATUS
 from runtime.kafka.topic_admin import configuration
 from runtime.platform import metrics, settings
@@ -24,9 +25,10 @@ from schemas.event import SENT_FIELDS
 from schemas.event_types import TYPES, UNKNOWN
 from schemas.event_warnings import WARNINGS
 from schemas.fields import SentField
+from schemas.headers import headers_of
 from schemas.rules import DESCRIPTION
 from schemas.tables import DEAD_LETTERS, EVENTS, INSERTED_AT, Table
-from schemas.topics import EVENT_PREFIX, FIXED, all_topics, type_topic
+from schemas.topics import EVENT_PREFIX, EVENTS_TOPIC, FIXED, Topic, all_topics, of_type, type_topic
 
 ROOT = Path(__file__).parent.parent
 
@@ -161,15 +163,20 @@ def _topics() -> Iterator[str]:
     yield from _table(
         ("topic", "carries", "key", "written by", "read by"),
         (
-            (_code(t.name), t.description, t.key or "-", ", ".join(t.producers), ", ".join(t.consumers))
+            (_page(t) if t in FIXED else _code(t.name), t.description, t.key or "-", ", ".join(t.producers),
+             ", ".join(t.consumers))
             for t in (*FIXED, type_topic(f"{EVENT_PREFIX}<type>.v1"))
         ),
-    )
+    )  # fmt: skip
+
+
+def _page(topic: Topic) -> str:
+    return f"[{_code(topic.name)}](topics/{topic.name}.md)"
 
 
 def _type_topics() -> Iterator[str]:
     fixed = {topic.name for topic in FIXED}
-    yield from (f"- {_code(topic.name)}" for topic in all_topics() if topic.name not in fixed)
+    yield from (f"- {_page(topic)}" for topic in all_topics() if topic.name not in fixed)
 
 
 def _topic_configuration() -> Iterator[str]:
@@ -177,6 +184,16 @@ def _topic_configuration() -> Iterator[str]:
     for topic in (*FIXED, type_topic(f"{EVENT_PREFIX}<type>.v1")):
         config = ", ".join(f"`{key}={value}`" for key, value in sorted(configuration(topic, defaults).items()))
         yield f"- `{topic.name}`: {config}"
+
+
+def _event_headers() -> Iterator[str]:
+    rows = ((_code(h.name), h.description, _code(h.text) if h.text else "") for h in headers_of(EVENTS_TOPIC.name))
+    yield from _table(("header", "meaning", "always"), rows)
+
+
+def _acls() -> Iterator[str]:
+    topic = type_topic(of_type("sos"))
+    yield from ("```sh", *allow_reading(topic, "dispatch", "dispatch", "broker:9093"), "```")
 
 
 def _commands() -> Iterator[str]:
@@ -198,8 +215,10 @@ def _help(command: click.Command, name: str) -> Iterator[str]:
 
 #: Each generated part's name and the function that yields its lines.
 GENERATED: Mapping[str, Callable[[], Iterable[str]]] = {
+    "acls": _acls,
     "commands": _commands,
     "dead-letters-columns": _columns(DEAD_LETTERS),
+    "event-headers": _event_headers,
     "event-types": _event_types,
     "events-columns": _columns(EVENTS),
     "metrics": _metrics,

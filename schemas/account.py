@@ -4,7 +4,10 @@ What the summaries of a partition cover must be all of its raw offsets, each onc
 can be computed from Kafka and ClickHouse alone.
 """
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from schemas import times
 
@@ -12,12 +15,14 @@ from schemas import times
 class Count(msgspec.Struct, gc=False, frozen=True):
     """Outcomes of the raw events of one event type that arrived in one minute."""
 
-    minute: str  # of arrival, UTC: 2026-11-24T00:10Z
-    event: str  # the type as sent, at most `EVENT_MAX` characters of it; "" where there is none to read
-    unique: int
-    duplicate: int
-    dead_lettered: int
-    replayed: int = 0  # how many of these were sent by a replay, not by a sender
+    minute: Annotated[str, Meta(description="minute of arrival, UTC: 2026-11-24T00:10Z")]
+    event: Annotated[
+        str, Meta(description="the type as sent, cut at its greatest length; empty where none can be read")
+    ]
+    unique: Annotated[int, Meta(description="records that became an event")]
+    duplicate: Annotated[int, Meta(description="records that repeat an earlier one")]
+    dead_lettered: Annotated[int, Meta(description="records that became a dead letter")]
+    replayed: Annotated[int, Meta(description="records of these that a replay sent, not a sender")] = 0
 
 
 class BatchAccount(msgspec.Struct, gc=False, frozen=True):
@@ -26,11 +31,11 @@ class BatchAccount(msgspec.Struct, gc=False, frozen=True):
     Offsets within the range that hold no record (aborted transactions, control records) are in no count.
     """
 
-    partition: int
-    first_offset: int
-    next_offset: int
-    committed_at: str  # RFC 3339, UTC
-    counts: list[Count]
+    partition: Annotated[int, Meta(description="partition of the raw topic")]
+    first_offset: Annotated[int, Meta(description="the batch's first raw offset")]
+    next_offset: Annotated[int, Meta(description="the raw offset after its last one")]
+    committed_at: Annotated[str, Meta(description="when the batch was committed, RFC 3339, UTC")]
+    counts: Annotated[list[Count], Meta(description="the batch's records by minute of arrival, type and outcome")]
 
 
 def minute_of(received_us: int) -> str:

@@ -81,6 +81,11 @@ def of_type(event: str) -> str:
     return f"{EVENT_PREFIX}{readable}-{digest}.v1"
 
 
+def schema_id(topic: str) -> str:
+    """Return the `$id` of the JSON Schema of a topic's values."""
+    return f"urn:eventpush:{topic}"
+
+
 def is_of_type(topic: str) -> bool:
     """Return whether the topic carries the events of one type."""
     return topic.startswith(EVENT_PREFIX)

@@ -45,7 +45,7 @@ class DeadLetterPublisher:
                 transactional_id=f"{settings.sink_app_id}-{self._tp.topic}-{self._tp.partition}",
                 transaction_timeout_ms=settings.transaction_timeout_s * 1000,
                 acks="all",
-                compression_type=compression_type("zstd"),
+                compression_type=compression_type(settings.streams_compression),
             )
             await producer.start()
             self._producer = producer

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from runtime.consumer.batch import Record
+from runtime.kafka.record_format import NO_RECORDS, Output, Records, encode_records, joined
 from schemas.account import Count, minute_of
 from schemas.dead_letter import Violation
 from schemas.event import Event
@@ -29,6 +30,7 @@ from streams.content import Content
 from streams.dead_letters import dead_letter
 from streams.decoding import InvalidRecord, ValidEvents, decode
 from streams.enrichment import Source, enrich
+from streams.event_headers import encode_event_headers
 from streams.window import DeduplicationWindow, DedupResult, DedupResults, Rows, identity_rows, payload_rows
 
 _encoder = msgspec.json.Encoder()
@@ -47,16 +49,13 @@ _REPLAYED = 4  # counted beside the outcome
 #: `_DEAD_LETTERED`, or `_REPLAYED`.
 OutcomeCounter = Counter[tuple[int, str, int]]
 
-#: A record to publish: key, value, timestamp in ms since the epoch.
-Output = tuple[bytes | None, bytes, int]
-
 
 @dataclass(slots=True)
 class BatchResult:
     """The outcome of a batch."""
 
     types: list[str] = field(default_factory=list)  # canonical, of the events, one each
-    events: list[Output] = field(default_factory=list)  # in order of arrival
+    events: Records = NO_RECORDS  # in order of arrival
     dead_letters: list[Output] = field(default_factory=list)
     rows: Rows = field(default_factory=lambda: payload_rows([]))  # what the window must remember once this is committed
     counts: list[Count] = field(default_factory=list)
@@ -85,7 +84,7 @@ class BatchProcessor:
     def process(self, records: Sequence[Record]) -> BatchResult:
         """Return the outcome of these records, in order; the window is asked, not changed. `records` is not empty."""
         result, counter, broken = BatchResult(), OutcomeCounter(), list[InvalidRecord]()
-        pieces: list[Piece] = []
+        pieces, published = list[Piece](), list[Records]()
         for begin in range(0, len(records), _PIECE_RECORDS):
             events, invalid = decode(records[begin : begin + _PIECE_RECORDS], self._clock)
             pieces.append(Piece(events, digests_of(events)))
@@ -97,7 +96,8 @@ class BatchProcessor:
         for piece, of_piece in zip(pieces, np.split(found, ends[:-1]), strict=True):
             _count_valid(piece.events, of_piece, counter)
             broken += _conflicts(piece, of_piece)
-            self._publish(piece, of_piece == DedupResult.UNIQUE, result)
+            published.append(self._publish(piece, of_piece == DedupResult.UNIQUE, result))
+        result.events = joined(published)
         result.rows = np.concatenate([rows[found == DedupResult.UNIQUE], self._dead_letter(broken, result, counter)])
         result.counts = _counts(counter)
         return result
@@ -106,17 +106,20 @@ class BatchProcessor:
         events = piece.events
         return identity_rows(list(map(int, events.imei)), events.device_us, piece.digests, self._content(events))
 
-    def _publish(self, piece: Piece, unique: "np.ndarray[tuple[int], np.dtype[np.bool_]]", result: BatchResult) -> None:
-        """Enrich and encode the unique events."""
+    def _publish(
+        self, piece: Piece, unique: "np.ndarray[tuple[int], np.dtype[np.bool_]]", result: BatchResult
+    ) -> Records:
+        """Enrich and encode the unique events, with their headers."""
         events = piece.events.only(unique)
         event_ids = event_ids_of(list(compress(piece.digests, unique.tolist())))
         enriched = enrich(events, event_ids, self._source)
         result.types += events.event
-        keys = [imei.encode() for imei in events.imei]
-        result.events += zip(keys, _encoded(enriched), events.written_ms.tolist(), strict=True)
         for event in enriched:
             if event.warnings:
                 result.warnings.update(event.warnings)
+        headers = encode_event_headers(events.event, enriched, events.traceparents)
+        keys = list(map(str.encode, events.imei))
+        return encode_records(keys, _encoded(enriched), events.written_ms, *headers)
 
     def _dead_letter(self, broken: list[InvalidRecord], result: BatchResult, counter: OutcomeCounter) -> Rows:
         """Make dead letters of the records whose bytes the window has not seen; return their rows."""

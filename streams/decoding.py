@@ -24,7 +24,13 @@ from schemas.json_text import members_of
 from schemas.replay import Replay, replay_of
 from schemas.rules import PAYLOAD_BYTES_MAX, TIME_RULES, EventTimes
 from schemas.times import rfc3339
-from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID, HEADER_REPLAY, HEADER_SENDER
+from schemas.topics import (
+    HEADER_ARRIVAL_US,
+    HEADER_RECEIPT_ID,
+    HEADER_REPLAY,
+    HEADER_SENDER,
+    HEADER_TRACEPARENT,
+)
 from schemas.validation import NO_EXTRA, ClockLimits, ValidEvent, blank_as_none, extra_of, validate
 
 _decode_strictly = msgspec.json.Decoder(StrictSentEvent).decode
@@ -50,6 +56,7 @@ class ValidEvents(NamedTuple):
     received_us: Int64s
     receipt_ids: list[str | None]
     senders: list[str | None]
+    traceparents: list[bytes | None]
     event: list[str]
     event_as_sent: list[str | None]
     changes: list[int]
@@ -154,6 +161,7 @@ def decode(records: Sequence[Record], clock: ClockLimits) -> tuple[ValidEvents, 
         received_us=arrived.received_us,
         receipt_ids=arrived.receipt_ids,
         senders=arrived.senders,
+        traceparents=arrived.traceparents,
         event=event,
         event_as_sent=as_sent,
         changes=sent["changes"],
@@ -197,6 +205,7 @@ class Arrivals(NamedTuple):
     receipt_ids: list[str | None]
     senders: list[str | None]
     replayed: Bools  # sent by a replay
+    traceparents: list[bytes | None]
 
 
 def arrivals(records: Sequence[Record]) -> Arrivals:
@@ -216,6 +225,7 @@ def arrivals(records: Sequence[Record]) -> Arrivals:
         _texts([named.get(HEADER_RECEIPT_ID) for named in headers]),
         _texts([named.get(HEADER_SENDER) for named in headers]),
         np.array([HEADER_REPLAY in named and replay_of(named.items()) is not None for named in headers], np.bool_),
+        [named.get(HEADER_TRACEPARENT) for named in headers],
     )
 
 

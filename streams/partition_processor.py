@@ -9,12 +9,13 @@ from aiokafka import TopicPartition
 from faust.types import TP
 
 from runtime.consumer.batch import Batch
+from runtime.kafka.record_format import Records, records_of
 from runtime.platform import metrics
 from runtime.platform.clock import clock_limits
 from runtime.platform.settings import Settings
 from schemas import account, times, topics
 from schemas.device import Device
-from streams.batch_processor import BatchProcessor, BatchResult, Output
+from streams.batch_processor import BatchProcessor, BatchResult
 from streams.content import content_of
 from streams.device_registry import DeviceRegistry
 from streams.disk_segment import forget_window, window_on_disk
@@ -118,23 +119,25 @@ class PartitionProcessor:
         forget_window(directory)
         return window_on_disk(directory, retention_us)
 
-    def _outputs(self, batch: Batch, result: BatchResult, stream_time_us: int) -> dict[str, list[Output]]:
+    def _outputs(self, batch: Batch, result: BatchResult, stream_time_us: int) -> dict[str, Records]:
         """Return what the batch publishes, by topic."""
-        outputs: dict[str, list[Output]] = {}
-        if result.events:
+        outputs: dict[str, Records] = {}
+        if result.types:
             outputs[topics.EVENTS] = result.events
-        of_type = {event: outputs.setdefault(self._type_topics.route(event), []) for event in set(result.types)}
-        for event, output in zip(result.types, result.events, strict=True):
-            of_type[event].append(output)
+            of_topic: dict[str, list[int]] = {}
+            of_type = {event: of_topic.setdefault(self._type_topics.route(event), []) for event in set(result.types)}
+            for at, event in enumerate(result.types):
+                of_type[event].append(at)
+            outputs |= {topic: result.events.at(positions) for topic, positions in of_topic.items()}
         if result.dead_letters:
-            outputs[topics.DEAD_LETTER] = result.dead_letters
+            outputs[topics.DEAD_LETTER] = records_of(result.dead_letters)
         if len(result.rows):
-            outputs[topics.WINDOW] = [(b"", encode(result.rows, stream_time_us), stream_time_us // 1000)]
+            outputs[topics.WINDOW] = records_of([(b"", encode(result.rows, stream_time_us), stream_time_us // 1000)])
         now_us = time.time_ns() // 1000
         summary = account.BatchAccount(
             self._source.partition, batch.from_offset, batch.next_offset, times.rfc3339(now_us), result.counts
         )
-        outputs[topics.ACCOUNT] = [(b"", account.encode(summary), now_us // 1000)]
+        outputs[topics.ACCOUNT] = records_of([(b"", account.encode(summary), now_us // 1000)])
         return outputs
 
 
@@ -151,7 +154,7 @@ def _processor(
 
 
 def _measure(result: BatchResult, records: int, seconds: float) -> None:
-    unique, dead = len(result.events), len(result.dead_letters)
+    unique, dead = len(result.types), len(result.dead_letters)
     for (reason, category), letters in result.reasons.items():
         metrics.STREAMS_DEAD_LETTERS.metric.labels(reason, category).inc(letters)
     for code, events in result.warnings.items():

@@ -11,11 +11,11 @@ import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from runtime.adapters.aiokafka import compression_type, fill_batches
+from runtime.adapters.aiokafka import EncodedBatch
 from runtime.kafka.connection import connection
+from runtime.kafka.record_format import Records, batches_of
 from runtime.platform import metrics
 from runtime.platform.settings import Settings
-from streams.batch_processor import Output
 
 log = structlog.get_logger()
 
@@ -29,6 +29,7 @@ class Transactions:
     def __init__(self, settings: Settings, source: TopicPartition) -> None:
         self._source = source
         self._group = settings.streams_app_id
+        self._compression = settings.streams_compression
         self._timeout_s = settings.transaction_timeout_s
         self._known_topics: set[str] = set()
         self._producer = AIOKafkaProducer(
@@ -37,8 +38,6 @@ class Transactions:
             transactional_id=f"{settings.streams_app_id}-{source.partition}",
             transaction_timeout_ms=settings.transaction_timeout_s * 1000,
             acks="all",
-            compression_type=compression_type("zstd"),
-            max_batch_size=_BATCH_BYTES,
             max_request_size=8 * 2**20,
             linger_ms=0,
         )
@@ -55,7 +54,7 @@ class Transactions:
         except Exception as error:  # the next owner fences whatever is left open
             log.warning("producer did not stop cleanly", partition=self._source.partition, error=repr(error))
 
-    async def commit(self, outputs: Mapping[str, Iterable[Output]], next_offset: int) -> dict[str, int]:
+    async def commit(self, outputs: Mapping[str, Records], next_offset: int) -> dict[str, int]:
         """Publish the outputs, by topic, to the source's partition number and commit its offset, atomically.
 
         Returns the base offset of the last batch of each topic; -1 if the broker did not return it.
@@ -66,7 +65,7 @@ class Transactions:
         with metrics.STREAMS_TRANSACTION_S.metric.time():
             return await self._commit(outputs, next_offset)
 
-    async def _commit(self, outputs: Mapping[str, Iterable[Output]], next_offset: int) -> dict[str, int]:
+    async def _commit(self, outputs: Mapping[str, Records], next_offset: int) -> dict[str, int]:
         async with asyncio.timeout(self._timeout_s):
             await self._request_metadata(outputs)
             await self._producer.begin_transaction()
@@ -86,9 +85,10 @@ class Transactions:
             self._known_topics.update(topics)
             await self._producer.client.set_topics(self._known_topics)
 
-    async def _publish(self, topic: str, records: Iterable[Output]) -> int:
+    async def _publish(self, topic: str, records: Records) -> int:
         metadata = None
-        for batch in fill_batches(self._producer.create_batch, records):
-            delivered = await self._producer.send_batch(batch, topic, partition=self._source.partition)
+        for batch in batches_of(records, _BATCH_BYTES):
+            encoded = EncodedBatch(batch, self._compression)
+            delivered = await self._producer.send_batch(encoded, topic, partition=self._source.partition)
             metadata = await delivered
         return -1 if metadata is None else int(metadata.offset)

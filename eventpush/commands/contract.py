@@ -4,9 +4,12 @@ from pathlib import Path
 
 import click
 
+from eventpush.contract.acls import allow_reading
 from eventpush.contract.export import export
-from eventpush.options import as_json, command_with_examples, echo_json
+from eventpush.options import as_json, command_with_examples, echo_json, settings_of_a_command
 from runtime.platform.errors import OperatorError
+from schemas.event_types import canonical
+from schemas.topics import of_type, type_topic
 
 
 @click.group("contract")
@@ -32,4 +35,27 @@ def _export(directory: Path, *, as_json: bool) -> None:
         click.echo("\n".join(map(str, written)))
 
 
+@command_with_examples(
+    "acls",
+    "eventpush contract acls sos --user dispatch",
+    "eventpush contract acls fuel_drain --user fuel --group fuel-team | sh",
+)
+@click.argument("event_type", metavar="TYPE")
+@click.option("--user", required=True, help="The team's user, as the brokers know it.")
+@click.option("--group", help="What the team's consumer groups begin with; the user when not given.")
+@as_json
+def _acls(event_type: str, *, user: str, group: str | None, as_json: bool) -> None:
+    """Print the commands of Kafka's own tool that let a team read the topic of one TYPE, and nothing else.
+
+    They expect the administrator's credentials in admin.properties.
+    """
+    topic = type_topic(of_type(canonical(event_type)))
+    lines = allow_reading(topic, user, group or user, settings_of_a_command().kafka_bootstrap)
+    if as_json:
+        echo_json(lines)
+    else:
+        click.echo("\n".join(lines))
+
+
+command.add_command(_acls)
 command.add_command(_export)

@@ -5,7 +5,7 @@ from typing import Any
 
 from runtime.kafka.topic_admin import configuration
 from runtime.platform.settings import Settings
-from schemas.contract import schemas
+from schemas.contract import headers_schema, schemas
 from schemas.topics import Topic, all_topics
 
 _BINDING = "0.5.0"  # version of AsyncAPI's Kafka bindings
@@ -14,7 +14,7 @@ _IMEI = {"type": "string", "description": "IMEI of the reporting device, in ASCI
 _NUMBERS = ("retention.ms", "max.message.bytes")
 
 
-def subscribed_topics() -> list[Topic]:
+def described_topics() -> list[Topic]:
     """Return the topics with a published schema, in the order of the registry."""
     described = schemas()
     return [topic for topic in all_topics() if topic.name in described]
@@ -22,7 +22,7 @@ def subscribed_topics() -> list[Topic]:
 
 def document(settings: Settings) -> dict[str, Any]:
     """Return the document: one channel, message and operation for each topic, configured as these settings say."""
-    topics = subscribed_topics()
+    topics = described_topics()
     return {
         "asyncapi": "3.1.0",
         "info": {
@@ -53,14 +53,17 @@ def _channel(topic: Topic, settings: Settings) -> dict[str, Any]:
         },
         "bindingVersion": _BINDING,
     }
-    message = {
+    message: dict[str, Any] = {
         "contentType": "application/json",
         "payload": {
             "schemaFormat": "application/schema+json;version=draft-2020-12",
             "schema": {"$ref": f"./{topic.name}.schema.json"},
         },
-        "bindings": {"kafka": {"key": _IMEI, "bindingVersion": _BINDING}},
     }
+    if headers := headers_schema(topic.name):
+        message["headers"] = headers
+    if topic.key:
+        message["bindings"] = {"kafka": {"key": _IMEI, "bindingVersion": _BINDING}}
     return {
         "address": topic.name,
         "description": topic.description,

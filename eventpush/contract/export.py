@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eventpush.contract.asyncapi import document, subscribed_topics
+from eventpush.contract.asyncapi import document
 from eventpush.contract.topic_page import page
 from runtime.platform import settings
-from schemas.contract import schemas
+from schemas.contract import headers_schema, schemas
+from schemas.topics import all_topics
 
 
 def files() -> Mapping[str, str]:
@@ -18,7 +19,10 @@ def files() -> Mapping[str, str]:
         # JSON is YAML too (YAML 1.2, 1.3): no YAML library is needed at run time.
         "contracts/asyncapi.yaml": _text(document(defaults)),
         **{f"contracts/{topic}.schema.json": _text(schema) for topic, schema in described.items()},
-        **{f"topics/{t.name}.md": page(t, described[t.name], defaults) for t in subscribed_topics()},
+        **{
+            f"topics/{topic.name}.md": page(topic, described.get(topic.name), headers_schema(topic.name), defaults)
+            for topic in all_topics()
+        },
     }
 
 

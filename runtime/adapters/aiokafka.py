@@ -4,25 +4,31 @@
 
 - The fetcher hands on records as the C parser made them, and says from which offset on they are complete. This affects
   only consumers whose `value_deserializer` is `as_parsed`.
-- Batches are compressed with zstd level 1 by a compressor that is reused. aiokafka has no compression levels: its lz4
-  takes 2.3 µs for an event of 300 bytes, and its zstd uses level 3 and a new context for each batch (10 µs an event).
-  On the benchmark's events, zstd level 1 costs as much as snappy and needs less than half the space.
+- A batch may be given its records encoded (`EncodedBatch`).
+- zstd is of level 1, by a compressor that is reused, and gzip is ISA-L's of level 1. aiokafka has no compression
+  levels: its zstd uses level 3 and a new context for each batch, its gzip level 9; either takes ten times as long.
 
 `tests/unit/test_private_names.py` checks that every private name in `PRIVATE_NAMES` exists in the installed version.
 """
 
 import importlib
+import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import zstandard
+from aiokafka import codec
 from aiokafka.consumer import fetcher
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from isal import igzip
 
 from runtime.consumer.batch import Record
+from runtime.kafka.record_format import Batch
 
 #: What this module uses and aiokafka does not document: class or module -> names. Instance attributes, which a class
 #: sets in its constructor, are listed with the class.
@@ -34,26 +40,33 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
     "aiokafka.consumer.consumer:AIOKafkaConsumer": ("_client", "_coordinator", "_max_poll_records", "_subscription"),
     "aiokafka.consumer.group_coordinator:GroupCoordinator": ("_do_commit_offsets",),
     "aiokafka.producer.producer:AIOKafkaProducer": ("_message_accumulator",),
-    "aiokafka.producer.message_accumulator:BatchBuilder": ("_build", "_builder", "_relative_offset"),
+    "aiokafka.producer.message_accumulator:BatchBuilder": (
+        "_buffer", "_build", "_relative_offset", "_set_producer_state",
+    ),
 }  # fmt: skip
 
 # Half of level 1's window and table stay in the processor's cache: 25 % less time for 2 % more bytes on large batches.
 _ZSTD = zstandard.ZstdCompressionParameters(compression_level=1, window_log=18, hash_log=13)
 _compressors = threading.local()  # a compressor is not thread-safe
 
+# The header of a batch: base offset, length, leader epoch, magic, checksum; and from the checksum on: attributes, last
+# offset, first and latest timestamp, producer id, producer epoch, base sequence, count of records.
+_BATCH_UNCHECKED, _BATCH_CHECKED = struct.Struct(">qiibI"), struct.Struct(">hiqqqhii")
+_BATCH_LENGTH_BYTES = 9  # of what the length counts and the checksum does not cover
+_TRANSACTIONAL, _MAGIC, _NO_LEADER_EPOCH = 0x10, 2, -1
+
 #: Most bytes of values that one fetch hands on for one partition, plus one record. aiokafka bounds a fetch by its
 #: compressed size: one MiB of that can be one GiB of records.
 _FETCH_MAX_BYTES = 16 * 2**20
-
-_NO_HEADERS: list[tuple[str, bytes]] = []
 
 
 def install() -> None:
     """Patch aiokafka in this process; call at process start. Further calls change nothing."""
     fetcher.PartitionRecords = _PartitionRecords
     fetcher.FetchResult = _FetchResult
-    # The batch builder (in C, or in Python without the extension) looks the function up in its own module.
-    importlib.import_module(DefaultRecordBatchBuilder.__module__).zstd_encode = _compress  # type: ignore[attr-defined]
+    # Batches and their builder (in C, or in Python without the extension) look the functions up in their own module.
+    codecs: Any = importlib.import_module(DefaultRecordBatchBuilder.__module__)
+    codecs.zstd_encode, codecs.gzip_encode, codecs.gzip_decode = _zstd, _gzip, igzip.decompress
 
 
 def require_installed() -> None:
@@ -67,7 +80,7 @@ def compression_type(name: str) -> str | None:
     return None if name == "none" else name
 
 
-def _compress(payload: bytes) -> bytes:
+def _zstd(payload: bytes) -> bytes:
     try:
         compressor = _compressors.zstd
     except AttributeError:
@@ -75,33 +88,56 @@ def _compress(payload: bytes) -> bytes:
     return bytes(compressor.compress(payload))
 
 
+def _gzip(payload: bytes) -> bytes:
+    return igzip.compress(payload, 1, mtime=0)
+
+
+#: By the name of a codec: its number in a batch's attributes (KIP-98, KIP-110), and what compresses.
+_CODECS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
+    "none": (0, bytes),
+    "gzip": (1, _gzip),
+    "snappy": (2, codec.snappy_encode),
+    "lz4": (3, codec.lz4_encode),
+    "zstd": (4, _zstd),
+}
+
+
 # --- producer --------------------------------------------------------------------------------------------------------
 
 
-def fill_batches(
-    new_batch: Callable[[], Any], records: Iterable[tuple[bytes | None, bytes | None, int]]
-) -> Iterator[Any]:
-    """Yield closed batches, as few as hold the records; a record is its key, value and timestamp in ms.
+class EncodedBatch(BatchBuilder):
+    """A batch for `AIOKafkaProducer.send_batch` whose records are encoded already; part of a transaction."""
 
-    Records go to the batch's own builder: `BatchBuilder.append` does no more and takes twice as long.
-    """
-    batch, count = new_batch(), 0
-    append = batch._builder.append
-    for key, value, timestamp_ms in records:
-        if append(count, timestamp_ms, key, value, _NO_HEADERS) is None:  # full
-            yield _closed(batch, count)
-            batch, count = new_batch(), 0
-            append = batch._builder.append
-            append(count, timestamp_ms, key, value, _NO_HEADERS)
-        count += 1
-    if count:
-        yield _closed(batch, count)
+    def __init__(self, batch: Batch, compression: str) -> None:
+        super().__init__(0, 0)  # without a record in it
+        self._batch, self._compression = batch, compression
+        self._relative_offset = batch.records
+        self._buffer: bytes | None = None
+        self.close()
+
+    def set_producer(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
+        """Set the producer and the batch's place in its sequence, as the header shows them (KIP-98)."""
+        self._producer = producer_id, producer_epoch, base_sequence
+
+    _set_producer_state = set_producer
+
+    def _build(self) -> bytes:
+        if self._buffer is None:
+            number, compress = _CODECS[self._compression]
+            self._buffer = _framed(self._batch, number, compress(self._batch.data), self._producer)
+            del self._batch
+        return self._buffer
 
 
-def _closed(batch: Any, count: int) -> Any:
-    batch._relative_offset = count
-    batch.close()
-    return batch
+def _framed(batch: Batch, codec_number: int, records: bytes, producer: tuple[int, int, int]) -> bytes:
+    """Put the header of a batch in front of its compressed records."""
+    checked = _BATCH_CHECKED.pack(
+        codec_number | _TRANSACTIONAL, batch.records - 1, batch.first_timestamp_ms, batch.max_timestamp_ms,
+        *producer, batch.records,
+    )  # fmt: skip
+    checked += records
+    length = _BATCH_LENGTH_BYTES + len(checked)
+    return _BATCH_UNCHECKED.pack(0, length, _NO_LEADER_EPOCH, _MAGIC, calc_crc32c(checked)) + checked
 
 
 def fail_all(producer: Any, error: BaseException) -> None:

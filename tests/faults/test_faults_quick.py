@@ -13,10 +13,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.types import TP
 
+from runtime.kafka.record_format import records_of
 from runtime.kafka.topic_admin import admin, create
 from schemas import topics
 from sinks import write_intent
-from streams.batch_processor import Output
 from streams.transactions import Transactions
 from tests.faults.conftest import exactly_once, without_faults
 from tests.faults.faults import struck
@@ -24,7 +24,7 @@ from tests.faults.pipeline import Pipeline
 from tests.faults.processes import until
 from tests.faults.reader import rows
 
-RECORD: Output = (b"a test", b"", 0)
+RECORD = records_of([(b"a test", b"", 0)])
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -38,10 +38,10 @@ async def test_a_new_topic_holds_up_no_transaction(pipeline: Pipeline):
     )
     await transactions.start()
     try:
-        await transactions.commit({old: [RECORD]}, 1)
+        await transactions.commit({old: RECORD}, 1)
         for topic in new:
             await _create(pipeline, topic)
-            await transactions.commit({old: [RECORD], topic: [RECORD]}, 2)
+            await transactions.commit({old: RECORD, topic: RECORD}, 2)
     finally:
         await transactions.stop()
 

@@ -24,6 +24,7 @@ from streams.content import content_of, default_content_fields
 from streams.enrichment import Source
 from streams.memory_segment import MemorySegment
 from streams.window import DeduplicationWindow
+from tests.unit.published_records import read
 
 EXAMPLES = sorted(Path("schemas/examples").glob("*.json"))
 SAMPLE = json.loads(Path("schemas/examples/overspeed.json").read_text())
@@ -62,7 +63,7 @@ def process(
 
 def events(result: BatchResult) -> list[Event]:
     """The published events, decoded as a subscriber would."""
-    return [msgspec.json.decode(value, type=Event) for _, value, _ in result.events]
+    return [msgspec.json.decode(record.value or b"", type=Event) for record in read(result.events)]
 
 
 def letters(result: BatchResult) -> list[DeadLetter]:
@@ -114,7 +115,7 @@ def test_a_retry_is_dropped_and_counted() -> None:
     retry = {**SAMPLE, "Server_Time": "2024-06-28T18:49:46.000000+0000", "Location": "elsewhere"}
     spelled = {**SAMPLE, "Device_Time": "2024-06-28T17:52:13Z"}
     result = process(record(0, SAMPLE), record(1, retry), record(2, spelled))
-    assert len(result.events) == 1
+    assert len(result.types) == 1
     assert not result.dead_letters
     (count,) = result.counts
     assert (count.minute, count.event, count.unique, count.duplicate) == ("2024-06-28T18:49Z", "overspeed", 1, 2)
@@ -132,7 +133,7 @@ def test_no_geofence_is_one_identity_however_it_is_said(name: Any) -> None:
     """Null, absent, empty and blank are retries of each other."""
     retry = {k: v for k, v in {**SAMPLE, "Geofence_Name": name}.items() if v is not ...}
     result = process(record(0, SAMPLE), record(1, retry))
-    assert (len(result.events), len(result.dead_letters)) == (1, 0)
+    assert (len(result.types), len(result.dead_letters)) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ def test_content_fields_make_a_difference_a_conflict(field: str, other: Any) -> 
 def test_published_values_are_one_line_each() -> None:
     """Also with unknown fields that were sent over several lines."""
     raw = json.dumps(SAMPLE).encode()[:-1] + b',\n "Card": {"id":\n [1,\r\n 2]}}'
-    ((_, value, _),) = process(record(0, raw)).events
+    (value,) = [published.value or b"" for published in read(process(record(0, raw)).events)]
     assert b"\n" not in value
     assert b"\r" not in value
     assert json.loads(value)["extra"] == {"Card": {"id": [1, 2]}}
@@ -313,7 +314,8 @@ def test_however_batches_are_cut_the_outcome_is_the_same(values: list[bytes], si
         piece = process(*records[begin : begin + size], window=window)
         window.add(piece.rows, piece.latest_us)
         pieces.append(piece)
-    assert [output for piece in pieces for output in piece.events] == whole.events
+    assert [body for piece in pieces for body in piece.events.bodies] == list(whole.events.bodies)
+    assert [at for piece in pieces for at in piece.events.timestamps_ms] == list(whole.events.timestamps_ms)
     assert [output for piece in pieces for output in piece.dead_letters] == whole.dead_letters
     assert sum(c.unique + c.duplicate + c.dead_lettered for p in pieces for c in p.counts) == len(values)
 
@@ -325,7 +327,7 @@ def test_after_a_commit_the_same_batch_is_all_duplicates() -> None:
     first = process(*records, window=window)
     window.add(first.rows, first.latest_us)
     again = process(*records, window=window)
-    assert not again.events
+    assert not again.events.bodies
     assert not again.dead_letters
 
 
@@ -345,7 +347,7 @@ def test_a_replay_keeps_its_arrival_and_is_written_now() -> None:
     result = process(replayed(7, SAMPLE))
     (event,) = events(result)
     assert (event.received_at, event.receipt_id) == (times.rfc3339(ARRIVAL_US), "r-7")
-    assert [timestamp_ms for _, _, timestamp_ms in result.events] == [ARRIVAL_US // 1000 + 86_400_000]
+    assert result.events.timestamps_ms.tolist() == [ARRIVAL_US // 1000 + 86_400_000]
 
 
 def test_replays_are_counted_apart() -> None:

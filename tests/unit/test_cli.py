@@ -163,3 +163,12 @@ def test_a_token_is_printed_with_its_line_for_the_tokens_file() -> None:
     assert token.startswith("ep_")
     assert token not in result.output.splitlines()[1]
     assert " acme sha256:" in result.output.splitlines()[1]
+
+
+def test_the_acls_of_a_team() -> None:
+    """They name the type's topic, the user and the prefix of its groups; the type may be spelled as it is sent."""
+    printed = CliRunner().invoke(cli, ["contract", "acls", "Fuel Drain", "--user", "fuel", "--group", "fuel-team"])
+    topic, group = printed.stdout.splitlines()
+    assert "--allow-principal User:fuel --operation Read --operation Describe" in topic
+    assert topic.endswith("--topic telematics.event.fuel_drain.v1")
+    assert group.endswith("--operation Read --resource-pattern-type prefixed --group fuel-team")
