@@ -1,5 +1,6 @@
-"""Times on the command line: RFC 3339 text to µs since the epoch."""
+"""Times on the command line: RFC 3339 text to µs since the epoch, and lengths of time before now."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,3 +22,22 @@ class Moment(click.ParamType):
             self.fail(f"{value!r} is not a time like 2026-11-24T02:14:00Z", param, ctx)
         aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
         return int(aware.timestamp() * 1_000_000)
+
+
+class Ago(click.ParamType):
+    """A length of time before now, such as `10m`."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the length in seconds."""
+        if isinstance(value, int):
+            return value
+        match = _LENGTH.fullmatch(value)
+        if match is None:
+            self.fail(f"{value!r} is not a length of time like 30s, 10m, 2h or 7d", param, ctx)
+        return int(match[1]) * _UNITS_S[match[2]]
+
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_LENGTH = re.compile(r"([1-9]\d{0,8})([smhd])")

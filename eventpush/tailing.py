@@ -1,50 +1,25 @@
-"""Follow a topic: committed records as they arrive, and each as a readable line."""
+"""Follow a topic: committed records as they arrive."""
 
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator
 
-import msgspec
+from aiokafka import ConsumerRecord
 
-from eventpush.text import printable
 from eventpush.topic_reader import consumer_of
 from runtime.platform.settings import Settings
 
 
-async def values(settings: Settings, topic: str, *, from_beginning: bool) -> AsyncGenerator[bytes, None]:
-    """Yield the values of the topic's committed records forever; raise `OperatorError` if there is no such topic."""
+async def records(settings: Settings, topic: str, since_ms: int | None) -> AsyncGenerator[ConsumerRecord, None]:
+    """Yield committed records that have a value, forever; raise `OperatorError` if there is no such topic.
+
+    Begin in each partition with the first record at or after `since_ms` (since the epoch); None: with the next one.
+    """
     async with consumer_of(settings, topic) as (consumer, partitions):
-        await (consumer.seek_to_beginning if from_beginning else consumer.seek_to_end)(*partitions)
+        await consumer.seek_to_end(*partitions)
+        if since_ms is not None:
+            found = await consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
+            for partition, at in found.items():
+                if at is not None:
+                    consumer.seek(partition, at.offset)
         async for record in consumer:
             if record.value is not None:
-                yield record.value
-
-
-def line(value: bytes) -> str:
-    """Return an event or a dead letter as one readable line; anything else unchanged but for control characters."""
-    try:
-        fields = msgspec.json.decode(value, type=dict[str, Any])
-        return _dead_letter(fields) if "dead_letter_id" in fields else _event(fields)
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
-        return printable(value.decode("utf-8", "replace"))
-
-
-def _event(event: Mapping[str, Any]) -> str:
-    owner = " ".join(filter(None, (event["vehicle"], event["fleet"], event["driver"]))) or "-"
-    position = f"{event['latitude']:.5f},{event['longitude']:.5f}"
-    place = " · ".join(filter(None, (event["geofence_name"], event["location"])))
-    parts = (
-        event["device_time"],
-        f"{event['event']:<14}",
-        f"{event['changes']:>6}",
-        event["imei"],
-        owner,
-        position,
-        place,
-    )
-    return printable("  ".join(parts))
-
-
-def _dead_letter(letter: Mapping[str, Any]) -> str:
-    reasons = ", ".join(f"{reason['field']} {reason['code']}".strip() for reason in letter["reasons"])
-    parts = (letter["received_at"], letter["event"] or "-", letter["imei"] or "-", reasons, letter["payload"])
-    return printable("  ".join(parts))
+                yield record

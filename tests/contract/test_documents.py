@@ -12,7 +12,7 @@ import clickhouse_connect
 import msgspec
 import pytest
 
-from eventpush import tailing
+from eventpush import record_text
 from eventpush.cli import SUMMARIES, cli
 from eventpush.reference import GENERATED, documents, names
 from ingress.errors import STATUS
@@ -214,7 +214,7 @@ def test_the_tail_is_as_shown() -> None:
     event = json.loads(blocks("json", (DOCS / "events.md").read_text())[0]) | {"vehicle": "", "fleet": "", "driver": ""}
     [console] = [block for block in blocks("console", README.read_text()) if "eventpush tail" in block]
     shown, _, _ = console.splitlines()[-1].partition("…")
-    assert tailing.line(json.dumps(event).encode()).startswith(shown)
+    assert record_text.line(json.dumps(event).encode()).startswith(shown)
     assert len(shown) > 80
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eventpush import tailing
+from eventpush import record_text
 from runtime.kafka.topic_admin import configuration, refuse_other_partition_counts
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import load
@@ -50,8 +50,8 @@ def test_a_line_of_tail_shows_no_control_characters() -> None:
         b'{"event":"sos","changes":1,"imei":"350612075195931","device_time":"2024-06-28T17:52:13.000000Z","latitude":1,'
         b'"longitude":2,"location":"a\\u001b[2Jb","geofence_name":null,"vehicle":null,"fleet":null,"driver":null}'
     )
-    shown = tailing.line(event)
+    shown = record_text.line(event)
     assert "\x1b" not in shown
     assert "350612075195931" in shown
-    assert tailing.line(b"no event") == "no event"
-    assert "\x1b" not in tailing.line(b"\x1b[2J")
+    assert record_text.line(b"no event") == "no event"
+    assert "\x1b" not in record_text.line(b"\x1b[2J")

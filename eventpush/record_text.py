@@ -1,0 +1,114 @@
+"""A record as text: a readable line, JSON, or CSV. Pure."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from eventpush.text import printable
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class Record(Protocol):
+    """What is shown of a record."""
+
+    value: bytes
+    headers: Sequence[tuple[str, bytes]]
+
+
+Renderer = Callable[[Record], str]
+
+
+def fields_of_value(value: bytes) -> Mapping[str, Any]:
+    """Return the fields of a value; none of one that is no JSON object."""
+    try:
+        return _decode(value)
+    except msgspec.MsgspecError:
+        return {}
+
+
+def line(value: bytes) -> str:
+    """Return an event or a dead letter as one readable line; anything else unchanged but for control characters."""
+    try:
+        fields = _decode(value)
+        return _dead_letter(fields) if "dead_letter_id" in fields else _event(fields)
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
+        return printable(value.decode("utf-8", "replace"))
+
+
+def as_line(record: Record) -> str:
+    """Return the record's value as one readable line."""
+    return line(record.value)
+
+
+def as_line_with_headers(record: Record) -> str:
+    """Return the line, and below it each header."""
+    headers = (f"    {printable(name)}: {printable(text)}" for name, text in _headers(record).items())
+    return "\n".join((as_line(record), *headers))
+
+
+def as_json(record: Record) -> str:
+    """Return the value unchanged."""
+    return record.value.decode("utf-8", "replace")
+
+
+def as_json_with_headers(record: Record) -> str:
+    """Return one JSON object with the headers and the value."""
+    value = msgspec.Raw(record.value) if fields_of_value(record.value) else as_json(record)
+    return msgspec.json.encode({"headers": _headers(record), "value": value}).decode()
+
+
+def csv_heading(fields: Sequence[str], headers: Sequence[str]) -> str:
+    """Return the line that names the columns (RFC 4180)."""
+    return _csv_line([*fields, *headers])
+
+
+def as_csv(fields: Sequence[str], headers: Sequence[str]) -> Renderer:
+    """Return what shows these fields and headers as a line of CSV: objects and arrays as JSON, null as nothing."""
+
+    def rendered(record: Record) -> str:
+        value, texts = fields_of_value(record.value), _headers(record)
+        return _csv_line([*(_cell(value.get(name)) for name in fields), *(texts.get(name, "") for name in headers)])
+
+    return rendered
+
+
+def _headers(record: Record) -> dict[str, str]:
+    return {name: text.decode("utf-8", "replace") for name, text in record.headers}
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(cells)
+    return line.getvalue().removesuffix("\r\n")
+
+
+def _event(event: Mapping[str, Any]) -> str:
+    owner = " ".join(filter(None, (event["vehicle"], event["fleet"], event["driver"]))) or "-"
+    position = f"{event['latitude']:.5f},{event['longitude']:.5f}"
+    place = " · ".join(filter(None, (event["geofence_name"], event["location"])))
+    parts = (
+        event["device_time"],
+        f"{event['event']:<14}",
+        f"{event['changes']:>6}",
+        event["imei"],
+        owner,
+        position,
+        place,
+    )
+    return printable("  ".join(parts))
+
+
+def _dead_letter(letter: Mapping[str, Any]) -> str:
+    reasons = ", ".join(f"{reason['field']} {reason['code']}".strip() for reason in letter["reasons"])
+    parts = (letter["received_at"], letter["event"] or "-", letter["imei"] or "-", reasons, letter["payload"])
+    return printable("  ".join(parts))
