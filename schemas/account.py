@@ -22,7 +22,7 @@ class Count(msgspec.Struct, gc=False, frozen=True):
     unique: Annotated[int, Meta(description="records that became an event")]
     duplicate: Annotated[int, Meta(description="records that repeat an earlier one")]
     dead_lettered: Annotated[int, Meta(description="records that became a dead letter")]
-    replayed: Annotated[int, Meta(description="how many of these a replay sent, not a sender")] = 0
+    replayed: Annotated[int, Meta(description="records of these that a replay sent, not a sender")] = 0
 
 
 class BatchAccount(msgspec.Struct, gc=False, frozen=True):

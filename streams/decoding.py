@@ -200,7 +200,6 @@ class Arrivals(NamedTuple):
     senders: list[str | None]
     traceparents: list[bytes | None]
     replayed: Bools  # sent by a replay
-    traceparents: list[bytes | None]
 
 
 def arrivals(records: Sequence[Record]) -> Arrivals:
@@ -221,7 +220,6 @@ def arrivals(records: Sequence[Record]) -> Arrivals:
         _texts([named.get(HEADER_SENDER) for named in headers]),
         [named.get(HEADER_TRACEPARENT) for named in headers],
         np.array([HEADER_REPLAY in named and replay_of(named.items()) is not None for named in headers], np.bool_),
-        [named.get(HEADER_TRACEPARENT) for named in headers],
     )
 
 

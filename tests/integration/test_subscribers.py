@@ -12,18 +12,20 @@ from schemas.contract import headers_schema, schemas
 from schemas.event_types import TYPES
 from schemas.sent_schema import example
 from schemas.topics import EVENTS, of_type
+from tests.integration.pipeline_support import until
 from tests.integration.subscriber_fixture import TRACEPARENT, Publisher, lines_of, publisher
 
 __all__ = ["publisher"]
 
 
 def read(publisher: Publisher, topic: str, count: int) -> list[Any]:
-    """The first records of a topic, by Confluent's client with its defaults."""
-    consumer = confluent_kafka.Consumer(
-        {"bootstrap.servers": publisher.bootstrap, "group.id": f"test-{topic}", "auto.offset.reset": "earliest"}
-    )
+    """The first records of a topic, by Confluent's client."""
+    consumer = confluent_kafka.Consumer({"bootstrap.servers": publisher.bootstrap, "group.id": "none"})
     try:
-        consumer.subscribe([topic])
+        until(lambda: publisher.end_offsets(topic), f"records of {topic}")
+        partitions = consumer.list_topics(topic).topics[topic].partitions
+        beginning = confluent_kafka.OFFSET_BEGINNING
+        consumer.assign([confluent_kafka.TopicPartition(topic, partition, beginning) for partition in partitions])
         records = consumer.consume(count, timeout=60)
     finally:
         consumer.close()
@@ -52,7 +54,7 @@ def test_kcat_shows_the_headers(publisher: Publisher) -> None:
         pytest.skip("needs kcat: apt-get install kcat")
     publisher.post(example("sos"), traceparent=TRACEPARENT)
     topic = of_type("sos")
-    read(publisher, topic, 1)  # it is there
+    until(lambda: publisher.end_offsets(topic), "the event")
     kcat = ["kcat", "-C", "-q", "-b", publisher.bootstrap, "-t", topic, "-e", "-X", "isolation.level=read_committed"]
     (line,) = lines_of([*kcat, "-f", "%h %s\n"])
     headers, value = line.split(" ", 1)
