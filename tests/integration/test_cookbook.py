@@ -1,15 +1,23 @@
 """Every query for analysts in the documents is executed, and its answer is the one that the page shows."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
 
 from tests import stack
+from tests.contract.test_deploy import DASHBOARDS, as_the_plugin_sends
 from tests.integration import simulated_fleet
 from tests.integration.cookbook import answer, queries
 from tests.integration.reporting import Reporting
 
 QUERIES = list(queries())
+#: The panels of the dashboards for analysts, by dashboard and title.
+PANELS = {
+    f"{path.stem}: {panel['title']}": panel["targets"][0]["rawSql"]
+    for path in DASHBOARDS if path.stem != "eventpush"
+    for panel in json.loads(path.read_text())["panels"]
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +51,10 @@ def test_the_export_is_parquet(reporting: Reporting) -> None:
     data = reporting.client.raw_query(sql, fmt="Parquet")
     assert data[:4] == data[-4:] == b"PAR1"
     assert len(data) > 10_000
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_a_panel_shows_the_fleet(reporting: Reporting, panel: str) -> None:
+    """Each panel of the dashboards for analysts has something to show of the simulated fleet's fortnight."""
+    sql = as_the_plugin_sends(PANELS[panel], "2024-06-28 00:00:00", "2024-07-13 00:00:00", "'North','South','West'")
+    assert reporting.ask(sql)
