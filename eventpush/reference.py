@@ -29,6 +29,7 @@ from schemas.headers import headers_of
 from schemas.rules import DESCRIPTION
 from schemas.tables import DEAD_LETTERS, EVENTS, INSERTED_AT, Table
 from schemas.topics import EVENT_PREFIX, EVENTS_TOPIC, FIXED, Topic, all_topics, of_type, type_topic
+from schemas.views import VIEWS
 
 ROOT = Path(__file__).parent.parent
 
@@ -103,6 +104,22 @@ def _columns(table: Table) -> Callable[[], Iterator[str]]:
         ("column", "type", "meaning"),
         ((_code(c.name), _code(c.type), c.comment) for c in (*table.columns, INSERTED_AT, *table.derived)),
     )
+
+
+def _views() -> Iterator[str]:
+    for view in VIEWS:
+        arguments = ", ".join(f"{name} = …" for name in view.parameters)
+        heading = f"{view.full_name}({arguments})" if arguments else view.full_name
+        yield from (f"### `{heading}`", "", view.question, "")
+        for name, (kind, text) in view.parameters.items():
+            yield f"- parameter `{name}` ({_code(kind)}): {text}"
+        if view.parameters:
+            yield ""
+        yield from _table(
+            ("column", "type", "meaning"),
+            ((_code(name), _code(kind), text) for name, (kind, text) in view.columns.items()),
+        )
+        yield ""
 
 
 def _settings() -> Iterator[str]:
@@ -229,6 +246,7 @@ GENERATED: Mapping[str, Callable[[], Iterable[str]]] = {
     "topic-configuration": _topic_configuration,
     "topics": _topics,
     "type-topics": _type_topics,
+    "views": _views,
     "warnings": _warnings,
 }
 
