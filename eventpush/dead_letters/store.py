@@ -17,6 +17,7 @@ GROUPS = {
     "reason": "reason.code",
     "field": "reason.field",
     "sender": "ifNull(sender, '')",
+    "event": "ifNull(event, '')",
     "day": "toString(toDate(received_at))",
     "hour": "formatDateTime(toStartOfHour(received_at), '%Y-%m-%dT%H:00Z', 'UTC')",
 }
