@@ -1,5 +1,6 @@
 """The audit of replays in ClickHouse: `telematics.replays`, and what became of each letter in `telematics.replayed`."""
 
+import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -30,6 +31,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     dead_letter_id: str
     attempt: int
     event_id: str | None = None
+    refused_id: str | None = None  # the dead letter that the attempt is, if it fails again
     outcome: str = "sent"
     detail: str = ""
 
@@ -61,7 +63,7 @@ async def write(client: AsyncClient, run: ReplayRun) -> None:
         msgspec.json.encode(run.repair).decode(),
     ]
     columns = ["replay_id", "started_at", "finished_at", "started_by", "selection", "repair"]
-    await client.insert("telematics.replays_store", [row], column_names=columns)
+    await client.insert("telematics.replays_store", [row], column_names=columns, settings=_always())
 
 
 async def read(client: AsyncClient, replay_id: str) -> ReplayRun:
@@ -86,21 +88,23 @@ async def read(client: AsyncClient, replay_id: str) -> ReplayRun:
 async def record(client: AsyncClient, replay_id: str, outcomes: Sequence[Outcome]) -> None:
     """Record what became of letters; a later record of the same letter replaces it."""
     if outcomes:
-        rows = [[replay_id, o.dead_letter_id, o.attempt, o.event_id, o.outcome, o.detail] for o in outcomes]
-        columns = ["replay_id", "dead_letter_id", "attempt", "event_id", "outcome", "detail"]
-        await client.insert("telematics.replayed_store", rows, column_names=columns)
+        rows = [
+            [replay_id, o.dead_letter_id, o.attempt, o.event_id, o.refused_id, o.outcome, o.detail] for o in outcomes
+        ]
+        columns = ["replay_id", "dead_letter_id", "attempt", "event_id", "refused_id", "outcome", "detail"]
+        await client.insert("telematics.replayed_store", rows, column_names=columns, settings=_always())
 
 
 async def waiting(client: AsyncClient, replay_id: str) -> list[Outcome]:
     """Return the letters that were sent and whose outcome is not known."""
     found = await client.query(
-        "SELECT toString(dead_letter_id), attempt, toString(event_id) FROM telematics.replayed"
+        "SELECT toString(dead_letter_id), attempt, toString(event_id), toString(refused_id) FROM telematics.replayed"
         " WHERE replay_id = {id:UUID} AND outcome = 'sent'",
         parameters={"id": replay_id},
     )
     return [
-        Outcome(dead_letter_id=str(letter_id), attempt=int(attempt), event_id=event_id)
-        for letter_id, attempt, event_id in found.result_rows
+        Outcome(dead_letter_id=str(letter_id), attempt=int(attempt), event_id=event_id, refused_id=refused_id)
+        for letter_id, attempt, event_id, refused_id in found.result_rows
     ]
 
 
@@ -112,6 +116,11 @@ async def counts(client: AsyncClient, replay_id: str) -> Counts:
         parameters={"id": replay_id},
     )
     return Counts(*map(int, found.result_rows[0]))
+
+
+def _always() -> dict[str, str]:
+    """Return settings with which an insert is not taken for a repeat of an earlier one of the same rows."""
+    return {"insert_deduplication_token": str(uuid.uuid4())}
 
 
 def _time(moment_us: int) -> datetime:

@@ -24,6 +24,7 @@ from eventpush.dead_letters.selection import Selection
 from runtime.platform.clock import clock_limits
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
+from schemas.identity import digest_of_attempt, uuid_text
 from schemas.replay import Replay
 
 Progress = Callable[[list[Preview]], None]
@@ -106,4 +107,5 @@ def _outcome(found: Preview) -> Outcome:
     if found.left_out is not None:
         return Outcome(dead_letter_id=letter.dead_letter_id, attempt=attempt, outcome="left_out", detail=found.left_out)
     event_id = found.checked.event_id if found.checked else None
-    return Outcome(dead_letter_id=letter.dead_letter_id, attempt=attempt, event_id=event_id)
+    refused_id = uuid_text(digest_of_attempt(found.after or b"", letter.dead_letter_id, attempt))
+    return Outcome(dead_letter_id=letter.dead_letter_id, attempt=attempt, event_id=event_id, refused_id=refused_id)

@@ -21,11 +21,12 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Whether nothing is given."""
         return self == Selection()
 
-    def condition(self) -> tuple[str, dict[str, Any]]:
+    def condition(self, as_of_us: int | None = None) -> tuple[str, dict[str, Any]]:
         """Return a condition on `telematics.dead_letters` and its parameters.
 
         Letters named by their ids are selected whatever became of them; of the others, those that are open: without an
-        event that resolves them, and not replayed already with a newer dead letter as the outcome.
+        event that resolves them, and not replayed already with a newer dead letter as the outcome. With `as_of_us` (µs
+        since the epoch), newer dead letters that were stored later do not count: a replay's own must not end it.
         """
         conditions: list[str] = []
         parameters: dict[str, Any] = {}
@@ -53,10 +54,13 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             add("dead_letter_id IN {ids:Array(UUID)}", "ids", list(self.ids))
         else:
             conditions.append(OPEN)
+            parameters["as_of"] = _ANY_TIME_US if as_of_us is None else as_of_us
         return " AND ".join(conditions), parameters
 
 
 OPEN = (
     "resolved_by_event_id IS NULL AND dead_letter_id NOT IN"
-    " (SELECT assumeNotNull(replay_of) FROM telematics.dead_letters_store WHERE replay_of IS NOT NULL)"
+    " (SELECT assumeNotNull(replay_of) FROM telematics.dead_letters_store WHERE replay_of IS NOT NULL"
+    " AND inserted_at <= fromUnixTimestamp64Micro({as_of:Int64}, 'UTC'))"
 )
+_ANY_TIME_US = 4_102_444_800_000_000  # 2100-01-01

@@ -22,22 +22,20 @@ _PAUSE_S = 0.3
 _IDS_AT_ONCE = 5_000
 _CLOCKS_APART_MS = 600_000  # of ClickHouse and of this machine, at most
 
-Attempt = tuple[str, int]  # dead_letter_id and number of the attempt
-
 
 class _Refused(msgspec.Struct):
+    dead_letter_id: str
     replay_of: str | None = None
-    attempt: int = 0
 
 
 _refused = msgspec.json.Decoder(_Refused).decode
 
 
-def settled(sent: Sequence[Outcome], refused: Collection[Attempt], stored: Collection[str]) -> list[Outcome]:
-    """Return the outcomes that are known: a dead letter of this attempt, or else a row of the event. Pure."""
+def settled(sent: Sequence[Outcome], refused: Collection[str], stored: Collection[str]) -> list[Outcome]:
+    """Return the outcomes that are known: the dead letter of the attempt, or else a row of the event. Pure."""
     found = []
     for letter in sent:
-        if (letter.dead_letter_id, letter.attempt) in refused:
+        if letter.refused_id in refused:
             found.append(msgspec.structs.replace(letter, outcome="dead_letter"))
         elif letter.event_id in stored:
             found.append(msgspec.structs.replace(letter, outcome="event"))
@@ -67,29 +65,29 @@ async def _has_passed(settings: Settings, raw: Mapping[int, tuple[int, int]]) ->
     return all(done.get(partition, begin) >= end for partition, (begin, end) in raw.items())
 
 
-async def _refused_since(settings: Settings, since_us: int) -> set[Attempt]:
-    """Return the attempts that the dead-letter topic has from a time on."""
+async def _refused_since(settings: Settings, since_us: int) -> set[str]:
+    """Return the ids of the failed attempts that the dead-letter topic has from a time on."""
     begins = await topic_reader.offsets_at(settings, topics.DEAD_LETTER, since_us // 1000 - _CLOCKS_APART_MS)
     found = set()
     async with aclosing(topic_reader.records(settings, topics.DEAD_LETTER, begins)) as batches:
         async for _, records in batches:
             for letter in (_refused(record.value) for record in records):
                 if letter.replay_of is not None:
-                    found.add((letter.replay_of, letter.attempt))
+                    found.add(letter.dead_letter_id)
     return found
 
 
-async def _stored_refusals(client: AsyncClient, sent: Sequence[Outcome]) -> set[Attempt]:
-    """Return the attempts that are dead letters in ClickHouse: of a replay that was made before, they are not new."""
-    found: set[Attempt] = set()
-    ids = [letter.dead_letter_id for letter in sent]
+async def _stored_refusals(client: AsyncClient, sent: Sequence[Outcome]) -> set[str]:
+    """Return which attempts are dead letters in ClickHouse: made before with the same payload, they are not new."""
+    found: set[str] = set()
+    ids = [letter.refused_id for letter in sent if letter.refused_id is not None]
     for at in range(0, len(ids), _IDS_AT_ONCE):
         rows = await client.query(
-            "SELECT toString(replay_of), attempt FROM telematics.dead_letters_store"
-            " WHERE replay_of IN {ids:Array(UUID)}",
+            "SELECT toString(stored.dead_letter_id) FROM telematics.dead_letters_store AS stored"
+            " WHERE stored.dead_letter_id IN {ids:Array(UUID)}",
             parameters={"ids": ids[at : at + _IDS_AT_ONCE]},
         )
-        found.update((str(letter_id), int(attempt)) for letter_id, attempt in rows.result_rows)
+        found.update(str(letter_id) for (letter_id,) in rows.result_rows)
     return found
 
 

@@ -17,6 +17,7 @@ GROUPS = {
     "reason": "reason.code",
     "field": "reason.field",
     "sender": "ifNull(sender, '')",
+    "event": "ifNull(event, '')",
     "day": "toString(toDate(received_at))",
     "hour": "formatDateTime(toStartOfHour(received_at), '%Y-%m-%dT%H:00Z', 'UTC')",
 }
@@ -95,7 +96,7 @@ async def pages(
     They come in order of arrival, a device's in the order of its records. `max_letters` bounds them, with those
     recorded before.
     """
-    condition, parameters = selection.condition()
+    condition, parameters = selection.condition(started_us)
     parameters |= {"replay_id": replay_id, "started": started_us, **_AT_THE_BEGINNING}
     remaining = selection.max_letters
     if remaining is not None:

@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS telematics.replayed_store{on_cluster} (
     dead_letter_id UUID COMMENT 'a dead letter that it selected',
     attempt Int64 COMMENT 'the number of the attempt, from 1' CODEC(T64, ZSTD(1)),
     event_id Nullable(UUID) COMMENT 'the event that the repaired payload is, by the rules',
+    refused_id Nullable(UUID) COMMENT 'the dead letter that the attempt is, if it fails again',
     outcome LowCardinality(String) COMMENT 'sent, event, dead_letter or left_out',
     detail String COMMENT 'why it was left out' CODEC(ZSTD(1)),
     written_at DateTime64(6, 'UTC') DEFAULT now64(6) COMMENT 'the newest row of a letter in a replay counts' CODEC(Delta, ZSTD(1))
@@ -33,7 +34,7 @@ ORDER BY (dead_letter_id, replay_id)
 SETTINGS {deduplication_window};
 
 CREATE OR REPLACE VIEW telematics.replayed{on_cluster} AS
-SELECT replay_id, dead_letter_id, attempt, event_id, outcome, detail, written_at
+SELECT replay_id, dead_letter_id, attempt, event_id, refused_id, outcome, detail, written_at
 FROM telematics.replayed_store FINAL;
 
 CREATE OR REPLACE VIEW telematics.replays{on_cluster} AS

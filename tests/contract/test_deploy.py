@@ -1,12 +1,16 @@
 """Metrics, columns, ports and settings in `deploy/` match the code."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import clickhouse_connect
+import pytest
 import yaml
 
 from eventpush.cli import SUMMARIES
@@ -16,15 +20,18 @@ from sinks.migrator import migrate
 from streams.app import expose_zero_counts
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-ALERTS: list[dict[str, Any]] = [
-    rule
-    for group in yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
-    for rule in group["rules"]
+RUNBOOKS = DEPLOY.parent / "docs" / "runbooks"
+PROMETHEUS = DEPLOY / "prometheus"
+RULE_FILES = [PROMETHEUS / name for name in yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["rule_files"]]
+RULES: list[dict[str, Any]] = [
+    rule for path in RULE_FILES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]
 ]
+ALERTS = [rule for rule in RULES if "alert" in rule]
+RECORDS = {rule["record"] for rule in RULES if "record" in rule}
 DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
 PANELS: list[dict[str, Any]] = [panel for path in DASHBOARDS for panel in json.loads(path.read_text())["panels"]]
 TARGETS: list[dict[str, Any]] = [target for panel in PANELS for target in panel.get("targets", ())]
-EXPRESSIONS = [rule["expr"] for rule in ALERTS] + [target["expr"] for target in TARGETS if "expr" in target]
+EXPRESSIONS = [rule["expr"] for rule in RULES] + [target["expr"] for target in TARGETS if "expr" in target]
 QUERIES = [target["rawSql"] for target in TARGETS if "rawSql" in target]
 MANIFESTS: list[dict[str, Any]] = [
     document
@@ -32,10 +39,13 @@ MANIFESTS: list[dict[str, Any]] = [
     for document in yaml.safe_load_all(path.read_text())
 ]
 
+RUNBOOK_PARTS = ["Symptom", "Meaning", "Commands", "When to escalate"]
+
 #: Made by Prometheus and its client library, not by us.
 _FOREIGN = {"up": {"job"}, "process_start_time_seconds": {"job"}}
 _ADDED = {"job", "instance", "le"}
 _METRIC = re.compile(r"\b(eventpush_\w+|up|process_\w+)\b(?:\{([^}]*)\})?")
+_RECORD = re.compile(r"\b((?:slo|eventpush):[\w:]+)")
 
 
 def known_metrics() -> dict[str, set[str]]:
@@ -51,8 +61,9 @@ def test_every_metric_that_is_named_exists_with_its_labels() -> None:
     """In alerts and dashboards, in selectors and in `by (…)`."""
     known = known_metrics()
     for expression in EXPRESSIONS:
-        used = _METRIC.findall(expression)
-        assert used, expression
+        used, records = _METRIC.findall(expression), set(_RECORD.findall(expression))
+        assert records <= RECORDS, expression
+        assert used or records or expression.startswith("vector("), expression
         for name, selector in used:
             assert name in known, f"{name} in {expression}"
             assert set(re.findall(r"(\w+)\s*[=!]~?", selector)) <= known[name], expression
@@ -67,6 +78,40 @@ def test_every_alert_says_what_is_wrong_and_how_urgent_it_is() -> None:
     for rule in ALERTS:
         assert rule["annotations"]["summary"], rule["alert"]
         assert rule["labels"]["severity"] in {"page", "ticket"}, rule["alert"]
+
+
+def test_every_alert_has_its_runbook() -> None:
+    """A page of its own with the four parts and commands to run, and no page is of an alert that is gone."""
+    for rule in ALERTS:
+        assert rule["annotations"]["runbook_url"] == f"docs/runbooks/{rule['alert']}.md"
+        text = (RUNBOOKS / f"{rule['alert']}.md").read_text()
+        assert re.findall("^#+ (.+)$", text, re.MULTILINE) == [rule["alert"], *RUNBOOK_PARTS]
+        assert re.search(r"^```sh\n.*eventpush .*^```$", text, re.MULTILINE | re.DOTALL), rule["alert"]
+    pages = {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"}
+    assert pages == {rule["alert"] for rule in ALERTS}
+    index = (RUNBOOKS / "README.md").read_text()
+    listed = re.findall(r"^\| \[(\w+)\]\(\1\.md\) \| (\w+) \| (.+) \|$", index, re.MULTILINE)
+    assert listed == [(rule["alert"], rule["labels"]["severity"], rule["annotations"]["summary"]) for rule in ALERTS]
+
+
+def promtool(*arguments: str) -> str:
+    """What promtool prints; it must succeed."""
+    program = os.environ.get("PROMTOOL") or shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is not installed: it is in the package `prometheus` of Debian, or name it in PROMTOOL")
+    result = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_promtool_accepts_the_rules() -> None:
+    """Syntax and types of every expression, by Prometheus' own parser."""
+    assert promtool("check", "rules", *map(str, RULE_FILES)).count("SUCCESS") == len(RULE_FILES)
+
+
+def test_alerts_fire_when_they_should() -> None:
+    """On made-up series: a burning budget pages and recovers, a stuck stage is not fresh, a healthy system is quiet."""
+    assert "SUCCESS" in promtool("test", "rules", str(Path(__file__).parent / "alerts_test.yml"))
 
 
 def test_prometheus_scrapes_the_ports_of_the_settings() -> None:

@@ -65,6 +65,7 @@ class Pipeline:
     home: Path
     environ: dict[str, str] = field(init=False)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)  # of each request
 
     def __post_init__(self) -> None:
         ports = preflight.free_ports(4)
@@ -85,15 +86,19 @@ class Pipeline:
         """Make topics, start the three, and wait until `eventpush check` finds all well."""
         assert self.run("topics").returncode == 0
         for name in ("sink", "streams", "ingress"):
-            with (self.home / f"{name}.log").open("ab") as log:
-                self.processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "eventpush", name],
-                    env=clean_environ(self.environ),
-                    cwd=ROOT,
-                    stdout=log,
-                    stderr=log,
-                )
+            self.start_process(name)
         until(self._all_well, f"everything ready (logs in {self.home})")
+
+    def start_process(self, name: str) -> None:
+        """Start one of the three."""
+        with (self.home / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "eventpush", name],
+                env=clean_environ(self.environ),
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
 
     def kill(self) -> None:
         """End the three at once; those that have ended already are no error."""
@@ -120,7 +125,7 @@ class Pipeline:
     def post(self, event: dict[str, Any]) -> str:
         """Send an event; the receipt id of its 200."""
         body = json.dumps(event).encode()
-        with post(self.url, body, {"Content-Type": "application/json"}) as answer:
+        with post(self.url, body, {"Content-Type": "application/json"} | self.headers) as answer:
             assert answer.status == 200
             assert json.load(answer) == {"status": "success", "message": "Event received successfully."}
             return str(answer.headers["X-Receipt-Id"])

@@ -52,13 +52,20 @@ def test_reason_and_field_are_of_one_rule() -> None:
     assert condition.startswith(
         "arrayExists(reason -> has({reasons:Array(String)}, reason.code) AND has({fields:Array(String)}, reason.field)"
     )
-    assert parameters == {"reasons": ["bad_format"], "fields": ["Device_Time"]}
+    assert (parameters["reasons"], parameters["fields"]) == (["bad_format"], ["Device_Time"])
 
 
 def test_only_open_letters_are_selected_but_for_ids() -> None:
     """What is resolved or has a newer attempt is selected by its id alone."""
     assert OPEN in Selection(senders=("a",)).condition()[0]
     assert OPEN not in Selection(ids=(ID,)).condition()[0]
+
+
+def test_a_replay_does_not_lose_the_letters_that_fail_again_meanwhile() -> None:
+    """What it continues is what was open when it began: its own failed attempts were stored later."""
+    condition, parameters = Selection(senders=("a",)).condition(as_of_us=5)
+    assert "inserted_at <= fromUnixTimestamp64Micro({as_of:Int64}, 'UTC')" in condition
+    assert parameters["as_of"] == 5
 
 
 # --- repairs -------------------------------------------------------------------------------------------------------
@@ -204,8 +211,11 @@ def test_the_key_is_that_of_the_ingress() -> None:
 
 def test_a_refused_attempt_is_no_event_whatever_row_there_is() -> None:
     """A conflict's event has a row, and the letter failed all the same; what is neither is not known yet."""
-    sent = [Outcome(dead_letter_id=name, attempt=1, event_id=f"event-{name}") for name in "abc"]
-    found = settled(sent, {("a", 1), ("b", 2)}, {"event-a", "event-b"})
+    sent = [
+        Outcome(dead_letter_id=name, attempt=1, event_id=f"event-{name}", refused_id=f"refused-{name}")
+        for name in "abc"
+    ]
+    found = settled(sent, {"refused-a", "refused-x"}, {"event-a", "event-b"})
     assert [(outcome.dead_letter_id, outcome.outcome) for outcome in found] == [("a", "dead_letter"), ("b", "event")]
 
 
