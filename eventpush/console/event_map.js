@@ -76,6 +76,11 @@ export default {
       const icon = L.divIcon({ className: "cluster", iconSize: null });
       const marker = L.marker([feature.lat, feature.lon], { icon }).addTo(this.map);
       marker.on("click", () => this.open(marker.feature));
+      marker.getElement().addEventListener("keydown", (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();
+        this.open(marker.feature);
+      });
       this.markers.set(feature.key, marker);
       return marker;
     },
