@@ -56,6 +56,12 @@ def test_filters() -> None:
     assert ring.fleets.known() == ["a", "b"]
 
 
+def test_the_map_begins_where_the_events_are() -> None:
+    """The bounds hold every event of the ring."""
+    ring = ring_of(event(0, latitude=-10.0), event(1, longitude=-70.0))
+    assert ring.bounds() == ((-10.0, -70.0), (22.0, 75.0))
+
+
 def test_names_are_bounded() -> None:
     """A hostile sender of ever new types costs no memory: further ones share a code."""
     ring = ring_of(*(event(at, event=f"type-{at}") for at in range(5_000)), capacity=10_000)
@@ -64,13 +70,13 @@ def test_names_are_bounded() -> None:
 
 
 def test_near_events_are_one_cluster() -> None:
-    """It counts them, shows their centre and the highest severity; a far one stands alone."""
+    """It counts them by severity and shows their centre; a far one stands alone."""
     ring = ring_of(
         event(0), event(1, latitude=22.001, severity="critical"), event(2, latitude=-33.9, longitude=151.2)
     )  # fmt: skip
     alone, together = clusters(ring.latitude, ring.longitude, ring.severity, ring.matching(Filter()), WORLD)
     assert (alone.count, alone.place, alone.latitude) == (1, 2, -33.9)
-    assert (together.count, together.severity, together.latitude) == (2, 2, 22.0005)
+    assert (together.counts, together.severity, together.latitude) == ((1, 0, 1), "critical", 22.0005)
     places = of_cell(ring.latitude, ring.longitude, ring.matching(Filter()), together.key)
     assert [int(at) for at in places] == [0, 1]
 
@@ -135,5 +141,5 @@ def test_what_the_browser_gets() -> None:
         for cluster in clusters(ring.latitude, ring.longitude, ring.severity, ring.matching(Filter()), WORLD)
     )
     assert one["label"] == title(ring[0]) == "sos, MP09, 2026-11-26 02:14:00"
-    assert (two["label"], two["text"], two["severity"]) == ("2 events, the most severe is warning", "2", "warning")
+    assert (two["label"], two["text"], two["severity"]) == ("2 events: 1 warning, 1 info", "2", "warning")
     assert [short(n) for n in (999, 1_000, 9_940, 50_000)] == ["999", "1.0k", "9.9k", "50k"]
