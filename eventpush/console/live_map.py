@@ -83,7 +83,7 @@ def title(event: MapEvent) -> str:
 
 class _Map:
     def __init__(self, sources: Sources) -> None:
-        self._feed = sources.feed
+        self._feed, self._progress = sources.feed, sources.progress
         self._view: View | None = None
         self._shown: object = None
         self._is_fitted = False
@@ -102,9 +102,11 @@ class _Map:
                 self._list = tag("ul").classes("plain")
         self._dialog = ui.dialog()
 
-    def refresh(self) -> None:
+    async def refresh(self) -> None:
         """Show what has come, if the map is on the screen already."""
         self._feed.watch()
+        # The feed's consumer waits for a Kafka that has gone, and says nothing.
+        problem = self._feed.problem or (await self._progress.get(wait_s=0)).problem
         ring, view = self._feed.ring, self._view
         for choice, names in ((self._types, ring.types), (self._fleets, ring.fleets), (self._senders, ring.senders)):
             if choice.options != (known := names.known()):
@@ -113,7 +115,7 @@ class _Map:
         if not self._is_fitted and len(ring):
             self._is_fitted = True
             self._map.fit(ring.bounds())
-        state = (ring.version, view, wanted, self._feed.problem)
+        state = (ring.version, view, wanted, problem)
         if view is None or state == self._shown:
             return
         self._shown = state
@@ -122,7 +124,7 @@ class _Map:
         self._map.show([feature(cluster, ring) for cluster in found])
         inside = sum(cluster.count for cluster in found)
         counted = f"{wording.count(inside)} of the newest {wording.count(len(ring))} events are in view."
-        self._status.set_text(self._feed.problem or counted)
+        self._status.set_text(problem or counted)
         in_view = (
             event
             for at in ring.newest(places, ring.capacity)
@@ -141,12 +143,12 @@ class _Map:
                 with tag("li"):
                     _opener(event, self._show_events)
 
-    def _on_view(self, arguments: GenericEventArguments) -> None:
+    async def _on_view(self, arguments: GenericEventArguments) -> None:
         seen = arguments.args
         self._view = View(
             float(seen["south"]), float(seen["west"]), float(seen["north"]), float(seen["east"]), int(seen["zoom"])
         )
-        self.refresh()
+        await self.refresh()
 
     def _on_open(self, arguments: GenericEventArguments) -> None:
         ring = self._feed.ring

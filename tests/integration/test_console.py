@@ -153,6 +153,7 @@ def test_markup_in_every_field_stays_text(stack: Stack, browser: Browser) -> Non
     browser.find('input[aria-label="Fleet"]').click()
     browser.until_text(f"{MARKUP}f")
     browser.run("[...document.querySelectorAll('.q-item')].find(e => e.innerText.includes('onerror')).click()")
+    browser.find("body").send_keys(Keys.ESCAPE)
     browser.until_text("1 of the newest")
     browser.find("button.event").send_keys(Keys.ENTER)
     browser.until_text(f"{MARKUP}d", "Trace this event")

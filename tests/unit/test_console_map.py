@@ -7,7 +7,11 @@ import pytest
 
 from eventpush.console.clusters import CELL_PX, View, clusters, of_cell
 from eventpush.console.event_ring import EventRing, Filter, MapEvent
+from eventpush.console.feed import event_of
 from eventpush.console.live_map import feature, short, title
+from schemas.device import Device
+from tests.unit.published_records import read
+from tests.unit.test_batch_processor import SAMPLE, process, record
 
 WORLD = View(-85, -180, 85, 180, 5)
 
@@ -143,3 +147,15 @@ def test_what_the_browser_gets() -> None:
     assert one["label"] == title(ring[0]) == "sos, MP09, 2026-11-26 02:14:00"
     assert (two["label"], two["text"], two["severity"]) == ("2 events: 1 warning, 1 info", "2", "warning")
     assert [short(n) for n in (999, 1_000, 9_940, 50_000)] == ["999", "1.0k", "9.9k", "50k"]
+
+
+def test_what_the_streams_publish_is_what_the_map_reads() -> None:
+    """The map decodes a published event with all that it shows; a dead letter or other bytes are no event."""
+    result = process(record(0, SAMPLE, sender="fleet-b"), devices={SAMPLE["IMEI"]: Device("MP09", "north", "A. Singh")})
+    (published,) = read(result.events)
+    found = event_of(published.value or b"")
+    assert found is not None
+    assert (found.event, found.imei, found.severity) == ("overspeed", SAMPLE["IMEI"], "warning")
+    assert (found.latitude, found.longitude, found.location) == (22.927968, 75.533275, SAMPLE["Location"])
+    assert (found.vehicle, found.fleet, found.driver, found.sender) == ("MP09", "north", "A. Singh", "fleet-b")
+    assert [event_of(value) for value in (b"{}", b"\xff", b"")] == [None, None, None]

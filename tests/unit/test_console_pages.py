@@ -250,8 +250,12 @@ def test_what_is_away_is_said_until_it_is_back(console: Console, browser: Browse
         browser.until_text("Kafka at nowhere does not answer", "ClickHouse at nowhere does not answer")
         for path in PAGES:
             assert console.status(path) == 200
+        browser.open(f"{console.url}/map")
+        browser.until_text("Kafka at nowhere does not answer")
     finally:
         console.away.unlink()
+    browser.until_text("events are in view")
+    browser.open(f"{console.url}/")
     browser.until_text("Every stage is healthy.")
     no_markup(browser)
 
