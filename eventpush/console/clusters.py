@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.event_types import SEVERITIES
+
 CELL_PX = 56
 _TILE_PX = 256
 _LATITUDE_MAX = 85.0511287798  # where the projection's square ends
@@ -27,14 +29,23 @@ class View:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The events of one cell: their number, centre, highest severity, and the place of one of them."""
+    """The events of one cell: their centre, their numbers by severity, and the place of one of them."""
 
     key: str
     latitude: float
     longitude: float
-    count: int
-    severity: int
+    counts: tuple[int, ...]  # in the order of `SEVERITIES`
     place: int
+
+    @property
+    def count(self) -> int:
+        """The number of events."""
+        return sum(self.counts)
+
+    @property
+    def severity(self) -> str:
+        """The highest severity."""
+        return max((name for name, count in zip(SEVERITIES, self.counts, strict=True) if count), key=SEVERITIES.index)
 
 
 def clusters(
@@ -55,8 +66,7 @@ def clusters(
     cells, first, inverse, counts = np.unique(
         columns * wide + rows, return_index=True, return_inverse=True, return_counts=True
     )
-    highest = np.zeros(len(cells), np.uint8)
-    np.maximum.at(highest, inverse, severity[places])
+    by_severity = [np.bincount(inverse, severity[places] == at, len(cells)) for at in range(len(SEVERITIES))]
     centre_lat = np.bincount(inverse, lat) / counts
     centre_lon = np.bincount(inverse, lon) / counts
     return [
@@ -64,8 +74,7 @@ def clusters(
             f"{view.zoom}/{cells[at] // wide}/{cells[at] % wide}",
             round(float(centre_lat[at]), 6),
             round(float(centre_lon[at]), 6),
-            int(counts[at]),
-            int(highest[at]),
+            tuple(int(counted[at]) for counted in by_severity),
             int(places[first[at]]),
         )
         for at in np.argsort(counts, kind="stable")

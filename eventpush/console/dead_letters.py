@@ -38,8 +38,9 @@ def build(sources: Sources, sessions: Sessions) -> None:
 class _DeadLetters:
     def __init__(self, sources: Sources, sessions: Sessions) -> None:
         self._clickhouse, self._sessions = sources.clickhouse, sessions
-        self._period = ui.select(_PERIODS, value=24, label="Received in the", on_change=self.refresh)
-        self._period.props("outlined dense").classes("filter")
+        with tag("div").classes("filters"):
+            self._period = ui.select(_PERIODS, value=24, label="Received in the", on_change=self.refresh)
+            self._period.props("outlined dense").classes("filter")
         self._status = text("p", "Asking ClickHouse …").props("role=status").classes("quiet")
         self._groups = tag("div").classes("panel table")
         self._letters = tag("section").props("aria-label=Letters")
@@ -108,7 +109,7 @@ class _DeadLetters:
             self._status.set_text(str(problem))
             return
         self._dialog.clear()
-        with self._dialog, tag("section").classes("panel dialog wide").props('aria-label="Dead letter"'):
+        with self._dialog, tag("section").classes("panel dialog wide fields").props('aria-label="Dead letter"'):
             heading(2, f"Dead letter {letter_id}")
             if letter is not None:
                 _show_letter(letter)

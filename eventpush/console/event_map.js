@@ -6,7 +6,7 @@ const WORLD = L.latLngBounds([-84, -190], [84, 190]);
 
 export default {
   template: '<div class="event-map"></div>',
-  props: { features: Array, center: Array, zoom: Number, outlines: String, resourcePath: String },
+  props: { features: Array, bounds: Array, center: Array, zoom: Number, outlines: String, resourcePath: String },
   emits: ["view", "open"],
   async mounted() {
     await this.$nextTick();
@@ -18,6 +18,8 @@ export default {
     });
     this.map.attributionControl.setPrefix("Outlines: Natural Earth");
     this.map.on("moveend", () => this.sendView());
+    this.map.on("dragstart zoomstart", () => { this.moved = true; });
+    this.fit();
     this.theme = new MutationObserver(() => this.paint());
     this.theme.observe(document.body, { attributes: true, attributeFilter: ["class"] });
     this.size = new ResizeObserver(() => this.map.invalidateSize());
@@ -34,7 +36,7 @@ export default {
     this.size?.disconnect();
     this.map?.remove();
   },
-  watch: { features() { this.show(); } },
+  watch: { features() { this.show(); }, bounds() { this.fit(); } },
   methods: {
     loadStyle() {
       return new Promise((resolve) => {
@@ -52,6 +54,9 @@ export default {
     paint() {
       const colour = (name) => getComputedStyle(document.body).getPropertyValue(name).trim();
       this.land?.setStyle({ color: colour("--border"), weight: 1, fillColor: colour("--land"), fillOpacity: 1 });
+    },
+    fit() {
+      if (this.map && this.bounds && !this.moved) this.map.fitBounds(this.bounds, { maxZoom: 8, padding: [40, 40] });
     },
     sendView() {
       const bounds = this.map.getBounds();
@@ -76,21 +81,32 @@ export default {
       const icon = L.divIcon({ className: "cluster", iconSize: null });
       const marker = L.marker([feature.lat, feature.lon], { icon }).addTo(this.map);
       marker.on("click", () => this.open(marker.feature));
+      marker.getElement().addEventListener("keydown", (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();
+        this.open(marker.feature);
+      });
       this.markers.set(feature.key, marker);
       return marker;
     },
     label(marker, feature) {
       marker.feature = feature;
+      const [info, warning, critical] = feature.counts;
+      const count = info + warning + critical;
       const element = marker.getElement();
       for (const name of ["info", "warning", "critical"]) element.classList.toggle(name, name === feature.severity);
-      element.classList.toggle("single", feature.count === 1);
-      element.style.setProperty("--size", `${feature.count === 1 ? 16 : Math.min(52, 24 + 7 * Math.log10(feature.count))}px`);
-      element.textContent = feature.count === 1 ? "" : feature.text;
+      element.classList.toggle("single", count === 1);
+      const style = element.style;
+      style.setProperty("--size", `${count === 1 ? 16 : Math.min(54, 26 + 7 * Math.log10(count))}px`);
+      style.setProperty("--critical-share", `${(100 * critical) / count}%`);
+      style.setProperty("--warning-share", `${(100 * (critical + warning)) / count}%`);
+      element.textContent = count === 1 ? "" : feature.text;
       element.setAttribute("aria-label", feature.label);
       element.title = feature.label;
     },
     open(feature) {
-      if (feature.count === 1 || this.map.getZoom() >= MAX_ZOOM) this.$emit("open", feature.key);
+      const single = feature.counts.reduce((sum, count) => sum + count) === 1;
+      if (single || this.map.getZoom() >= MAX_ZOOM) this.$emit("open", feature.key);
       else this.map.setView([feature.lat, feature.lon], Math.min(MAX_ZOOM, this.map.getZoom() + 2));
     },
   },

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from schemas.event_types import SEVERITIES
 
+#: South-west and north-east corner, each as latitude and longitude in degrees.
+Bounds = tuple[tuple[float, float], tuple[float, float]]
+
 _NAMES_MAX = 2_000  # different types, fleets or senders; further ones share one code
 _OTHER = "(other)"
 
@@ -99,6 +102,12 @@ class EventRing:
             )  # fmt: skip
             self._next += 1
         self.version += 1
+
+    def bounds(self) -> Bounds:
+        """Return the corners between which all events lie; the ring must not be empty."""
+        latitude, longitude = self.latitude[: len(self)], self.longitude[: len(self)]
+        south_west = float(latitude.min()), float(longitude.min())
+        return south_west, (float(latitude.max()), float(longitude.max()))
 
     def matching(self, wanted: Filter) -> NDArray[np.intp]:
         """Return the places of the events that pass the filter."""

@@ -22,6 +22,14 @@ _POLL_MS = 500
 _decode = msgspec.json.Decoder(MapEvent).decode
 
 
+def event_of(value: bytes) -> MapEvent | None:
+    """Decode an event of the topic; None for anything else. Pure."""
+    try:
+        return _decode(value)
+    except msgspec.MsgspecError:
+        return None
+
+
 class EventFeed:
     """The newest events, from a consumer without a group that starts with the last `CAPACITY` of them."""
 
@@ -66,17 +74,10 @@ class EventFeed:
         while self._is_watched:
             found = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_BATCH)
             for records in found.values():
-                self.ring.add([event for event in map(_event, (record.value for record in records)) if event])
+                self.ring.add([event for event in map(event_of, (record.value for record in records)) if event])
             behind = sum([(consumer.highwater(tp) or 0) - await consumer.position(tp) for tp in partitions])
             if behind > CAPACITY:  # the map shows the newest, and need not see the others
                 await _seek_near_end(consumer, partitions)
-
-
-def _event(value: bytes) -> MapEvent | None:
-    try:
-        return _decode(value)
-    except msgspec.DecodeError:
-        return None
 
 
 async def _seek_near_end(consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:

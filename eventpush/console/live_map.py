@@ -11,7 +11,7 @@ from nicegui.events import GenericEventArguments
 
 from eventpush.console import find, wording
 from eventpush.console.clusters import Cluster, View, clusters, of_cell
-from eventpush.console.event_ring import EventRing, Filter, MapEvent
+from eventpush.console.event_ring import Bounds, EventRing, Filter, MapEvent
 from eventpush.console.layout import definitions, heading, tag, text
 from eventpush.console.sources import Sources
 from schemas.event_types import SEVERITIES
@@ -33,6 +33,7 @@ class EventMap(Element, component="event_map.js", esm={"nicegui-leaflet": str(_L
         self._props["features"] = []
         self._props["center"], self._props["zoom"] = _CENTER, _ZOOM
         self._props["outlines"] = OUTLINES
+        self._props["bounds"] = None
         self.props('role=region aria-label="Map of events"')
 
     def show(self, features: list[dict[str, Any]]) -> None:
@@ -40,6 +41,11 @@ class EventMap(Element, component="event_map.js", esm={"nicegui-leaflet": str(_L
         if features != self._props["features"]:
             self._props["features"] = features
             self.update()
+
+    def fit(self, bounds: Bounds) -> None:
+        """Move to these bounds, unless somebody has moved the map."""
+        self._props["bounds"] = bounds
+        self.update()
 
 
 def build(sources: Sources) -> None:
@@ -50,19 +56,16 @@ def build(sources: Sources) -> None:
 
 def feature(cluster: Cluster, ring: EventRing) -> dict[str, Any]:
     """Return a cluster as the map's script reads it."""
-    severity = SEVERITIES[cluster.severity]
-    if cluster.count == 1:
-        label = title(ring[cluster.place])
-    else:
-        label = f"{wording.count(cluster.count)} events, the most severe is {severity}"
+    named = [f"{wording.count(count)} {name}" for name, count in zip(SEVERITIES, cluster.counts, strict=True) if count]
+    several = f"{wording.count(cluster.count)} events: {', '.join(reversed(named))}"
     return {
         "key": cluster.key,
         "lat": cluster.latitude,
         "lon": cluster.longitude,
-        "count": cluster.count,
+        "counts": list(cluster.counts),
         "text": short(cluster.count),
-        "severity": severity,
-        "label": label,
+        "severity": cluster.severity,
+        "label": title(ring[cluster.place]) if cluster.count == 1 else several,
     }
 
 
@@ -80,9 +83,10 @@ def title(event: MapEvent) -> str:
 
 class _Map:
     def __init__(self, sources: Sources) -> None:
-        self._feed = sources.feed
+        self._feed, self._progress = sources.feed, sources.progress
         self._view: View | None = None
         self._shown: object = None
+        self._is_fitted = False
         with tag("form").classes("filters").props('aria-label="Filters"').on("submit.prevent", lambda: None):
             self._types = _choice("Type")
             self._severities = _choice("Severity", SEVERITIES)
@@ -98,15 +102,20 @@ class _Map:
                 self._list = tag("ul").classes("plain")
         self._dialog = ui.dialog()
 
-    def refresh(self) -> None:
+    async def refresh(self) -> None:
         """Show what has come, if the map is on the screen already."""
         self._feed.watch()
+        # The feed's consumer waits for a Kafka that has gone, and says nothing.
+        problem = self._feed.problem or (await self._progress.get(wait_s=0)).problem
         ring, view = self._feed.ring, self._view
         for choice, names in ((self._types, ring.types), (self._fleets, ring.fleets), (self._senders, ring.senders)):
             if choice.options != (known := names.known()):
                 choice.set_options(known)
         wanted = self._filter()
-        state = (ring.version, view, wanted, self._feed.problem)
+        if not self._is_fitted and len(ring):
+            self._is_fitted = True
+            self._map.fit(ring.bounds())
+        state = (ring.version, view, wanted, problem)
         if view is None or state == self._shown:
             return
         self._shown = state
@@ -115,7 +124,7 @@ class _Map:
         self._map.show([feature(cluster, ring) for cluster in found])
         inside = sum(cluster.count for cluster in found)
         counted = f"{wording.count(inside)} of the newest {wording.count(len(ring))} events are in view."
-        self._status.set_text(self._feed.problem or counted)
+        self._status.set_text(problem or counted)
         in_view = (
             event
             for at in ring.newest(places, ring.capacity)
@@ -134,12 +143,12 @@ class _Map:
                 with tag("li"):
                     _opener(event, self._show_events)
 
-    def _on_view(self, arguments: GenericEventArguments) -> None:
+    async def _on_view(self, arguments: GenericEventArguments) -> None:
         seen = arguments.args
         self._view = View(
             float(seen["south"]), float(seen["west"]), float(seen["north"]), float(seen["east"]), int(seen["zoom"])
         )
-        self.refresh()
+        await self.refresh()
 
     def _on_open(self, arguments: GenericEventArguments) -> None:
         ring = self._feed.ring
@@ -148,7 +157,7 @@ class _Map:
 
     def _show_events(self, events: list[MapEvent]) -> None:
         self._dialog.clear()
-        with self._dialog, tag("section").classes("panel dialog").props("aria-label=Event"):
+        with self._dialog, tag("section").classes("panel dialog fields").props("aria-label=Event"):
             if len(events) == 1:
                 _show_event(events[0])
             else:

@@ -12,18 +12,19 @@ from eventpush.console.stages import StageReading
 _REFUSALS = "eventpush_ingress_refusals_total"
 #: Of the last day. A sender without a name has sent without a token or signature.
 _QUERY = """
-SELECT sender, sum(events) AS accepted, sum(letters) AS dead_letters, sum(warned) AS warned, max(seen) AS last_seen_us
+SELECT name AS sender, sum(events) AS accepted, sum(letters) AS dead_letters, sum(warned) AS warned,
+    max(seen) AS last_seen_us
 FROM (
-    SELECT ifNull(sender, '') AS sender, count() AS events, 0 AS letters, countIf(notEmpty(warnings)) AS warned,
+    SELECT ifNull(sender, '') AS name, count() AS events, 0 AS letters, countIf(notEmpty(warnings)) AS warned,
         toUnixTimestamp64Micro(max(received_at)) AS seen
-    FROM telematics.events WHERE received_at >= now() - INTERVAL 1 DAY GROUP BY sender
+    FROM telematics.events WHERE received_at >= now() - INTERVAL 1 DAY GROUP BY name
     UNION ALL
-    SELECT ifNull(sender, '') AS sender, count() AS events, count() AS letters, 0 AS warned,
+    SELECT ifNull(sender, '') AS name, count() AS events, count() AS letters, 0 AS warned,
         toUnixTimestamp64Micro(max(received_at)) AS seen
     FROM telematics.dead_letters
-    WHERE received_at >= now() - INTERVAL 1 DAY AND stage = 'streams' GROUP BY sender
+    WHERE received_at >= now() - INTERVAL 1 DAY AND stage = 'streams' GROUP BY name
 )
-GROUP BY sender ORDER BY accepted DESC LIMIT 500
+GROUP BY name ORDER BY accepted DESC LIMIT 500
 """
 
 

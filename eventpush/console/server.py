@@ -1,7 +1,11 @@
 """Serve the console: NiceGUI's application behind the guard, on one port."""
 
+import asyncio
+import contextlib
 import logging
+import signal
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -46,8 +50,28 @@ class _Listener:
             ) from None
 
 
+class _Server(uvicorn.Server):
+    """A server whose process ends with status 0 after SIGTERM or SIGINT; uvicorn's own raises the signal again."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on either signal."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
 async def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status. Raise `OperatorError` for unusable settings."""
+    sources = Sources(settings)
+    try:
+        return await serve(settings, sources)
+    finally:
+        await sources.close()
+
+
+async def serve(settings: Settings, sources: Sources) -> int:
+    """Serve pages that show these sources, as `run` does."""
     token = console_token(settings)
     if not token and not is_loopback(settings.console_host):
         raise OperatorError(
@@ -57,10 +81,9 @@ async def run(settings: Settings) -> int:
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     listener = _Listener(settings.console_host, settings.console_port).bind()
-    sources, sessions = Sources(settings), Sessions(token)
-    application = Guard(_application(sources, sessions), settings.console_host, sessions)
+    sessions = Sessions(token)
     config = uvicorn.Config(
-        application,
+        Guard(_application(sources, sessions), settings.console_host, sessions),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -68,10 +91,7 @@ async def run(settings: Settings) -> int:
         timeout_graceful_shutdown=_STOP_TIMEOUT_S,
     )
     log.info("console started", address=f"http://{settings.console_host}:{settings.console_port}")
-    try:
-        await uvicorn.Server(config).serve(sockets=[listener])
-    finally:
-        await sources.close()
+    await _Server(config).serve(sockets=[listener])
     log.info("console stopped")
     return 0
 

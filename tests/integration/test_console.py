@@ -1,30 +1,21 @@
 """The console in a real browser, before the real stack under load."""
 
-import asyncio
-import json
 import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from aiokafka import AIOKafkaProducer
 from selenium.webdriver.common.keys import Keys
 
 from embedded import preflight
-from eventpush.console.feed import CAPACITY
-from schemas import topics
-from tests.integration.browser import Browser, headless
+from tests.browser import Browser, headless
 from tests.integration.pipeline_support import Pipeline, eventpush, until
 from tests.integration.quiet import assert_quiet
 from tests.stack import ROOT, ClickHouse, Kafka
@@ -41,7 +32,6 @@ SAMPLE: dict[str, Any] = {
     "Location": "Indore",
 }
 TOKEN = "the-operators-token"
-GROWTH_MAX_BYTES = 24 * 1024 * 1024
 
 
 @dataclass
@@ -163,6 +153,7 @@ def test_markup_in_every_field_stays_text(stack: Stack, browser: Browser) -> Non
     browser.find('input[aria-label="Fleet"]').click()
     browser.until_text(f"{MARKUP}f")
     browser.run("[...document.querySelectorAll('.q-item')].find(e => e.innerText.includes('onerror')).click()")
+    browser.find("body").send_keys(Keys.ESCAPE)
     browser.until_text("1 of the newest")
     browser.find("button.event").send_keys(Keys.ENTER)
     browser.until_text(f"{MARKUP}d", "Trace this event")
@@ -173,7 +164,7 @@ def test_markup_in_every_field_stays_text(stack: Stack, browser: Browser) -> Non
 
 
 def _no_markup(browser: Browser) -> None:
-    assert browser.run("return [window.pwned, document.querySelectorAll('img[src=x]').length]") == [None, 0]
+    assert browser.run("return [window.pwned ?? null, document.querySelectorAll('img[src=x]').length]") == [None, 0]
     assert browser.errors() == []
 
 
@@ -204,9 +195,9 @@ def test_a_dead_letter_is_repaired_and_replayed(stack: Stack, browser: Browser) 
     letter = f"[...document.querySelectorAll('button.event')].find(e => e.innerText.includes('{imei}'))"
     browser.until(f"return {letter}", "the letter")
     browser.run(f"{letter}.click()")
-    _click(browser, "Repair …")
+    browser.click("Repair …")
     browser.find('input[aria-label="Field or regular expression"]').send_keys("Device_Time")
-    _click(browser, "Try it: send nothing")
+    browser.click("Try it: send nothing")
     browser.until_text("1 valid", "Keeps every rule", "2024-06-28T17:52:13")
     token = browser.find('input[aria-label="The operator\'s token"]')
     token.send_keys("guessed" + Keys.ENTER)
@@ -217,140 +208,6 @@ def test_a_dead_letter_is_repaired_and_replayed(stack: Stack, browser: Browser) 
     browser.until_text("1 selected, 1 sent, 1 events")
     stack.pipeline.row(f"imei = '{imei}'")
     assert browser.errors() == []
-
-
-def _click(browser: Browser, label: str) -> None:
-    button = f"[...document.querySelectorAll('button')].find(e => e.innerText.trim() == {label!r})"
-    browser.until(f"return {button}", label)
-    browser.run(f"{button}.click()")
-
-
-@pytest.mark.parametrize("path", PAGES)
-@pytest.mark.parametrize("width", [360, 1280])
-def test_pages_fit_every_screen_and_name_every_control(stack: Stack, browser: Browser, path: str, width: int) -> None:
-    """Nothing needs scrolling sideways; every control has a name; the first Tab leads past the navigation."""
-    browser.resize(width, 800)
-    browser.open(f"{stack.url}{path}")
-    browser.until("return document.querySelector('h1') && document.querySelectorAll('main').length == 1", "the page")
-    assert browser.run("return document.documentElement.scrollWidth") <= width
-    assert browser.unnamed() == []
-    browser.run("document.activeElement.blur()")
-    browser.find("body").send_keys(Keys.TAB)
-    if path != "/find":  # which has its field in focus
-        assert browser.run("return document.activeElement.innerText") == "Skip to content"
-    assert browser.errors() == []
-
-
-def test_the_theme_follows_the_system_and_the_button(stack: Stack, browser: Browser) -> None:
-    """Dark if the system is; the button overrides it, and the next page remembers."""
-    browser.resize(1280, 900)
-    for scheme in ("dark", "light"):
-        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-        browser.open(f"{stack.url}/senders")
-        browser.until(f"return document.body.classList.contains('body--{scheme}')", scheme)
-    for theme in ("light", "dark"):
-        browser.find("button.theme").click()
-        browser.until(f"return document.body.innerText.includes('Theme: {theme}')", theme)
-    browser.until("return document.cookie.includes('dark')", "the cookie")
-    browser.open(f"{stack.url}/find")
-    browser.until("return document.body.classList.contains('body--dark')", "dark")
-    browser.driver.delete_all_cookies()
-
-
-def test_other_sites_get_nothing(stack: Stack, browser: Browser) -> None:
-    """A page of another origin can neither frame the console, nor read it, nor open its live connection."""
-    for headers in ({"Origin": "http://evil.example"}, {"Sec_Fetch_Site": "cross-site"}, {"Host": "evil.example"}):
-        assert _status(f"{stack.url}/", **headers) == 403
-    live = stack.url.replace("http", "ws") + "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
-    page = f"""<!doctype html><title>evil</title><iframe src="{stack.url}/"></iframe><script>
-        const socket = new WebSocket("{live}"); window.outcome = "waiting";
-        socket.onopen = () => window.outcome = "open"; socket.onerror = () => window.outcome = "refused";
-        fetch("{stack.url}/").then(() => window.read = "read", () => window.read = "refused");</script>"""
-    with _served(page) as address:
-        browser.driver.get(address)
-        browser.until("return window.outcome != 'waiting' && window.read", "an outcome")
-        assert browser.run("return [window.outcome, window.read]") == ["refused", "refused"]
-    browser.errors()  # the browser reports what it refused
-
-
-class _served:  # noqa: N801 - reads as a function
-    """Serve one page from another origin."""
-
-    def __init__(self, page: str) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "text/html")
-                self.end_headers()
-                self.wfile.write(page.encode())
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-
-    def __enter__(self) -> str:
-        self._thread.start()
-        return f"http://localhost:{self._server.server_port}/"
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-def test_memory_is_flat(stack: Stack, browser: Browser) -> None:
-    """Pages that are opened and closed, under load, leave nothing behind in the console."""
-
-    def visit(rounds: int) -> int:
-        for _ in range(rounds):
-            for path in PAGES:
-                browser.open(f"{stack.url}{path}")
-                browser.until("return document.querySelector('h1')", path)
-        time.sleep(12)  # a page that was left is kept for ten seconds, in case its connection only broke
-        return psutil.Process(stack.console.pid).memory_info().rss
-
-    before = visit(3)
-    after = visit(9)
-    assert after - before < GROWTH_MAX_BYTES, f"{before:,} bytes before, {after:,} after 45 more pages"
-
-
-def test_fifty_thousand_events_on_the_map(stack: Stack, browser: Browser) -> None:
-    """They are clusters that open with the keyboard; the page answers all the time, and its markup stays small."""
-    asyncio.run(_produce(stack.kafka.bootstrap, CAPACITY))
-    browser.resize(1280, 900)
-    browser.open(f"{stack.url}/map")
-    browser.until_text(f"of the newest {CAPACITY:,} events are in view")
-    browser.run("""window.longest = 0; let last = performance.now();
-        (function tick() { const now = performance.now(); window.longest = Math.max(window.longest, now - last);
-        last = now; requestAnimationFrame(tick); })();""")
-    assert 1 < browser.until("return document.querySelectorAll('.cluster').length", "clusters") < 500
-    first = browser.run("return [...document.querySelectorAll('.cluster')].map(e => e.ariaLabel).sort().join()")
-    browser.find(".cluster").send_keys(Keys.ENTER)
-    browser.until(
-        f"return [...document.querySelectorAll('.cluster')].map(e => e.ariaLabel).sort().join() != {first!r}",
-        "the zoom",
-    )
-    for _ in range(4):
-        browser.find(".event-map").send_keys("-")
-    browser.until_text(f"of the newest {CAPACITY:,} events are in view")
-    print(f"longest frame: {browser.run('return window.longest'):.0f} ms")  # noqa: T201 - shown with -s
-    assert browser.run("return document.querySelectorAll('*').length") < 3_000
-    assert browser.errors() == []
-
-
-async def _produce(bootstrap: str, count: int) -> None:
-    """Write events all over the world straight to the topic: the map shows what the streams would publish."""
-    async with AIOKafkaProducer(bootstrap_servers=bootstrap, linger_ms=50) as producer:
-        for at in range(count):
-            event = {
-                "event_id": f"{at:08x}-0000-0000-0000-000000000000", "event": "overspeed", "imei": f"{at:015d}",
-                "device_time": "2026-11-26T02:14:00.000000Z", "severity": ("info", "warning", "critical")[at % 3],
-                "latitude": (at * 7919 % 12_000) / 100 - 60, "longitude": (at * 104_729 % 36_000) / 100 - 180,
-            }  # fmt: skip
-            await producer.send(topics.EVENTS, json.dumps(event).encode(), partition=at % 4)
 
 
 def test_kafka_and_clickhouse_away(stack: Stack, browser: Browser) -> None:

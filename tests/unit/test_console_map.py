@@ -7,7 +7,11 @@ import pytest
 
 from eventpush.console.clusters import CELL_PX, View, clusters, of_cell
 from eventpush.console.event_ring import EventRing, Filter, MapEvent
+from eventpush.console.feed import event_of
 from eventpush.console.live_map import feature, short, title
+from schemas.device import Device
+from tests.unit.published_records import read
+from tests.unit.test_batch_processor import SAMPLE, process, record
 
 WORLD = View(-85, -180, 85, 180, 5)
 
@@ -56,6 +60,12 @@ def test_filters() -> None:
     assert ring.fleets.known() == ["a", "b"]
 
 
+def test_the_map_begins_where_the_events_are() -> None:
+    """The bounds hold every event of the ring."""
+    ring = ring_of(event(0, latitude=-10.0), event(1, longitude=-70.0))
+    assert ring.bounds() == ((-10.0, -70.0), (22.0, 75.0))
+
+
 def test_names_are_bounded() -> None:
     """A hostile sender of ever new types costs no memory: further ones share a code."""
     ring = ring_of(*(event(at, event=f"type-{at}") for at in range(5_000)), capacity=10_000)
@@ -64,13 +74,13 @@ def test_names_are_bounded() -> None:
 
 
 def test_near_events_are_one_cluster() -> None:
-    """It counts them, shows their centre and the highest severity; a far one stands alone."""
+    """It counts them by severity and shows their centre; a far one stands alone."""
     ring = ring_of(
         event(0), event(1, latitude=22.001, severity="critical"), event(2, latitude=-33.9, longitude=151.2)
     )  # fmt: skip
     alone, together = clusters(ring.latitude, ring.longitude, ring.severity, ring.matching(Filter()), WORLD)
     assert (alone.count, alone.place, alone.latitude) == (1, 2, -33.9)
-    assert (together.count, together.severity, together.latitude) == (2, 2, 22.0005)
+    assert (together.counts, together.severity, together.latitude) == ((1, 0, 1), "critical", 22.0005)
     places = of_cell(ring.latitude, ring.longitude, ring.matching(Filter()), together.key)
     assert [int(at) for at in places] == [0, 1]
 
@@ -135,5 +145,17 @@ def test_what_the_browser_gets() -> None:
         for cluster in clusters(ring.latitude, ring.longitude, ring.severity, ring.matching(Filter()), WORLD)
     )
     assert one["label"] == title(ring[0]) == "sos, MP09, 2026-11-26 02:14:00"
-    assert (two["label"], two["text"], two["severity"]) == ("2 events, the most severe is warning", "2", "warning")
+    assert (two["label"], two["text"], two["severity"]) == ("2 events: 1 warning, 1 info", "2", "warning")
     assert [short(n) for n in (999, 1_000, 9_940, 50_000)] == ["999", "1.0k", "9.9k", "50k"]
+
+
+def test_what_the_streams_publish_is_what_the_map_reads() -> None:
+    """The map decodes a published event with all that it shows; a dead letter or other bytes are no event."""
+    result = process(record(0, SAMPLE, sender="fleet-b"), devices={SAMPLE["IMEI"]: Device("MP09", "north", "A. Singh")})
+    (published,) = read(result.events)
+    found = event_of(published.value or b"")
+    assert found is not None
+    assert (found.event, found.imei, found.severity) == ("overspeed", SAMPLE["IMEI"], "warning")
+    assert (found.latitude, found.longitude, found.location) == (22.927968, 75.533275, SAMPLE["Location"])
+    assert (found.vehicle, found.fleet, found.driver, found.sender) == ("MP09", "north", "A. Singh", "fleet-b")
+    assert [event_of(value) for value in (b"{}", b"\xff", b"")] == [None, None, None]

@@ -60,6 +60,12 @@ class Browser:
         self.until(f"return document.querySelector({selector!r})", selector)
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
+    def click(self, label: str) -> None:
+        """Click the button with this text, once it is there."""
+        button = f"[...document.querySelectorAll('button')].find(e => e.innerText.trim() == {label!r})"
+        self.until(f"return {button}", label)
+        self.run(f"{button}.click()")
+
     def errors(self) -> list[str]:
         """What the page has reported since the last call: errors of scripts and violations of the policy."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
