@@ -38,6 +38,8 @@ WORKDIR /var/lib/eventpush
 EXPOSE 8080 9101 9102 9103
 # Each service has its own metrics port, and the container is healthy when one of them is ready. With other ports, or
 # for a one-off command, set HEALTH_URLS or disable the check.
+# The shell form fills in $HEALTH_URLS.
+# hadolint ignore=DL3025
 HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --retries=3 \
   CMD exec python -m eventpush.healthcheck $HEALTH_URLS
 STOPSIGNAL SIGTERM

@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --requir
 # pip's last line names a package, and not what to do.
 NOT_INSTALLED = { echo "the packages could not be installed: check the network (pip's own lines above say more) and run make again; behind a proxy set HTTPS_PROXY, and PIP_INDEX_URL if you have a mirror" >&2; exit 1; }
 
-.PHONY: up test lint docs bench soak lock clean
+.PHONY: up unit coverage test lint docs bench soak lock clean
 
 up: $(VENV)/.runtime
 	@exec $(BIN)/eventpush up
@@ -30,6 +30,8 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/codespell
+	$(BIN)/yamllint --strict .
+	$(BIN)/hadolint Dockerfile
 
 # Fill the generated tables of the documents from the code.
 docs: $(VENV)/.dev

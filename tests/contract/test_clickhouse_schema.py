@@ -2,6 +2,8 @@
 
 import re
 import types
+from collections.abc import Container
+from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -77,6 +79,18 @@ def test_every_partition_length_is_of_device_time_alone() -> None:
         re.findall(r"PARTITION BY (.*)", MIGRATIONS[0].statements(None, length)[0]) for length in get_args(Partition)
     ]
     assert keys == [["toYYYYMM(device_time)"], ["toMonday(device_time)"], ["toDate(device_time)"]]
+
+
+def cluster_statements(versions: Container[int]) -> list[str]:
+    """The statements of some steps, as a cluster called `main` gets them, after those before any step."""
+    steps = [step for step in MIGRATIONS if step.version in versions]
+    return [*bootstrap("main"), *(statement for step in steps for statement in step.statements("main"))]
+
+
+def test_released_steps_in_a_cluster_are_the_recorded_ones() -> None:
+    """What a cluster gets is word for word the text that was reviewed: no engine here could run it."""
+    recorded = (Path(__file__).parent / "on_cluster.sql").read_text()
+    assert "\n".join(f"{statement};" for statement in cluster_statements(RELEASED)) + "\n" == recorded
 
 
 def test_in_a_cluster_everything_is_made_on_all_servers() -> None:

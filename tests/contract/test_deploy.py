@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import clickhouse_connect
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -46,6 +47,17 @@ _FOREIGN = {"up": {"job"}, "process_start_time_seconds": {"job"}}
 _ADDED = {"job", "instance", "le"}
 _METRIC = re.compile(r"\b(eventpush_\w+|up|process_\w+)\b(?:\{([^}]*)\})?")
 _RECORD = re.compile(r"\b((?:slo|eventpush):[\w:]+)")
+
+
+@pytest.mark.parametrize("version", ["1.27", "1.32", "1.37"])
+@pytest.mark.parametrize(
+    "manifest",
+    [manifest for manifest in MANIFESTS if manifest["kind"] != "Kustomization"],
+    ids=lambda manifest: f"{manifest['kind']} {manifest['metadata']['name']}",
+)
+def test_manifests_keep_the_schema_of_kubernetes(manifest: dict[str, Any], version: str) -> None:
+    """Every key is one of Kubernetes' API with a value of its type, in the oldest and the newest supported version."""
+    kubernetes_validate.validate(manifest, version, strict=True)
 
 
 def known_metrics() -> dict[str, set[str]]:
