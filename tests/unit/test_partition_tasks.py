@@ -15,7 +15,7 @@ ONE, TWO = TP("raw", 1), TP("raw", 2)
 
 def batch(tp: TP, first: int, last: int, complete_from: int | None = None) -> Batch:
     """A batch of the offsets from first to last."""
-    records: list[Any] = [SimpleNamespace(offset=n) for n in range(first, last + 1)]
+    records: list[Any] = [SimpleNamespace(offset=n, timestamp=n) for n in range(first, last + 1)]
     return Batch(tp, records, 1, first if complete_from is None else complete_from)
 
 
