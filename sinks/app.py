@@ -5,12 +5,12 @@ telematics.dead-letter.v1  ──> telematics.dead_letters
 """
 
 import asyncio
+from functools import partial
 
 import structlog
 from faust.types import TP
 
-from runtime.consumer.batch import Batch
-from runtime.consumer.lag import records_behind
+from runtime.adapters.faust import Fetch
 from runtime.consumer.stage import Stage
 from runtime.kafka.topic_admin import ensure_topics
 from runtime.platform import metrics
@@ -19,8 +19,10 @@ from schemas import topics
 from sinks.clickhouse_connection import UNAVAILABLE
 from sinks.clickhouse_writer import ClickHouseWriter
 from sinks.dead_letters import DeadLetterPublisher
+from sinks.intent_reader import read_intent
+from sinks.joint_inserts import JointInserts
 from sinks.migrator import migrate
-from sinks.offset_committer import OffsetCommitter
+from sinks.offset_committer import OffsetCommitter, commit_together
 from sinks.partition_processor import PartitionProcessor
 from sinks.row_encoder import DEAD_LETTER_ROWS, EVENT_ROWS, RowEncoder
 
@@ -29,7 +31,8 @@ log = structlog.get_logger()
 ROWS: dict[str, RowEncoder] = {topics.EVENTS: EVENT_ROWS, topics.DEAD_LETTER: DEAD_LETTER_ROWS}
 
 _CONNECT_PAUSE_S = 1.0
-_BACKLOG_RECORDS = 1_000  # worth inserting at once
+#: Compressed records that are worth an insert at once: thousands.
+_ENOUGH_BYTES = 1024 * 1024
 
 
 class Sink:
@@ -45,8 +48,10 @@ class Sink:
             ROWS,
             self.processor,
             max_poll_records=settings.sink_batch_max_rows,
+            fetch=Fetch(settings.sink_linger_ms, _ENOUGH_BYTES),
             opening="taking over",
         )
+        self.inserts = {topic: self._inserts_of(topic, rows) for topic, rows in ROWS.items()}
 
     def processor(self, tp: TP) -> PartitionProcessor:
         """Return the processor of a partition that this worker takes over."""
@@ -54,19 +59,22 @@ class Sink:
             tp,
             ROWS[tp.topic],
             committer=OffsetCommitter(self.stage.app, tp, rebalance_timeout_s=self.settings.stall_timeout_s),
-            writer=self.writer,
+            inserts=self.inserts[tp.topic],
             dead_letters=DeadLetterPublisher(self.settings, tp),
             ready=self.migrated,
-            pause_s=self.pause_s,
         )
 
-    def pause_s(self, batch: Batch) -> float:
-        """Return how long to let records accumulate in Kafka, in seconds: the linger, or 0 with a backlog.
-
-        The first event after a quiet time is inserted at once; under load an insert holds the records of one linger.
-        """
-        backlog = records_behind(self.stage.app, batch.tp) > _BACKLOG_RECORDS
-        return 0 if backlog else self.settings.sink_linger_ms / 1000
+    def _inserts_of(self, topic: str, rows: RowEncoder) -> JointInserts:
+        app = self.stage.app
+        return JointInserts(
+            topic,
+            rows,
+            writer=self.writer,
+            commit_together=partial(commit_together, app),
+            read_intent=partial(read_intent, self.settings),
+            in_progress=partial(app.batches_in_progress, topic),
+            max_rows=self.settings.sink_batch_max_rows,
+        )
 
     async def migrate(self) -> None:
         """Migrate the schema as soon as ClickHouse answers; partition tasks wait until then."""
@@ -99,4 +107,6 @@ async def run(settings: Settings) -> int:
             paused_by=sink.paused_by,
         )
     finally:
+        for inserts in sink.inserts.values():
+            inserts.close()
         await sink.writer.close()

@@ -1,12 +1,13 @@
-"""Write a batch to ClickHouse whole, or bisect it until each refused row is isolated."""
+"""Write an insert to ClickHouse whole, or bisect it until each refused row is isolated."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from runtime.consumer.batch import Record
 from sinks.clickhouse_writer import RowsRefusedError
 from sinks.row_encoder import RowEncoder
-from sinks.write_intent import WriteIntent
+from sinks.write_intent import Row, WriteIntent
 
 
 class Inserter(Protocol):
@@ -23,25 +24,29 @@ class Refusal(NamedTuple):
     why: str
 
 
+#: Refused records by partition, in order.
+Refusals = Mapping[int, Sequence[Refusal]]
+
+
 async def write(
-    writer: Inserter, rows: RowEncoder, intent: WriteIntent, records: Sequence[Record], *, repeated: bool
-) -> list[Refusal]:
-    """Insert the intent's records; return the refused ones, in order.
+    writer: Inserter, encoder: RowEncoder, intent: WriteIntent, rows: Sequence[Row], *, repeated: bool
+) -> Refusals:
+    """Insert the rows of the intent; return the refused records, by partition.
 
     `repeated` says that another process may have begun the write. The halves and their tokens depend on the records
     alone, so a repeat after a crash makes the same inserts.
     """
-    refusals: list[Refusal] = []
-    parts: list[tuple[Sequence[Record], str]] = [(records, intent.token)]
-    while parts:
-        part, token = parts.pop()
+    refusals: dict[int, list[Refusal]] = defaultdict(list)
+    pieces: list[tuple[Sequence[Row], str]] = [(rows, intent.token)] if rows else []
+    while pieces:
+        piece, token = pieces.pop()
         try:
-            await writer.insert(rows, [record.value for record in part], token, repeated=repeated)
+            await writer.insert(encoder, [row.record.value for row in piece], token, repeated=repeated)
         except RowsRefusedError as refused:
-            if len(part) == 1:
-                refusals.append(Refusal(part[0], str(refused)))
+            if len(piece) == 1:
+                refusals[piece[0].partition].append(Refusal(piece[0].record, str(refused)))
             else:
-                middle = len(part) // 2
-                first, second = part[:middle], part[middle:]
-                parts += [(second, intent.token_of(second)), (first, intent.token_of(first))]
+                middle = len(piece) // 2
+                first, second = piece[:middle], piece[middle:]
+                pieces += [(second, intent.token_of(second)), (first, intent.token_of(first))]
     return refusals

@@ -9,6 +9,7 @@ the check of the generation and the creation of the request.
 """
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka.errors import (
@@ -48,14 +49,14 @@ class OffsetCommitter:
 
     def __init__(self, app: BatchApp, tp: TP, *, rebalance_timeout_s: float) -> None:
         self._app = app
-        self._tp = TopicPartition(tp.topic, tp.partition)
         self._timeout_s = rebalance_timeout_s
-        self._generation = -1
+        self.partition = TopicPartition(tp.topic, tp.partition)
+        self.generation = -1  # in which `committed` was read
         self.committed = Committed(0, "")
 
     async def read(self) -> Committed:
         """Return the committed offset once the partition is assigned; ties later commits to this generation."""
-        self._generation, self.committed = await self._once_settled(self._read)
+        self.generation, self.committed = await self._once_settled(self._read)
         return self.committed
 
     async def commit(self, offset: int, metadata: str = "") -> None:
@@ -63,9 +64,9 @@ class OffsetCommitter:
         wanted = Committed(offset, metadata)
         while True:
             try:
-                await self._in_thread(self._commit, self._generation, wanted)
+                await self._in_thread(_commit, self.generation, {self.partition: wanted})
             except (*_REBALANCING, _StaleError):
-                await self._confirm(wanted)
+                await self.confirm(wanted)
             else:
                 self.committed = wanted
                 return
@@ -74,16 +75,15 @@ class OffsetCommitter:
         """Note that the offset was committed in a transaction."""
         self.committed = Committed(offset, "")
 
-    async def confirm(self) -> None:
-        """Raise `FencedError` unless the partition is assigned and its committed offset is the one we left."""
-        await self._confirm(None)
+    async def confirm(self, wanted: Committed | None = None) -> None:
+        """Raise `FencedError` unless the partition is assigned and its committed offset is the one we left.
 
-    async def _confirm(self, wanted: Committed | None) -> None:
+        It may also be `wanted`, if a commit of that has failed with an unknown outcome.
+        """
         left = self.committed
         if await self.read() not in (left, wanted):
-            raise FencedError(
-                f"{self._tp.topic}[{self._tp.partition}] was left at {left} but is now at {self.committed}"
-            )
+            topic, partition = self.partition
+            raise FencedError(f"{topic}[{partition}] was left at {left} but is now at {self.committed}")
 
     async def _once_settled(self, function: Any) -> Any:
         try:
@@ -94,35 +94,55 @@ class OffsetCommitter:
                     except _StaleError:
                         await asyncio.sleep(_PAUSE_S)
         except TimeoutError:
-            raise FencedError(f"{self._tp.topic}[{self._tp.partition}] is no longer assigned to this worker") from None
+            topic, partition = self.partition
+            raise FencedError(f"{topic}[{partition}] is no longer assigned to this worker") from None
 
     async def _in_thread(self, function: Any, *args: Any) -> Any:
         return await self._app.with_consumer(lambda consumer: function(consumer, *args))
 
-    # --- in the consumer thread ---
-
     async def _read(self, consumer: Any) -> tuple[int, Committed]:
         generation = group_generation(consumer)
-        if not owns(consumer, self._tp):
+        if not owns(consumer, self.partition):
             raise _StaleError
-        stored = await fetch_committed(consumer, self._tp)
+        stored = await fetch_committed(consumer, self.partition)
         if generation != group_generation(consumer):
             raise _StaleError
         return generation, Committed(stored.offset, stored.metadata or "") if stored else Committed(0, "")
 
-    async def _commit(self, consumer: Any, generation: int, wanted: Committed) -> None:
-        offsets = {self._tp: OffsetAndMetadata(wanted.offset, wanted.metadata)}
-        while True:
-            await ensure_coordinator_known(consumer)
-            if generation < 0 or group_generation(consumer) != generation:
-                raise _StaleError
-            try:
-                await asyncio.shield(commit_offsets(consumer, offsets))
-            except _REBALANCING:
+
+async def commit_together(app: BatchApp, commits: Sequence[tuple[OffsetCommitter, Committed]]) -> bool:
+    """Commit in one request, which the coordinator writes as one batch: all of them or none.
+
+    Returns False, with an unknown outcome, if a rebalance has begun since one of the offsets was read: confirm each.
+    Raises KafkaError if the broker refuses.
+    """
+    offsets = {committer.partition: wanted for committer, wanted in commits}
+    generations = {committer.generation for committer, _ in commits}
+    if len(generations) > 1:
+        return False
+    try:
+        await app.with_consumer(lambda consumer: _commit(consumer, generations.pop(), offsets))
+    except (*_REBALANCING, _StaleError):
+        return False
+    for committer, wanted in commits:
+        committer.committed = wanted
+    return True
+
+
+async def _commit(consumer: Any, generation: int, commits: Mapping[TopicPartition, Committed]) -> None:
+    """Send the commit, in the consumer thread."""
+    offsets = {tp: OffsetAndMetadata(wanted.offset, wanted.metadata) for tp, wanted in commits.items()}
+    while True:
+        await ensure_coordinator_known(consumer)
+        if generation < 0 or group_generation(consumer) != generation:
+            raise _StaleError
+        try:
+            await asyncio.shield(commit_offsets(consumer, offsets))
+        except _REBALANCING:
+            raise
+        except KafkaError as error:
+            if not error.retriable:
                 raise
-            except KafkaError as error:
-                if not error.retriable:
-                    raise
-                await asyncio.sleep(_PAUSE_S)
-            else:
-                return
+            await asyncio.sleep(_PAUSE_S)
+        else:
+            return

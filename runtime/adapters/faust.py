@@ -112,6 +112,7 @@ class BatchConsumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.polls = 0  # of the loop that fetches
+        self.undelivered: set[TP] = set()  # partitions whose batch of the latest fetch is not handed on yet
 
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon, thread_loop=new_event_loop())
@@ -146,8 +147,11 @@ class BatchConsumer(driver.Consumer):
             self.polls += 1
             records, active = await self._next_records()
             if self.flow_active:
-                for tp, batch in self._batches(records, active):
+                batches = self._batches(records, active)
+                self.undelivered = {tp for tp, _ in batches}
+                for tp, batch in batches:
                     await self._deliver(tp, batch)
+                    self.undelivered.discard(tp)
 
     async def _next_records(self) -> tuple[dict[TP, Fetched], set[TP]]:
         """Return what has been fetched for partitions that are not busy, and those partitions.
@@ -269,6 +273,10 @@ class BatchApp(faust.App):
         """Return whether a broker answers now; asks in the consumer's own thread."""
         answers: bool = await self.with_consumer(reaches_broker)
         return answers
+
+    def batches_in_progress(self, topic: str) -> int:
+        """Count the topic's partitions with a batch that was fetched and not resumed."""
+        return sum(tp.topic == topic for tp in self.consumer._buffered_partitions | self.consumer.undelivered)
 
     @property
     def aiokafka_consumer(self) -> Any:

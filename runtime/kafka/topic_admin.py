@@ -2,7 +2,7 @@
 
 `configuration` is the one place that turns a `Topic` and the settings into the broker's configuration. A changed
 partition count is refused: the window's state and the order of a device's events are kept by partition. What may be
-altered in place is (retention); any other difference is reported and left to the operator.
+altered in place is (retention, density of the index); any other difference is reported and left to the operator.
 """
 
 import asyncio
@@ -24,12 +24,15 @@ from schemas.topics import Topic, all_topics, is_of_type, type_topic
 _H = 3_600_000  # ms
 _NO_BOUND = str(2**63 - 1)
 _RECORDS_MAX_BYTES = 4 * 1024 * 1024  # of one batch of records: a full transaction's output for one partition
+#: An index entry per MiB, not per 4 KiB: first writes to the index files of hundreds of logs cost a new broker
+#: more than the records. A reader that starts at an offset scans at most one interval for it.
+_INDEX_INTERVAL_BYTES = 1024 * 1024
 _SETTLE_S = 15.0
 _REQUEST_TIMEOUT_MS = 10_000
 _FROM_THE_TOPIC = 1  # DescribeConfigs' source of a value that was set for this topic (KIP-226)
 
 #: What is altered when it differs; it changes no record that readers have yet to see.
-ALTERABLE = frozenset({"retention.ms", "segment.ms"})
+ALTERABLE = frozenset({"retention.ms", "segment.ms", "index.interval.bytes"})
 
 State = Literal["created", "unchanged", "altered", "differs"]
 
@@ -57,6 +60,7 @@ def configuration(topic: Topic, settings: Settings) -> dict[str, str]:
         # A record's time is the arrival's; catching up after an outage, or on a wrong clock, it must not be refused.
         "message.timestamp.before.max.ms": _NO_BOUND,
         "message.timestamp.after.max.ms": _NO_BOUND,
+        "index.interval.bytes": str(_INDEX_INTERVAL_BYTES),
     }
     if topic.window_retention:
         window_ms = settings.window_s * 1_000

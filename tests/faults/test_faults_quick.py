@@ -132,7 +132,12 @@ async def _parts_of_an_unfinished_insert(pipeline: Pipeline) -> list[Path]:
         intent = write_intent.found(TP(*tp), at.offset, at.metadata)
         if intent is None:
             continue
-        planned = [s for s in pipeline.reader.seen if s[:2] == tp and intent.first <= s.offset < intent.end]
+        planned = [
+            seen
+            for seen in pipeline.reader.seen
+            for part in intent.parts
+            if seen[:2] == (tp.topic, part.partition) and part.first <= seen.offset < part.end
+        ]
         table, column = _STORES[tp.topic]
         ids = ", ".join(f"'{json.loads(record.value)[column]}'" for record in planned)
         found = await rows(

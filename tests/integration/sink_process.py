@@ -9,35 +9,29 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from runtime.platform import logging, settings
 from sinks import app
 from sinks.clickhouse_writer import ClickHouseWriter
 from sinks.dead_letters import DeadLetterPublisher
-from sinks.offset_committer import OffsetCommitter
+from sinks.offset_committer import Committed, OffsetCommitter
 
-#: Point → the method, whether the kill comes before or after it, and which of its calls are meant.
-POINTS: dict[str, tuple[type, str, str, Callable[..., bool]]] = {
-    "before the intent": (OffsetCommitter, "commit", "before", lambda _self, _offset, metadata="": bool(metadata)),
-    "between intent and insert": (
-        OffsetCommitter,
-        "commit",
-        "after",
-        lambda _self, _offset, metadata="": bool(metadata),
-    ),
-    "between insert and commit": (
-        OffsetCommitter,
-        "commit",
-        "before",
-        lambda _self, _offset, metadata="": not metadata,
-    ),
-    "right after the commit": (OffsetCommitter, "commit", "after", lambda _self, _offset, metadata="": not metadata),
+#: Point → the method or function, whether the kill comes before or after it, and which of its calls are meant.
+POINTS: dict[str, tuple[Any, str, str, Callable[..., bool]]] = {
+    "before the intent": (app, "commit_together", "before", lambda _app, commits: _is_intent(commits)),
+    "between intent and insert": (app, "commit_together", "after", lambda _app, commits: _is_intent(commits)),
+    "between insert and commit": (app, "commit_together", "before", lambda _app, commits: not _is_intent(commits)),
+    "right after the commit": (app, "commit_together", "after", lambda _app, commits: not _is_intent(commits)),
     "before the dead letters": (DeadLetterPublisher, "publish", "before", lambda *_: True),
     "right after the dead letters": (DeadLetterPublisher, "publish", "after", lambda *_: True),
     "during the insert": (ClickHouseWriter, "_insert", "beside", lambda *_: True),
 }
+
+
+def _is_intent(commits: Sequence[tuple[OffsetCommitter, Committed]]) -> bool:
+    return any(wanted.metadata for _, wanted in commits)
 
 
 def die() -> None:

@@ -30,6 +30,16 @@ def record(offset: int, value: bytes | None = None) -> FakeRecord:
     return FakeRecord(offset, str(offset).encode() if value is None else value)
 
 
+def placed(partition: int, offset: int) -> FakeRecord:
+    """A record whose value is its partition and offset as one number: see `place`."""
+    return record(offset, str(place(partition, offset)).encode())
+
+
+def place(partition: int, offset: int) -> int:
+    """One number for a position."""
+    return partition * 1_000 + offset
+
+
 def batch(*offsets: int, tp: TP = EVENTS) -> Batch:
     """A batch of records with these offsets."""
     return Batch(tp, [record(offset) for offset in offsets], 1, offsets[0])
@@ -50,7 +60,7 @@ class World:
     poison: frozenset[int] = frozenset()
     stored: list[int] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
-    committed: Committed = field(default_factory=lambda: Committed(0, ""))
+    offsets: dict[int, Committed] = field(default_factory=dict)  # by partition
     buried: list[int] = field(default_factory=list)
 
 
@@ -74,26 +84,34 @@ class FakeWriter:
 
 @dataclass
 class FakeCommitter:
-    """The committed offset in Kafka."""
+    """The committed offset of a partition in Kafka."""
 
     world: World
     step: Callable[[str], None] = never_dies
+    partition: int = EVENTS.partition
 
     @property
     def committed(self) -> Committed:
-        return self.world.committed
+        return self.world.offsets.get(self.partition, Committed(0, ""))
 
     async def read(self) -> Committed:
-        return self.world.committed
+        return self.committed
 
     async def commit(self, offset: int, metadata: str = "") -> None:
-        self.step("before commit")
-        self.world.committed = Committed(offset, metadata)
-        self.step("after commit")
+        await commit_together([(self, Committed(offset, metadata))])
 
-    async def confirm(self) -> None: ...
+    async def confirm(self, wanted: Committed | None = None) -> None: ...
 
     def follow(self, offset: int) -> None: ...
+
+
+async def commit_together(commits: Sequence[tuple[FakeCommitter, Committed]]) -> bool:
+    """All of them or none."""
+    committer = commits[0][0]
+    committer.step("before commit")
+    committer.world.offsets.update({committer.partition: wanted for committer, wanted in commits})
+    committer.step("after commit")
+    return True
 
 
 @dataclass
@@ -102,13 +120,14 @@ class FakeDeadLetters:
 
     world: World
     step: Callable[[str], None] = never_dies
+    partition: int = EVENTS.partition
 
     async def fence_previous_owner(self) -> None: ...
 
     async def publish(self, refusals: Sequence[Refusal], next_offset: int) -> None:
         self.step("before transaction")
-        self.world.buried += [refusal.record.offset for refusal in refusals]
-        self.world.committed = Committed(next_offset, "")
+        self.world.buried += [int(refusal.record.value or b"0") for refusal in refusals]
+        self.world.offsets[self.partition] = Committed(next_offset, "")
         self.step("after transaction")
 
     async def close(self) -> None: ...
