@@ -28,8 +28,10 @@ def document(settings: Settings) -> dict[str, Any]:
         "info": {
             "title": "eventpush",
             "version": version("eventpush"),
-            "description": "Read with isolation.level=read_committed and a client that can decompress zstd. "
-            "Ignore fields that you do not know: a release may add some.",
+            "description": "Read with isolation.level=read_committed. Events and dead letters are compressed with "
+            f"{settings.streams_compression}, raw events with {settings.ingress_compression}: every client reads gzip, "
+            "for zstd some need another package. Ignore fields and headers that you do not know: a release may add "
+            "some.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
