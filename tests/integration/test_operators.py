@@ -136,6 +136,7 @@ def test_what_fails_again_is_a_dead_letter_of_the_next_attempt(pipeline: Pipelin
     repair = ("--cast", "Device_Time")
     again = dead_letters(pipeline, "replay", "--sender", "fleet-c", *repair, status=1)
     assert again["counts"]["dead_letters"] == 1
+    settled(pipeline)
     letters = pipeline.select(
         "SELECT toString(dead_letter_id) AS id, toString(replay_of) AS replay_of, attempt, received_at,"
         " reasons.field AS fields FROM telematics.dead_letters WHERE sender = 'fleet-c' ORDER BY attempt"
@@ -206,12 +207,12 @@ def test_a_killed_replay_continues(pipeline: Pipeline, tmp_path: Path, sender: s
         "selected": LETTERS, "sent": LETTERS, "events": LETTERS - broken, "dead_letters": broken, "left_out": 0,
         "waiting": 0,
     }  # fmt: skip
+    settled(pipeline)
     assert len(events_of(pipeline, sender)) == LETTERS - broken
     by_attempt = (
         f"SELECT attempt, count() AS letters FROM telematics.dead_letters WHERE sender = '{sender}' GROUP BY attempt"
     )
     assert {row["attempt"]: row["letters"] for row in pipeline.select(by_attempt)} == {0: LETTERS, 1: broken}
-    settled(pipeline)
     assert dead_letters(pipeline, "replay", "--continue", replay_id, status=1)["counts"] == continued["counts"]
 
 
@@ -265,7 +266,7 @@ def test_a_killed_backfill_loses_and_doubles_nothing(pipeline: Pipeline, tmp_pat
     token.write_text("token-of-fleet-f\n")
     sent = ["backfill", str(path), "--token-file", str(token)]
     killed = subprocess.Popen(
-        [sys.executable, "-m", "eventpush", *sent, "--rate", "1000"],
+        [sys.executable, "-m", "eventpush", *sent, "--rate", "300"],
         env=clean_environ(pipeline.environ), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     until(lambda: pipeline.select(stored)[0]["events"] >= 200 or None, "200 events of the file")
