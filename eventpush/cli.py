@@ -17,7 +17,7 @@ from runtime.platform.settings import PREFIX
 #: The commands by section, each with its line in `eventpush --help`.
 SECTIONS: dict[str, dict[str, str]] = {
     "Run": {
-        "up": "Start everything on this machine: Kafka, ClickHouse, ingress, stream worker, sink.",
+        "up": "Start everything on this machine: Kafka, ClickHouse, the services, the console.",
         "ingress": "Run the HTTP ingress: requests into Kafka.",
         "streams": "Run a stream worker: validate, deduplicate, enrich.",
         "sink": "Run the sink: events into ClickHouse.",

@@ -16,7 +16,8 @@ from runtime.platform.event_loop import run_loop
 def command() -> None:
     """Run the web console: the flow with its lag, a live map, traces, dead letters and senders.
 
-    It reads the metrics of the stages, Kafka and ClickHouse, and changes nothing. `eventpush up` includes it.
+    It reads the metrics of the stages, Kafka and ClickHouse. A replay of dead letters needs the operator's token.
+    `eventpush up` includes the console.
     """
     try:
         from eventpush.console.server import run  # noqa: PLC0415 - optional dependencies

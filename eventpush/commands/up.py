@@ -14,7 +14,7 @@ from runtime.platform.settings import load
     "EVENTPUSH_DATA_DIR=/var/lib/eventpush eventpush up",
 )
 def command() -> None:
-    """Run everything on this machine, in the foreground: Kafka, ClickHouse, ingress, stream worker, sink.
+    """Run everything on this machine, in the foreground: Kafka, ClickHouse, ingress, stream worker, sink, console.
 
     This is real Apache Kafka and the real ClickHouse engine, without Docker. The first start downloads Kafka's jars
     and verifies their pinned hashes. Data is kept in .eventpush/ across restarts; Ctrl-C stops everything in order.
