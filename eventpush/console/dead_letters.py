@@ -7,7 +7,8 @@ from typing import Any
 from nicegui import ui
 
 from eventpush.console import find, repairs, wording
-from eventpush.console.layout import definitions, heading, tag, text
+from eventpush.console.group_table import GroupTable
+from eventpush.console.layout import definitions, heading, table_head, tag, text
 from eventpush.console.letter_payload import fields, pretty
 from eventpush.console.repair_form import RepairForm
 from eventpush.console.repairs import Group
@@ -42,9 +43,10 @@ class _DeadLetters:
             self._period = ui.select(_PERIODS, value=24, label="Received in the", on_change=self.refresh)
             self._period.props("outlined dense").classes("filter")
         self._status = text("p", "Asking ClickHouse …").props("role=status").classes("quiet")
-        self._groups = tag("div").classes("panel table")
+        with tag("div").classes("panel table") as self._groups:
+            self._table = GroupTable(self._show_letters)
+        self._groups.set_visibility(False)
         self._letters = tag("section").props("aria-label=Letters")
-        self._shown: object = None
         self._dialog = ui.dialog().props("full-width")
 
     async def refresh(self) -> None:
@@ -56,30 +58,14 @@ class _DeadLetters:
             )
         except OperatorError as problem:
             self._status.set_text(str(problem))
-            self._shown = None
             return
-        state = (self._period.value, found)
-        if state == self._shown:
-            return
-        self._shown = state
         several = "Open letters: no event resolves them. One that breaks several rules is in several groups."
         self._status.set_text(several if found else f"No open letter in the {_PERIODS[self._period.value]}.")
-        self._groups.clear()
         self._groups.set_visibility(bool(found))
-        with self._groups:
-            _table(("Rule", "Field", "Sender", "Letters", "First", "Last"), [self._group_row(row) for row in found])
+        self._table.show([_group_row(row) for row in found])
 
     def _since_us(self) -> int:
         return int((time.time() - self._period.value * _HOUR_S) * 1e6)
-
-    def _group_row(self, row: store.Group) -> tuple[Callable[[], Any], list[str]]:
-        group = Group(row.by["reason"], row.by["field"], row.by["sender"])
-        others = [group.field or "(payload)", group.sender or NOT_NAMED, wording.count(row.letters)]
-        return lambda: self._group_button(group), [*others, row.first_received[:19], row.last_received[:19]]
-
-    def _group_button(self, group: Group) -> None:
-        button = text("button", group.reason).props("type=button").classes("link")
-        button.on("click", lambda: self._show_letters(group))
 
     async def _show_letters(self, group: Group) -> None:
         selection = Selection(
@@ -140,7 +126,7 @@ def _show_letter(letter: Letter) -> None:
     definitions([(label, value) for label, value in named if value])
     payload = letter.payload.decode("utf-8", "backslashreplace")
     with tag("div").classes("table"), tag("table"):
-        _head(("Field", "Value", "Broken rule"))
+        table_head(("Field", "Value", "Broken rule"))
         with tag("tbody"):
             for name, value, broken in fields(payload, letter.reasons):
                 with tag("tr").classes("broken" if broken else ""):
@@ -152,23 +138,9 @@ def _show_letter(letter: Letter) -> None:
     ui.link("Trace this letter", find.address(letter.dead_letter_id))
 
 
-def _table(columns: tuple[str, ...], rows: list[tuple[Callable[[], Any], list[str]]]) -> None:
-    """Show a table whose rows begin with a cell that is built, followed by texts."""
-    with tag("table"):
-        _head(columns)
-        with tag("tbody"):
-            for build_first, others in rows:
-                with tag("tr"):
-                    with tag("th").props("scope=row"):
-                        build_first()
-                    for cell in others:
-                        text("td", cell)
-
-
-def _head(columns: tuple[str, ...]) -> None:
-    with tag("thead"), tag("tr"):
-        for column in columns:
-            text("th", column).props("scope=col")
+def _group_row(row: store.Group) -> tuple[Group, list[str]]:
+    times = (row.first_received[:19], row.last_received[:19])
+    return Group(row.by["reason"], row.by["field"], row.by["sender"]), [wording.count(row.letters), *times]
 
 
 def _letter_button(row: dict[str, Any], show: Callable[[str], Any]) -> None:

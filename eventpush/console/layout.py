@@ -70,15 +70,20 @@ def definitions(pairs: Sequence[tuple[str, str]]) -> None:
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Show a table of text; the first cell of a row is its heading."""
     with tag("table"):
-        with tag("thead"), tag("tr"):
-            for column in columns:
-                text("th", column).props("scope=col")
+        table_head(columns)
         with tag("tbody"):
             for first, *others in rows:
                 with tag("tr"):
                     text("th", first).props("scope=row")
                     for cell in others:
                         text("td", cell)
+
+
+def table_head(columns: Sequence[str]) -> None:
+    """Show the headings of a table."""
+    with tag("thead"), tag("tr"):
+        for column in columns:
+            text("th", column).props("scope=col")
 
 
 def _theme_button() -> None:

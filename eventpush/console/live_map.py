@@ -1,6 +1,7 @@
 """The page Map: the newest events as they come, clustered, with filters; one event or a list on a click."""
 
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ from nicegui.element import Element
 from nicegui.elements import leaflet
 from nicegui.events import GenericEventArguments
 
-from eventpush.console import find, wording
+from eventpush.console import wording
 from eventpush.console.clusters import Cluster, View, clusters, of_cell
+from eventpush.console.event_list import EventList, show_event, title
 from eventpush.console.event_ring import Bounds, EventRing, Filter, MapEvent
-from eventpush.console.layout import definitions, heading, tag, text
+from eventpush.console.layout import heading, tag, text
 from eventpush.console.sources import Sources
 from schemas.event_types import SEVERITIES
 
@@ -76,11 +78,6 @@ def short(count: int) -> str:
     return f"{count / 1_000:.1f}k" if count < 10_000 else f"{count // 1_000}k"
 
 
-def title(event: MapEvent) -> str:
-    """Return an event as one line."""
-    return f"{event.event}, {event.vehicle or event.imei}, {event.device_time[:19].replace('T', ' ')}"
-
-
 class _Map:
     def __init__(self, sources: Sources) -> None:
         self._feed, self._progress = sources.feed, sources.progress
@@ -99,7 +96,7 @@ class _Map:
             self._map.on("open", self._on_open)
             with tag("section").classes("panel latest"):
                 heading(2, "Latest in view")
-                self._list = tag("ul").classes("plain")
+                self._latest = EventList(lambda event: self._show_events([event]))
         self._dialog = ui.dialog()
 
     async def refresh(self) -> None:
@@ -130,18 +127,11 @@ class _Map:
             for at in ring.newest(places, ring.capacity)
             if view.south <= (event := ring[at]).latitude <= view.north and view.west <= event.longitude <= view.east
         )
-        self._show_latest(event for event, _ in zip(in_view, range(_LIST_MAX), strict=False))
+        self._latest.show(list(islice(in_view, _LIST_MAX)))
 
     def _filter(self) -> Filter:
         chosen = (self._types, self._fleets, self._senders, self._severities)
         return Filter(*(tuple(choice.value or ()) for choice in chosen))
-
-    def _show_latest(self, events: Iterable[MapEvent]) -> None:
-        self._list.clear()
-        with self._list:
-            for event in events:
-                with tag("li"):
-                    _opener(event, self._show_events)
 
     async def _on_view(self, arguments: GenericEventArguments) -> None:
         seen = arguments.args
@@ -159,13 +149,10 @@ class _Map:
         self._dialog.clear()
         with self._dialog, tag("section").classes("panel dialog fields").props("aria-label=Event"):
             if len(events) == 1:
-                _show_event(events[0])
+                show_event(events[0])
             else:
                 heading(2, f"{len(events)} events at this place, the newest first" if events else "No event here now")
-                with tag("ul").classes("plain"):
-                    for event in events:
-                        with tag("li"):
-                            _opener(event, self._show_events)
+                EventList(lambda event: self._show_events([event])).show(events)
             ui.button("Close", on_click=self._dialog.close).props("flat no-caps autofocus")
         self._dialog.open()
 
@@ -173,30 +160,3 @@ class _Map:
 def _choice(label: str, options: Iterable[str] = ()) -> ui.select:
     choice = ui.select(list(options), multiple=True, label=label, clearable=True)
     return choice.props("outlined dense options-dense use-chips").classes("filter")
-
-
-def _opener(event: MapEvent, show: Any) -> None:
-    button = tag("button").props("type=button").classes(f"event {event.severity}")
-    with button:
-        text("span", event.event).classes("type")
-        text("span", event.vehicle or event.imei)
-        text("span", event.device_time[:19].replace("T", " ")).classes("quiet")
-    button.on("click", lambda: show([event]))
-
-
-def _show_event(event: MapEvent) -> None:
-    heading(2, title(event))
-    fields = [
-        ("Severity", event.severity),
-        ("Device time", event.device_time),
-        ("IMEI", event.imei),
-        ("Vehicle", event.vehicle),
-        ("Fleet", event.fleet),
-        ("Driver", event.driver),
-        ("Location", event.location),
-        ("Coordinates", f"{event.latitude:.5f}, {event.longitude:.5f}"),
-        ("Sender", event.sender),
-        ("Event id", event.event_id),
-    ]
-    definitions([(label, value) for label, value in fields if value])
-    ui.link("Trace this event", find.address(event.event_id))

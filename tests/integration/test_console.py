@@ -142,7 +142,9 @@ def test_markup_in_every_field_stays_text(stack: Stack, browser: Browser) -> Non
     browser.until_text("is neither a receipt nor an event_id")
     _no_markup(browser)
     browser.open(f"{stack.url}/dead-letters")
-    browser.find("button.link").click()
+    group = "[...document.querySelectorAll('tr')].find(row => /bad_format\\s+IMEI/.test(row.innerText))"
+    browser.until(f"return {group}", "the group")
+    browser.run(f"{group}.querySelector('button').click()")
     browser.until_text(f"{MARKUP}IMEI")
     browser.run("[...document.querySelectorAll('button.event')].find(e => e.innerText.includes('onerror')).click()")
     browser.until_text("Broken rule", f"{MARKUP}Device_Time", f"{MARKUP}name")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from eventpush.console.clusters import CELL_PX, View, clusters, of_cell
+from eventpush.console.event_list import title
 from eventpush.console.event_ring import EventRing, Filter, MapEvent
 from eventpush.console.feed import event_of
-from eventpush.console.live_map import feature, short, title
+from eventpush.console.live_map import feature, short
 from schemas.device import Device
 from tests.unit.published_records import read
 from tests.unit.test_batch_processor import SAMPLE, process, record

@@ -167,6 +167,17 @@ def test_a_replay_needs_the_token(console: Console, browser: Browser) -> None:
     no_markup(browser)
 
 
+def test_the_focus_stays_while_figures_change(console: Console, browser: Browser) -> None:
+    """What has the focus keeps it over a refresh: a page that is live can be used with the keyboard."""
+    for path, selector in (("/dead-letters", "button.link"), ("/map", "button.event"), ("/", ".account button")):
+        browser.open(f"{console.url}{path}")
+        browser.find(selector)
+        browser.run("window.focused = document.querySelector(arguments[0]); window.focused.focus()", selector)
+        time.sleep(6)  # longer than every page's refresh
+        assert browser.run("return document.activeElement === window.focused && window.focused.isConnected"), path
+    no_markup(browser)
+
+
 @pytest.mark.parametrize("path", PAGES)
 @pytest.mark.parametrize("width", [360, 1280])
 def test_pages_fit_every_screen_and_name_every_control(
