@@ -13,7 +13,7 @@ export default {
     await this.loadStyle();
     this.markers = new Map();
     this.map = L.map(this.$el, {
-      center: this.center, zoom: this.zoom, minZoom: 2, maxZoom: MAX_ZOOM, maxBounds: WORLD,
+      center: this.center, zoom: this.zoom, minZoom: 1, maxZoom: MAX_ZOOM, maxBounds: WORLD,
       preferCanvas: true, zoomAnimation: !matchMedia("(prefers-reduced-motion: reduce)").matches,
     });
     this.map.attributionControl.setPrefix("Outlines: Natural Earth");

@@ -161,7 +161,7 @@ class _AccountPanel:
             heading(2, "Account")
             self._summary = text("p", "Reconciling …").props("role=status")
             self._figures = _Figures(
-                ("Accepted", "Stored", "Duplicates", "Dead letters", "Waiting for streams", "Waiting for the sink")
+                ("Accepted", "Unique", "Duplicates", "Dead letters", "Waiting for streams", "Waiting for the sink")
             )
             self._missing = tag("ul").classes("missing")
             ui.button("Reconcile now", on_click=sources.account.expire).props("outline no-caps dense")
@@ -181,7 +181,7 @@ class _AccountPanel:
         again = " Reconciling again …" if reading.loading else ""
         self._summary.set_text(_summary(account) + again)
         total = account.total
-        numbers = (account.accepted, total.stored, total.duplicate, total.stored_dead_letters)
+        numbers = (account.accepted, total.unique, total.duplicate, total.dead_lettered)
         self._figures.show([wording.count(n) for n in (*numbers, account.in_flight.streams, account.in_flight.sink)])
         with self._missing:
             for found in account.discrepancies[:_DISCREPANCIES_SHOWN]:

@@ -33,11 +33,11 @@ class InFlight(msgspec.Struct):
 
 
 class Totals(msgspec.Struct):
-    """Events by outcome."""
+    """Processed events by outcome."""
 
-    stored: int = 0
+    unique: int = 0
     duplicate: int = 0
-    stored_dead_letters: int = 0
+    dead_lettered: int = 0
 
 
 class Discrepancy(msgspec.Struct):
