@@ -169,11 +169,12 @@ def test_a_replay_needs_the_token(console: Console, browser: Browser) -> None:
 
 def test_the_focus_stays_while_figures_change(console: Console, browser: Browser) -> None:
     """What has the focus keeps it over a refresh: a page that is live can be used with the keyboard."""
-    for path, selector in (("/dead-letters", "button.link"), ("/map", "button.event"), ("/", ".account button")):
+    refreshed = (("/dead-letters", "button.link", 5.5), ("/map", "button.event", 1.5), ("/", ".account button", 1.5))
+    for path, selector, wait_s in refreshed:
         browser.open(f"{console.url}{path}")
         browser.find(selector)
         browser.run("window.focused = document.querySelector(arguments[0]); window.focused.focus()", selector)
-        time.sleep(6)  # longer than every page's refresh
+        time.sleep(wait_s)  # longer than the page's refresh
         assert browser.run("return document.activeElement === window.focused && window.focused.isConnected"), path
     no_markup(browser)
 
