@@ -4,34 +4,23 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Literal
 
 import aiohttp
-import msgspec
+from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from eventpush.checking import access, groups, resources
+from eventpush.checking.result import CheckResult, CheckState
 from eventpush.clickhouse_client import connected
-from runtime.kafka.topic_admin import admin, ensure_topics
+from runtime.kafka.topic_admin import ALTERABLE, admin, ensure_topics
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import PREFIX, Settings
-from schemas.migration_steps import LATEST
+from schemas.migration_steps import LATEST, TABLE
+from schemas.tables import DATABASE, TABLES
 from sinks import migrator
 
 _TIMEOUT_S = 10.0
 _SKEW_MAX_S = 1.0  # beyond what the round trip explains
-
-CheckState = Literal["ok", "warning", "failed"]
-
-
-class CheckResult(msgspec.Struct, frozen=True):
-    """The result of a check; only `failed` makes the command's exit status 1."""
-
-    check: str
-    state: CheckState
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.state:<8} {self.check:<12} {self.detail}"
 
 
 async def run(settings: Settings) -> list[CheckResult]:
@@ -40,9 +29,13 @@ async def run(settings: Settings) -> list[CheckResult]:
         "settings": _settings,
         "kafka": _kafka,
         "topics": _topics,
+        "access": access.check,
+        "groups": groups.check,
         "clickhouse": _clickhouse,
         "schema": _schema,
         "clock": _clock,
+        "disks": resources.check_disks,
+        "window": resources.check_window,
         "ingress": lambda s: _ready(f"http://{reachable_host(s.ingress_host)}:{s.ingress_port}/readyz"),
         "streams": lambda s: _ready(f"http://{reachable_host(s.metrics_host)}:{s.streams_metrics_port}/readyz"),
         "sink": lambda s: _ready(f"http://{reachable_host(s.metrics_host)}:{s.sink_metrics_port}/readyz"),
@@ -87,7 +80,12 @@ async def _topics(settings: Settings) -> tuple[CheckState, str]:
     findings = await ensure_topics(settings, check_only=True)
     differing = [str(finding) for finding in findings if finding.state == "differs"]
     detail = f"{len(findings)} topics of {settings.topic_partitions} partitions"
-    return ("warning", f"{detail}; {'; '.join(differing)}") if differing else ("ok", detail)
+    if not differing:
+        return "ok", detail
+    return "warning", (
+        f"{detail}; {'; '.join(differing)}: `eventpush topics` sets {' and '.join(sorted(ALTERABLE))}; for the rest run"
+        " `kafka-configs.sh --alter --entity-type topics --entity-name TOPIC --add-config NAME=VALUE`"
+    )
 
 
 async def _clickhouse(settings: Settings) -> tuple[CheckState, str]:
@@ -102,10 +100,26 @@ async def _schema(settings: Settings) -> tuple[CheckState, str]:
         except ClickHouseError:  # ClickHouse answered: the table of migrations does not exist
             return "failed", "no tables yet: run `eventpush migrate`"
         migrator.missing(taken)
+        lacking = await _missing_columns(client)
     version = max(taken, default=0)
     if version < LATEST:
         return "failed", f"version {version}, this eventpush needs {LATEST}: run `eventpush migrate`"
+    if lacking:
+        return "failed", (
+            f"version {version}, but {', '.join(lacking)} missing, so somebody dropped it: delete the rows of {TABLE},"
+            " and run `eventpush migrate`; every step may run twice"
+        )
     return "ok", f"version {version}, up to date"
+
+
+async def _missing_columns(client: AsyncClient) -> list[str]:
+    """Return the declared columns that the sink's tables do not have."""
+    found = await client.query(
+        "SELECT table, name FROM system.columns WHERE database = {database:String}", parameters={"database": DATABASE}
+    )
+    present = {f"{DATABASE}.{table}.{name}" for table, name in found.result_rows}
+    declared = {f"{table.store}.{column.name}" for table in TABLES for column in table.columns}
+    return sorted(declared - present)
 
 
 async def _clock(settings: Settings) -> tuple[CheckState, str]:
@@ -114,7 +128,15 @@ async def _clock(settings: Settings) -> tuple[CheckState, str]:
         theirs = float(str(await client.command("SELECT toUnixTimestamp64Milli(now64(3))"))) / 1000
         answered = time.time()
     skew = max(asked - theirs, theirs - answered, 0.0)  # what the round trip does not explain
-    return "ok" if skew <= _SKEW_MAX_S else "warning", f"{skew:.1f} s apart from ClickHouse's"
+    return clock_finding(skew)
+
+
+def clock_finding(skew_s: float) -> tuple[CheckState, str]:
+    """Warn of clocks that are apart. Pure."""
+    shown = f"{skew_s:.1f} s apart from ClickHouse's"
+    if skew_s <= _SKEW_MAX_S:
+        return "ok", shown
+    return "warning", f"{shown}: synchronise both machines (NTP); arrival times and the window go by these clocks"
 
 
 async def _ready(url: str) -> tuple[CheckState, str]:
