@@ -29,6 +29,7 @@ from schemas.validation import ClockLimits
 from streams import batch_processor, decoding, enrichment
 from streams.content import content_of, default_content_fields
 from streams.event_headers import encode_event_headers
+from streams.latest_states import LatestStates
 from streams.memory_segment import MemorySegment
 from streams.state_restore import encode as encode_rows
 from streams.window import DeduplicationWindow, Rows, identity_rows
@@ -110,7 +111,7 @@ def _round(watch: _Stopwatch, window: DeduplicationWindow, wire: list[bytes]) ->
     outputs = run("outputs: records", lambda: _records(valid, encoded, headers))
     built = run("outputs: into batches, twice (all, by type)", lambda: [*_batches(outputs), *_batches(outputs)])
     run("outputs: compression and checksum, twice", lambda: [encoded_batch(batch) for batch in built])
-    processor = batch_processor.BatchProcessor(_SOURCE, window, _CLOCK, _CONTENT)
+    processor = batch_processor.BatchProcessor(_SOURCE, window, _CLOCK, _CONTENT, LatestStates())
     result = run("decode to encode as the worker does it, in one", lambda: processor.process(records))
     run("changelog record", lambda: encode_rows(result.rows, result.latest_us))
     run("window: remember", lambda: window.add(result.rows, result.latest_us))

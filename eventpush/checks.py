@@ -83,7 +83,7 @@ async def _topics(settings: Settings) -> tuple[CheckState, str]:
     if not differing:
         return "ok", detail
     return "warning", (
-        f"{detail}; {'; '.join(differing)}: `eventpush topics` sets {' and '.join(sorted(ALTERABLE))}; for the rest run"
+        f"{detail}; {'; '.join(differing)}: `eventpush topics` sets {', '.join(sorted(ALTERABLE))}; for the rest run"
         " `kafka-configs.sh --alter --entity-type topics --entity-name TOPIC --add-config NAME=VALUE`"
     )
 

@@ -9,11 +9,12 @@ from schemas import sent_schema
 from schemas.account import BatchAccount
 from schemas.dead_letter import DeadLetter
 from schemas.device import Device
+from schemas.device_latest import DeviceLatest
 from schemas.event import Event
 from schemas.event_types import TYPES, type_of
 from schemas.fields import fields_of
 from schemas.headers import Header, headers_of
-from schemas.topics import ACCOUNT, DEAD_LETTER, DEVICES, EVENTS, OTHER, RAW, of_type, schema_id
+from schemas.topics import ACCOUNT, DEAD_LETTER, DEVICES, EVENTS, LATEST, OTHER, RAW, of_type, schema_id
 
 Schema = dict[str, Any]
 
@@ -32,6 +33,7 @@ def schemas() -> Mapping[str, Schema]:
         EVENTS: event_schema(EVENTS),
         DEAD_LETTER: _schema(DEAD_LETTER, DeadLetter),
         DEVICES: _identified(DEVICES, _components(Device)),
+        LATEST: _schema(LATEST, DeviceLatest),
         ACCOUNT: _identified(ACCOUNT, _components(BatchAccount)),
         OTHER: event_schema(OTHER),
         **{topic: event_schema(topic) for topic in _TYPE_OF},

@@ -17,6 +17,7 @@ EVENTS = "telematics.events.v1"
 DEAD_LETTER = "telematics.dead-letter.v1"
 DEVICES = "telematics.devices.v1"
 ACCOUNT = "telematics.account.v1"
+LATEST = "telematics.device.latest.v1"
 WINDOW = "telematics.window.v1"
 EVENT_PREFIX = "telematics.event."
 OTHER = "telematics.event.other.v1"
@@ -62,6 +63,14 @@ DEVICES_TOPIC = Topic(
     ("streams",),
     compacted=True,
 )
+LATEST_TOPIC = Topic(
+    LATEST,
+    "the newest event of each device by device_time: where it is, what happened, and when",
+    "IMEI",
+    ("streams",),
+    ("streams", "subscribers"),
+    compacted=True,
+)
 ACCOUNT_TOPIC = Topic(ACCOUNT, "one summary of each batch of the stream stage", "", ("streams",), ("account",))
 WINDOW_TOPIC = Topic(
     WINDOW, "changelog of the deduplication window", "", ("streams",), ("streams",), window_retention=True
@@ -101,6 +110,7 @@ FIXED: tuple[Topic, ...] = (
     EVENTS_TOPIC,
     DEAD_LETTER_TOPIC,
     DEVICES_TOPIC,
+    LATEST_TOPIC,
     ACCOUNT_TOPIC,
     WINDOW_TOPIC,
 )

@@ -31,6 +31,7 @@ from streams.dead_letters import dead_letter
 from streams.decoding import InvalidRecord, ValidEvents, decode
 from streams.enrichment import Source, enrich
 from streams.event_headers import encode_event_headers
+from streams.latest_states import LatestStates, Newer
 from streams.window import DeduplicationWindow, DedupResult, DedupResults, Rows, identity_rows, payload_rows
 
 _encoder = msgspec.json.Encoder()
@@ -56,6 +57,7 @@ class BatchResult:
 
     types: list[str] = field(default_factory=list)  # canonical, of the events, one each
     events: Records = NO_RECORDS  # in order of arrival
+    states: Newer = field(default_factory=dict)  # of devices
     dead_letters: list[Output] = field(default_factory=list)
     rows: Rows = field(default_factory=lambda: payload_rows([]))  # what the window must remember once this is committed
     counts: list[Count] = field(default_factory=list)
@@ -75,8 +77,16 @@ class Piece:
 class BatchProcessor:
     """The processor of the batches of one partition of the raw topic."""
 
-    def __init__(self, source: Source, window: DeduplicationWindow, clock: ClockLimits, content: Content) -> None:
+    def __init__(
+        self,
+        source: Source,
+        window: DeduplicationWindow,
+        clock: ClockLimits,
+        content: Content,
+        states: LatestStates,
+    ) -> None:
         self._source = source
+        self._states = states
         self._window = window
         self._clock = clock
         self._content = content
@@ -117,6 +127,7 @@ class BatchProcessor:
         for event in enriched:
             if event.warnings:
                 result.warnings.update(event.warnings)
+        self._states.find_newer(events.device_us.tolist(), enriched, result.states)
         headers = encode_event_headers(events.event, enriched, events.traceparents)
         keys = list(map(str.encode, events.imei))
         return encode_records(keys, _encoded(enriched), events.written_ms, *headers)

@@ -20,8 +20,9 @@ from streams.content import content_of
 from streams.device_registry import DeviceRegistry
 from streams.disk_segment import forget_window, window_on_disk
 from streams.enrichment import Source
+from streams.latest_states import LatestStates, states_of
 from streams.memory_segment import MemorySegment
-from streams.state_restore import encode, next_offset, reader, restore
+from streams.state_restore import encode, next_offset, reader, restore, restore_states
 from streams.transactions import Transactions
 from streams.type_topics import TypeTopics
 from streams.window import DeduplicationWindow
@@ -58,6 +59,7 @@ class PartitionProcessor:
         self._source = TopicPartition(tp.topic, tp.partition)
         self._changelog = TopicPartition(topics.WINDOW, tp.partition)
         self._accounts = TopicPartition(topics.ACCOUNT, tp.partition)
+        self._latest = TopicPartition(topics.LATEST, tp.partition)
         self._table = table
         self._registry = registry
         self._type_topics = type_topics
@@ -65,19 +67,24 @@ class PartitionProcessor:
         self._transactions: Transactions | None = None
 
     async def open(self) -> int:
-        """Fence the previous owner, find where it stopped, restore its window: in this order."""
+        """Fence the previous owner, find where it stopped, restore its window and devices: in this order."""
         self._transactions = Transactions(self._settings, self._source)
         await self._transactions.start()
         await self._registry.loaded.wait()
         self._window = await self._empty_or_kept()
         self._table.put(self._source.partition, self._window)
-        async with reader(self._settings, self._source, self._changelog, self._accounts) as consumer:
-            consumer.pause(self._source, self._changelog)
+        states = LatestStates()
+        async with reader(self._settings, self._source, self._changelog, self._accounts, self._latest) as consumer:
+            consumer.pause(self._source, self._changelog, self._latest)
             position = await next_offset(consumer, self._source, self._accounts)
             consumer.pause(self._accounts)
             consumer.resume(self._changelog)
             await restore(consumer, self._changelog, self._window)
-        self._processor = _processor(self._settings, self._source, self._window, self._registry.devices)
+            consumer.pause(self._changelog)
+            consumer.resume(self._latest)
+            await restore_states(consumer, self._latest, states)
+        self._states = states
+        self._processor = _processor(self._settings, self._source, self._window, self._registry.devices, states)
         return position
 
     async def process(self, batch: Batch) -> None:
@@ -89,6 +96,7 @@ class PartitionProcessor:
         assert self._transactions is not None  # noqa: S101 - open() has been called
         offsets = await self._transactions.commit(self._outputs(batch, result, stream_time_us), batch.next_offset)
         self._window.add(result.rows, stream_time_us, offsets.get(topics.WINDOW, -1))
+        self._states.update(result.states)
         _measure(result, len(batch.records), time.perf_counter() - started_s)
 
     async def close(self) -> None:
@@ -129,6 +137,8 @@ class PartitionProcessor:
             for at, event in enumerate(result.types):
                 of_type[event].append(at)
             outputs |= {topic: result.events.at(positions) for topic, positions in of_topic.items()}
+        if result.states:
+            outputs[topics.LATEST] = states_of(result.states, result.latest_us // 1000)
         if result.dead_letters:
             outputs[topics.DEAD_LETTER] = records_of(result.dead_letters)
         if len(result.rows):
@@ -142,7 +152,11 @@ class PartitionProcessor:
 
 
 def _processor(
-    settings: Settings, source: TopicPartition, window: DeduplicationWindow, devices: Mapping[str, Device]
+    settings: Settings,
+    source: TopicPartition,
+    window: DeduplicationWindow,
+    devices: Mapping[str, Device],
+    states: LatestStates,
 ) -> BatchProcessor:
     clock = clock_limits(settings)
     return BatchProcessor(
@@ -150,6 +164,7 @@ def _processor(
         window,
         clock,
         content_of(settings.content_fields.split(",")),
+        states,
     )
 
 

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from runtime.kafka.connection import consumer_connection
 from runtime.platform.settings import Settings
 from schemas import account
+from streams.latest_states import LatestStates
 from streams.window import WORDS, DeduplicationWindow, Rows
 
 log = structlog.get_logger()
@@ -115,6 +116,17 @@ async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition, window:
             window.add(rows, stream_time_us, offset)
             await asyncio.sleep(0)
     log.info("window restored", partition=changelog.partition, identities=len(window), kept=kept)
+
+
+async def restore_states(consumer: AIOKafkaConsumer, latest: TopicPartition, states: LatestStates) -> None:
+    """Read the states of devices that were published, the newest of each device last."""
+    end = (await consumer.end_offsets([latest]))[latest]
+    consumer.seek(latest, (await consumer.beginning_offsets([latest]))[latest])
+    async for records in _records_up_to(consumer, latest, end):
+        for record in records:
+            states.restore((record.key or b"").decode(), record.value)
+        await asyncio.sleep(0)
+    log.info("states of devices restored", partition=latest.partition, devices=len(states))
 
 
 async def _holds(consumer: AIOKafkaConsumer, changelog: TopicPartition, window: DeduplicationWindow) -> bool:

@@ -27,12 +27,13 @@ _RECORDS_MAX_BYTES = 4 * 1024 * 1024  # of one batch of records: a full transact
 #: An index entry per MiB, not per 4 KiB: first writes to the index files of hundreds of logs cost a new broker
 #: more than the records. A reader that starts at an offset scans at most one interval for it.
 _INDEX_INTERVAL_BYTES = 1024 * 1024
+_COMPACTED_SEGMENT_BYTES = 64 * 1024 * 1024  # only closed segments are compacted, and a restart reads all records
 _SETTLE_S = 15.0
 _REQUEST_TIMEOUT_MS = 10_000
 _FROM_THE_TOPIC = 1  # DescribeConfigs' source of a value that was set for this topic (KIP-226)
 
 #: What is altered when it differs; it changes no record that readers have yet to see.
-ALTERABLE = frozenset({"retention.ms", "segment.ms", "index.interval.bytes"})
+ALTERABLE = frozenset({"retention.ms", "segment.ms", "segment.bytes", "index.interval.bytes"})
 
 State = Literal["created", "unchanged", "altered", "differs"]
 
@@ -66,7 +67,9 @@ def configuration(topic: Topic, settings: Settings) -> dict[str, str]:
         window_ms = settings.window_s * 1_000
         config["retention.ms"] = str(window_ms * 3 // 2 + 24 * _H)
         config["segment.ms"] = str(max(window_ms // 8, _H // 6))  # only closed segments are ever deleted
-    elif not topic.compacted:
+    elif topic.compacted:
+        config["segment.bytes"] = str(_COMPACTED_SEGMENT_BYTES)
+    else:
         config["retention.ms"] = str(settings.topic_retention_h * _H)
     return config
 

@@ -15,6 +15,7 @@ from sinks.row_encoder import DEAD_LETTER_ROWS, EVENT_ROWS
 from streams.batch_processor import BatchProcessor, BatchResult
 from streams.content import content_of, default_content_fields
 from streams.enrichment import Source
+from streams.latest_states import LatestStates
 from streams.memory_segment import MemorySegment
 from streams.window import DeduplicationWindow
 from tests.integration.reporting import Reporting
@@ -46,7 +47,8 @@ def processed() -> BatchResult:
     window = DeduplicationWindow(86_400_000_000, lambda _: MemorySegment())
     clock = ClockLimits.of_seconds(300, 86_400)
     source = Source("telematics.raw.v1", 0, devices, clock.skew_us)
-    return BatchProcessor(source, window, clock, content_of(default_content_fields())).process(records)
+    processor = BatchProcessor(source, window, clock, content_of(default_content_fields()), LatestStates())
+    return processor.process(records)
 
 
 def _stretched(body: bytes) -> tuple[bytes, int]:

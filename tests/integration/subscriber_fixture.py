@@ -45,15 +45,24 @@ class Publisher:
     def start(self) -> None:
         """Make the topics, start both and wait until they are ready."""
         assert self.run("topics").returncode == 0
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("EVENTPUSH_")}
         for name in ("streams", "ingress"):
-            with (self.home / f"{name}.log").open("ab") as log:
-                command = [sys.executable, "-m", "eventpush", name]
-                self._processes[name] = subprocess.Popen(
-                    command, env=environ | self.environ, cwd=ROOT, stdout=log, stderr=log
-                )
+            self._spawn(name)
         for port in self._ports[1:]:
             until(partial(_answers, f"http://127.0.0.1:{port}/readyz"), f"ready (logs in {self.home})")
+
+    def _spawn(self, name: str) -> None:
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("EVENTPUSH_")}
+        with (self.home / f"{name}.log").open("ab") as log:
+            command = [sys.executable, "-m", "eventpush", name]
+            self._processes[name] = subprocess.Popen(
+                command, env=environ | self.environ, cwd=ROOT, stdout=log, stderr=log
+            )
+
+    def replace_streams(self) -> None:
+        """Kill the stream worker and start another, without waiting."""
+        self._processes["streams"].kill()
+        self._processes["streams"].wait()
+        self._spawn("streams")
 
     def stop(self) -> None:
         """End both in good order."""
@@ -79,6 +88,31 @@ class Publisher:
         finally:
             consumer.close()
         return ends if any(ends.values()) else None
+
+    def records(self, topic: str) -> list[Any]:
+        """All committed records, a partition's in order."""
+        ends, found, ended = self.end_offsets(topic) or {}, list[Any](), set[int]()
+        consumer = confluent_kafka.Consumer(
+            {"bootstrap.servers": self.bootstrap, "group.id": "none", "enable.partition.eof": True}
+        )
+        try:
+            first = confluent_kafka.OFFSET_BEGINNING
+            consumer.assign([confluent_kafka.TopicPartition(topic, partition, first) for partition in ends])
+            while ended < set(ends):
+                record = consumer.poll(60)
+                assert record is not None, "no answer from Kafka"
+                if error := record.error():
+                    assert error.code() == confluent_kafka.KafkaError._PARTITION_EOF, error
+                    ended |= {record.partition() or 0}
+                else:
+                    found.append(record)
+        finally:
+            consumer.close()
+        return found
+
+    def wait_for_records(self, topic: str) -> list[Any]:
+        """All committed records, as soon as there is one."""
+        return until(lambda: self.records(topic) or None, f"records of {topic}")
 
     def uncommitted(self, group: str, topic: str) -> int:
         """The records that the group would read again or has not read."""

@@ -1,6 +1,7 @@
 """`eventpush check` on the real stack: it names each fault and its remedy, and the remedy works."""
 
 import asyncio
+import re
 import json
 import signal
 from collections.abc import Iterator
@@ -101,7 +102,7 @@ def test_a_topic_with_other_settings(pipeline: Pipeline) -> None:
     state, detail = finding(pipeline, "topics")
     assert state == "warning"
     assert "retention.ms is 604800000, wanted 172800000" in detail
-    assert "`eventpush topics` sets retention.ms" in detail
+    assert re.search(r"`eventpush topics` sets [a-z., ]*retention\.ms", detail)
     assert pipeline.run("topics").returncode == 0
     assert finding(pipeline, "topics")[0] == "ok"
 

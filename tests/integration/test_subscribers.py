@@ -2,9 +2,7 @@
 
 import json
 import shutil
-from typing import Any
 
-import confluent_kafka
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
@@ -12,25 +10,9 @@ from schemas.contract import headers_schema, schemas
 from schemas.event_types import TYPES
 from schemas.sent_schema import example
 from schemas.topics import EVENTS, of_type
-from tests.integration.pipeline_support import until
 from tests.integration.subscriber_fixture import TRACEPARENT, Publisher, lines_of, publisher
 
 __all__ = ["publisher"]
-
-
-def read(publisher: Publisher, topic: str, count: int) -> list[Any]:
-    """The first records of a topic, by Confluent's client."""
-    consumer = confluent_kafka.Consumer({"bootstrap.servers": publisher.bootstrap, "group.id": "none"})
-    try:
-        until(lambda: publisher.end_offsets(topic), f"records of {topic}")
-        partitions = consumer.list_topics(topic).topics[topic].partitions
-        beginning = confluent_kafka.OFFSET_BEGINNING
-        consumer.assign([confluent_kafka.TopicPartition(topic, partition, beginning) for partition in partitions])
-        records = consumer.consume(count, timeout=60)
-    finally:
-        consumer.close()
-    assert [record.error() for record in records] == [None] * count
-    return records
 
 
 def test_records_of_every_type_keep_the_contract(publisher: Publisher) -> None:
@@ -38,7 +20,7 @@ def test_records_of_every_type_keep_the_contract(publisher: Publisher) -> None:
     for event in TYPES:
         publisher.post(example(event), traceparent=TRACEPARENT)
     for event in TYPES:
-        (record,) = read(publisher, of_type(event), 1)
+        (record,) = publisher.wait_for_records(of_type(event))
         value, headers = json.loads(record.value()), {name: text.decode() for name, text in record.headers()}
         for topic in (EVENTS, of_type(event)):
             Draft202012Validator(schemas()[topic], format_checker=FormatChecker()).validate(value)
@@ -54,7 +36,7 @@ def test_kcat_shows_the_headers(publisher: Publisher) -> None:
         pytest.skip("needs kcat: apt-get install kcat")
     publisher.post(example("sos"), traceparent=TRACEPARENT)
     topic = of_type("sos")
-    until(lambda: publisher.end_offsets(topic), "the event")
+    publisher.wait_for_records(topic)
     kcat = ["kcat", "-C", "-q", "-b", publisher.bootstrap, "-t", topic, "-e", "-X", "isolation.level=read_committed"]
     (line,) = lines_of([*kcat, "-f", "%h %s\n"])
     headers, value = line.split(" ", 1)

@@ -22,6 +22,7 @@ from schemas.validation import ClockLimits
 from streams.batch_processor import BatchProcessor, BatchResult, event_ids_of
 from streams.content import content_of, default_content_fields
 from streams.enrichment import Source
+from streams.latest_states import LatestStates
 from streams.memory_segment import MemorySegment
 from streams.window import DeduplicationWindow
 from tests.unit.published_records import read
@@ -54,11 +55,13 @@ def process(
     devices: dict[str, Device] | None = None,
     window: DeduplicationWindow | None = None,
     content: list[str] | None = None,
+    states: LatestStates | None = None,
 ) -> BatchResult:
     """The outcome of records on partition 3."""
     window = window or DeduplicationWindow(86_400_000_000, lambda _: MemorySegment())
     source = Source("telematics.raw.v1", 3, devices or {}, CLOCK.skew_us)
-    return BatchProcessor(source, window, CLOCK, content_of(content or default_content_fields())).process(records)
+    content_words = content_of(content or default_content_fields())
+    return BatchProcessor(source, window, CLOCK, content_words, states or LatestStates()).process(records)
 
 
 def events(result: BatchResult) -> list[Event]:

@@ -6,16 +6,17 @@ from eventpush import record_text
 from runtime.kafka.topic_admin import configuration, refuse_other_partition_counts
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import load
-from schemas.topics import DEVICES_TOPIC, EVENTS_TOPIC, WINDOW_TOPIC, all_topics
+from schemas.topics import DEVICES_TOPIC, EVENTS_TOPIC, LATEST_TOPIC, WINDOW_TOPIC, all_topics
 
 
-def test_the_registry_is_compacted_and_the_rest_expires() -> None:
-    """Devices stay for ever, by key; everything else leaves after its retention."""
+def test_what_is_kept_by_key_is_compacted_and_the_rest_expires() -> None:
+    """Devices and their states stay for ever, by key; everything else leaves after its retention."""
     settings = load({"EVENTPUSH_TOPIC_RETENTION_H": "5"})
     for topic in all_topics():
         config = configuration(topic, settings)
-        assert config["cleanup.policy"] == ("compact" if topic is DEVICES_TOPIC else "delete")
-        assert ("retention.ms" in config) is (topic is not DEVICES_TOPIC)
+        by_key = topic in (DEVICES_TOPIC, LATEST_TOPIC)
+        assert config["cleanup.policy"] == ("compact" if by_key else "delete")
+        assert ("retention.ms" in config) is not by_key
     assert configuration(EVENTS_TOPIC, settings)["retention.ms"] == str(5 * 3_600_000)
 
 
