@@ -1,8 +1,8 @@
 """`eventpush check` on the real stack: it names each fault and its remedy, and the remedy works."""
 
 import asyncio
-import re
 import json
+import re
 import signal
 from collections.abc import Iterator
 
