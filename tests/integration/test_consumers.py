@@ -101,6 +101,9 @@ class Worker:
             self.process.kill()
             for thread in self._threads:
                 thread.join()
+            for stream in (self.process.stdout, self.process.stderr):
+                if stream:
+                    stream.close()
         return "".join(self._errors)
 
 
