@@ -1,7 +1,6 @@
 """Read a topic with aiokafka: python aiokafka_consumer.py BOOTSTRAP TOPIC GROUP DIRECTORY.
 
-The work stands for yours: it creates a file named by the event's id. A file that exists is not created again, so an
-event that is delivered again is worked on once.
+The work stands for yours: it creates a file named by the event's id, once, though the event may be delivered again.
 """
 
 import asyncio
