@@ -6,7 +6,7 @@ topic by then; everything else is an event, new or accepted before, whose row th
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -17,6 +17,7 @@ from eventpush.dead_letters import audit
 from eventpush.dead_letters.audit import Outcome
 from runtime.platform.settings import Settings
 from schemas import topics
+from schemas.tables import DEAD_LETTERS, EVENTS, Table
 
 _PAUSE_S = 0.3
 _IDS_AT_ONCE = 5_000
@@ -50,8 +51,10 @@ async def settle(settings: Settings, client: AsyncClient, run: audit.ReplayRun, 
     while waiting := await audit.waiting(client, run.replay_id):
         passed = passed or await _has_passed(settings, sent_until)
         if passed:
-            refused = await _refused_since(settings, run.started_us) | await _stored_refusals(client, waiting)
-            await audit.record(client, run.replay_id, settled(waiting, refused, await _stored(client, waiting)))
+            refused = await _refused_since(settings, run.started_us)
+            refused |= await _stored(client, DEAD_LETTERS, (letter.refused_id for letter in waiting))
+            stored = await _stored(client, EVENTS, (letter.event_id for letter in waiting))
+            await audit.record(client, run.replay_id, settled(waiting, refused, stored))
             waiting = await audit.waiting(client, run.replay_id)
         if not waiting or time.monotonic() > deadline_s:
             break
@@ -77,29 +80,18 @@ async def _refused_since(settings: Settings, since_us: int) -> set[str]:
     return found
 
 
-async def _stored_refusals(client: AsyncClient, sent: Sequence[Outcome]) -> set[str]:
-    """Return which attempts are dead letters in ClickHouse: made before with the same payload, they are not new."""
-    found: set[str] = set()
-    ids = [letter.refused_id for letter in sent if letter.refused_id is not None]
-    for at in range(0, len(ids), _IDS_AT_ONCE):
-        rows = await client.query(
-            "SELECT toString(stored.dead_letter_id) FROM telematics.dead_letters_store AS stored"
-            " WHERE stored.dead_letter_id IN {ids:Array(UUID)}",
-            parameters={"ids": ids[at : at + _IDS_AT_ONCE]},
-        )
-        found.update(str(letter_id) for (letter_id,) in rows.result_rows)
-    return found
+async def _stored(client: AsyncClient, table: Table, ids: Iterable[str | None]) -> set[str]:
+    """Return which of the ids have a row.
 
-
-async def _stored(client: AsyncClient, sent: Sequence[Outcome]) -> set[str]:
-    """Return which of the events have a row."""
+    A refusal may have one that is older than the replay: an attempt with the same payload is no new dead letter.
+    """
     found: set[str] = set()
-    ids = [letter.event_id for letter in sent if letter.event_id is not None]
-    for at in range(0, len(ids), _IDS_AT_ONCE):
+    wanted = [row_id for row_id in ids if row_id is not None]
+    for at in range(0, len(wanted), _IDS_AT_ONCE):
         rows = await client.query(
-            "SELECT DISTINCT toString(stored.event_id) FROM telematics.events_store AS stored"
-            " WHERE stored.event_id IN {ids:Array(UUID)}",
-            parameters={"ids": ids[at : at + _IDS_AT_ONCE]},
+            f"SELECT DISTINCT toString(stored.{table.identity}) FROM {table.store} AS stored"  # noqa: S608 - declared names
+            f" WHERE stored.{table.identity} IN {{ids:Array(UUID)}}",
+            parameters={"ids": wanted[at : at + _IDS_AT_ONCE]},
         )
-        found.update(str(event_id) for (event_id,) in rows.result_rows)
+        found.update(str(row_id) for (row_id,) in rows.result_rows)
     return found

@@ -91,24 +91,13 @@ class Publisher:
 
     def records(self, topic: str) -> list[Any]:
         """All committed records, a partition's in order."""
-        ends, found, ended = self.end_offsets(topic) or {}, list[Any](), set[int]()
+        ends = self.end_offsets(topic) or {}
         consumer = confluent_kafka.Consumer(
             {"bootstrap.servers": self.bootstrap, "group.id": "none", "enable.partition.eof": True}
         )
-        try:
-            first = confluent_kafka.OFFSET_BEGINNING
-            consumer.assign([confluent_kafka.TopicPartition(topic, partition, first) for partition in ends])
-            while ended < set(ends):
-                record = consumer.poll(60)
-                assert record is not None, "no answer from Kafka"
-                if error := record.error():
-                    assert error.code() == confluent_kafka.KafkaError._PARTITION_EOF, error
-                    ended |= {record.partition() or 0}
-                else:
-                    found.append(record)
-        finally:
-            consumer.close()
-        return found
+        first = confluent_kafka.OFFSET_BEGINNING
+        consumer.assign([confluent_kafka.TopicPartition(topic, partition, first) for partition in ends])
+        return _read_to_end(consumer, set(ends))
 
     def wait_for_records(self, topic: str) -> list[Any]:
         """All committed records, as soon as there is one."""
@@ -120,20 +109,8 @@ class Publisher:
             {"bootstrap.servers": self.bootstrap, "group.id": group, "auto.offset.reset": "earliest",
              "enable.auto.commit": False, "enable.partition.eof": True}
         )  # fmt: skip
-        found, ended, partitions = 0, set[int](), self.end_offsets(topic) or {}
-        try:
-            consumer.subscribe([topic])
-            while ended < set(partitions):
-                record = consumer.poll(60)
-                assert record is not None, "no answer from Kafka"
-                if error := record.error():
-                    assert error.code() == confluent_kafka.KafkaError._PARTITION_EOF, error
-                    ended |= {record.partition() or 0}
-                else:
-                    found += 1
-        finally:
-            consumer.close()
-        return found
+        consumer.subscribe([topic])
+        return len(_read_to_end(consumer, set(self.end_offsets(topic) or {})))
 
     def post(self, *events: dict[str, Any], **headers: str) -> None:
         """Send events in one request."""
@@ -143,6 +120,23 @@ class Publisher:
         )
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
             assert answer.status == 200
+
+
+def _read_to_end(consumer: confluent_kafka.Consumer, partitions: set[int]) -> list[Any]:
+    """The records from where the consumer stands to the end of each partition; closes the consumer."""
+    found, ended = list[Any](), set[int]()
+    try:
+        while ended < partitions:
+            record = consumer.poll(60)
+            assert record is not None, "no answer from Kafka"
+            if error := record.error():
+                assert error.code() == confluent_kafka.KafkaError._PARTITION_EOF, error
+                ended |= {record.partition() or 0}
+            else:
+                found.append(record)
+    finally:
+        consumer.close()
+    return found
 
 
 def events_of_type(event: str, count: int) -> list[dict[str, Any]]:
