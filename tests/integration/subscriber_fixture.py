@@ -84,7 +84,7 @@ class Publisher:
         try:
             described = consumer.list_topics(timeout=30).topics.get(topic)
             partitions = [confluent_kafka.TopicPartition(topic, p) for p in (described.partitions if described else ())]
-            ends = {tp.partition: consumer.get_watermark_offsets(tp, timeout=30)[1] for tp in partitions}
+            ends = {tp.partition: _end_offset(consumer, tp) for tp in partitions}
         finally:
             consumer.close()
         return ends if any(ends.values()) else None
@@ -120,6 +120,20 @@ class Publisher:
         )
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
             assert answer.status == 200
+
+
+def _end_offset(consumer: confluent_kafka.Consumer, partition: confluent_kafka.TopicPartition) -> int:
+    """The offset after the last committed record; waits until the broker leads the partition of a new topic."""
+
+    def asked() -> int | None:
+        try:
+            return consumer.get_watermark_offsets(partition, timeout=30)[1]
+        except confluent_kafka.KafkaException as error:
+            if error.args[0].code() != confluent_kafka.KafkaError.NOT_LEADER_FOR_PARTITION:
+                raise
+            return None
+
+    return until(asked, f"a leader of {partition}")
 
 
 def _read_to_end(consumer: confluent_kafka.Consumer, partitions: set[int]) -> list[Any]:
