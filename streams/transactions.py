@@ -12,10 +12,11 @@ import asyncio
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, zip_longest
 
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.structs import OffsetAndMetadata
+from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from runtime.adapters.aiokafka import EncodedBatch
 from runtime.adapters.aiokafka_transactions import GroupMember, RefusedMemberError
@@ -156,7 +157,7 @@ class Transactions:
         async with asyncio.timeout(self._timeout_s):
             await self._request_metadata({topic for waiting in taken for topic in waiting.outputs})
             await producer.begin_transaction()
-            published = await asyncio.gather(*(self._publish_all(waiting) for waiting in taken))
+            published = await self._publish(taken)
             offsets = {waiting.source: OffsetAndMetadata(waiting.next_offset, self.id) for waiting in taken}
             try:
                 await producer.send_offsets_to_transaction(offsets, taken[0].member)
@@ -164,9 +165,10 @@ class Transactions:
                 await producer.abort_transaction()
                 raise
             await producer.commit_transaction()
-        for waiting, base_offsets in zip(taken, published, strict=True):
+        for waiting in taken:
             if not waiting.done.done():
-                waiting.done.set_result(base_offsets)
+                partition = waiting.source.partition
+                waiting.done.set_result({topic: published[topic, partition] for topic in waiting.outputs})
 
     async def _request_metadata(self, topics: Iterable[str]) -> None:
         """Add the topics to those whose metadata the client requests.
@@ -178,17 +180,20 @@ class Transactions:
             self._known_topics.update(topics)
             await self._producer.client.set_topics(self._known_topics)
 
-    async def _publish_all(self, waiting: _Waiting) -> dict[str, int]:
-        partition = waiting.source.partition
-        published = await asyncio.gather(
-            *(self._publish(topic, partition, records) for topic, records in waiting.outputs.items())
-        )
-        return dict(zip(waiting.outputs, published, strict=True))
+    async def _publish(self, taken: Sequence[_Waiting]) -> dict[tuple[str, int], int]:
+        """Publish everything; return the base offset of the last batch of each topic and partition.
 
-    async def _publish(self, topic: str, partition: int, records: Records) -> int:
-        metadata = None
-        for batch in batches_of(records, _BATCH_BYTES):
-            encoded = EncodedBatch(batch, self._compression)
-            delivered = await self._producer.send_batch(encoded, topic, partition=partition)
-            metadata = await delivered
-        return -1 if metadata is None else int(metadata.offset)
+        Of each topic and partition the first batch is handed over before any second one, which has to wait for it: so
+        all are added to the transaction in one request, and go to their broker in one.
+        """
+        targets = [(topic, waiting.source.partition) for waiting in taken for topic in waiting.outputs]
+        batches = [batches_of(records, _BATCH_BYTES) for waiting in taken for records in waiting.outputs.values()]
+        delivered: dict[tuple[str, int], list[asyncio.Future[RecordMetadata]]] = {target: [] for target in targets}
+        for turn in zip_longest(*batches):
+            for (topic, partition), batch in zip(targets, turn, strict=True):
+                if batch is not None:
+                    encoded = EncodedBatch(batch, self._compression)
+                    future = await self._producer.send_batch(encoded, topic, partition=partition)
+                    delivered[topic, partition].append(future)
+        await asyncio.gather(*chain.from_iterable(delivered.values()))
+        return {target: int(futures[-1].result().offset) for target, futures in delivered.items()}
