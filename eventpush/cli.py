@@ -30,6 +30,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "token": "Create tokens for senders.",
         "reset": "Remove all data of `up`.",
         "backfill": "Send events from files to the ingress.",
+        "erase": "Erase a device or a driver from every store.",
     },
     "Inspect": {
         "check": "Check settings and connections, one line each.",
