@@ -39,6 +39,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "dead-letters": "List, show, repair and replay dead letters.",
         "account": "Reconcile accepted events with stored rows.",
         "contract": "Export the contract with subscribers.",
+        "size": "Compute what a load needs, from the benchmark.",
     },
     "Try": {
         "simulate": "Simulate a sender, then count lost and duplicated events.",
