@@ -93,14 +93,15 @@ class Erased:
         digest = (key or b"").decode("ascii", "replace")
         if value is None:
             self._entries.pop(digest, None)
+            self._devices.discard(digest)
+            self._drivers.discard(digest)
         else:
             entry = decode(value)
             self._pseudonyms = self._pseudonyms or self._pseudonyms_of()
             if entry.key_id != self._pseudonyms.key_id:
                 raise OtherKeyError(entry.key_id, self._pseudonyms.key_id)
             self._entries[digest] = entry
-        self._devices = {digest for digest, entry in self._entries.items() if entry.kind == "device"}
-        self._drivers = {digest for digest, entry in self._entries.items() if entry.kind == "driver"}
+            (self._devices if entry.kind == "device" else self._drivers).add(digest)
 
     def entry(self, kind: Kind, name: str) -> Erasure | None:
         """Return the entry of an IMEI or a driver's name."""

@@ -94,7 +94,7 @@ class Sink:
 
     async def follow_deny_list(self) -> None:
         """Read the deny list for ever."""
-        await table_topic.follow(self.settings, {topics.ERASED: applied_to(self.erased)}, self.erased_loaded)
+        await table_topic.follow(self.settings, {topics.ERASED: applied_to(self.erased)}, self.erased_loaded.set)
 
     async def paused_by(self) -> str | None:
         """Return why ClickHouse keeps the sink from making progress, or None: no reason for this process to end."""

@@ -30,12 +30,8 @@ class DeviceRegistry:
 
     async def follow(self) -> None:
         """Read the topics for ever."""
-        tables = {topics.DEVICES: self.apply, topics.ERASED: applied_to(self.erased, self._without_erased_drivers)}
-        log_loaded = asyncio.create_task(self._log_loaded())
-        try:
-            await table_topic.follow(self._settings, tables, self.loaded)
-        finally:
-            log_loaded.cancel()
+        tables = {topics.DEVICES: self.apply, topics.ERASED: applied_to(self.erased, self.forget_drivers)}
+        await table_topic.follow(self._settings, tables, self.finish_loading)
 
     def apply(self, key: bytes | None, value: bytes | None) -> None:
         """Take over one record of the topic; a null value removes the device."""
@@ -51,13 +47,14 @@ class DeviceRegistry:
     def _allowed(self, device: Device) -> Device:
         return msgspec.structs.replace(device, driver=None) if self.erased.has_driver(device.driver) else device
 
-    def _without_erased_drivers(self) -> None:
-        self.devices.update({
-            imei: self._allowed(device)
-            for imei, device in self.devices.items()
-            if self.erased.has_driver(device.driver)
-        })  # fmt: skip
-
-    async def _log_loaded(self) -> None:
-        await self.loaded.wait()
+    def finish_loading(self) -> None:
+        """Note that the topics were read to their ends, in whatever order."""
+        self.loaded.set()
+        self.forget_drivers()
         log.info("registry loaded", devices=len(self.devices), erased=len(self.erased))
+
+    def forget_drivers(self) -> None:
+        """Take erased drivers out of all entries; while loading, that would be done for each entry of the list."""
+        if self.loaded.is_set():
+            found = {imei: device for imei, device in self.devices.items() if self.erased.has_driver(device.driver)}
+            self.devices.update({imei: self._allowed(device) for imei, device in found.items()})

@@ -1,6 +1,5 @@
 """Follow compacted topics as tables: read them to their end at start, then go on for ever."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -12,8 +11,8 @@ from runtime.platform.settings import Settings
 Apply = Callable[[bytes | None, bytes | None], None]
 
 
-async def follow(settings: Settings, tables: Mapping[str, Apply], loaded: asyncio.Event) -> None:
-    """Pass each record to its topic's function; set `loaded` once all topics were read to their end."""
+async def follow(settings: Settings, tables: Mapping[str, Apply], on_loaded: Callable[[], None]) -> None:
+    """Pass each record to its topic's function; call `on_loaded` once, when all topics were read to their end."""
     consumer = AIOKafkaConsumer(
         **consumer_connection(settings),
         enable_auto_commit=False,
@@ -24,13 +23,14 @@ async def follow(settings: Settings, tables: Mapping[str, Apply], loaded: asynci
     try:
         tps = [TopicPartition(topic, partition) for topic in tables for partition in range(settings.topic_partitions)]
         consumer.assign(tps)
-        ends = await consumer.end_offsets(tps)
+        ends, is_loaded = await consumer.end_offsets(tps), False
         while True:
             for tp, records in (await consumer.getmany(timeout_ms=200)).items():
                 for record in records:
                     tables[tp.topic](record.key, record.value)
-            if not loaded.is_set() and await _reached(consumer, ends):
-                loaded.set()
+            if not is_loaded and await _reached(consumer, ends):
+                is_loaded = True
+                on_loaded()
     finally:
         await consumer.stop()
 
