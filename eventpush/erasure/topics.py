@@ -98,12 +98,13 @@ async def _with_records(settings: Settings, group: str, topic: str) -> list[int]
     done = await committed(settings, group, topic)
     bounds = await offsets(settings, topic)
     begins = {partition: max(begin, done.get(partition, begin)) for partition, (begin, _) in bounds.items()}
+    behind = {partition for partition, (_, end) in bounds.items() if begins[partition] < end}
     found: set[int] = set()
-    if any(begins[partition] < end for partition, (_, end) in bounds.items()):
+    if behind:
         async with aclosing(records(settings, topic, begins)) as batches:
             async for partition, _ in batches:
                 found.add(partition)
-                if len(found) == len(begins):
+                if found >= behind:
                     break
     return sorted(found)
 
