@@ -82,6 +82,7 @@ class Reconciliation:
     outcomes: dict[MinuteAndType, OutcomeCounts] = field(default_factory=dict)
     to_clickhouse: int = 0  # records that the sink has not stored yet
     discrepancies: list[Discrepancy] = field(default_factory=list)
+    erased: int = 0  # devices and drivers on the deny list: their events are accepted, and not stored any more
 
     @property
     def replayed(self) -> int:
@@ -100,7 +101,7 @@ async def reconcile(settings: Settings) -> Reconciliation:
     batches, began = await _summaries(settings), await topic_reader.offsets(settings, topics.ACCOUNT)
     raw = await topic_reader.offsets(settings, topics.RAW)
     erased = await read_deny_list(settings)
-    result = Reconciliation()
+    result = Reconciliation(erased=len(erased))
     for partition, (begin, end) in raw.items():
         complete = began.get(partition, (0, 0))[0] == 0
         found = arithmetic.coverage(partition, batches[partition], begin, end, complete=complete)
