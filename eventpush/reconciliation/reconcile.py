@@ -1,7 +1,7 @@
 """Reconcile: read summaries and offsets from Kafka and counts from ClickHouse, then examine what differs."""
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,7 @@ from schemas import tables, topics
 from schemas.account import BatchAccount
 from schemas.erasure import Erased
 from schemas.event import RawPosition
+from schemas.json_text import decoder_of
 
 _IDS_AT_ONCE = 5_000
 
@@ -71,7 +72,7 @@ class Outcome(msgspec.Struct, gc=False):
     dead_letter_id: str | None = None
 
 
-_outcome = msgspec.json.Decoder(Outcome).decode
+_outcome: Callable[[bytes], Outcome] = decoder_of(Outcome)
 
 
 @dataclass
