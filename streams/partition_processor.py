@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import structlog
 from aiokafka import TopicPartition
@@ -14,7 +14,6 @@ from runtime.platform import metrics
 from runtime.platform.clock import clock_limits
 from runtime.platform.settings import Settings
 from schemas import account, times, topics
-from schemas.device import Device
 from streams.batch_processor import BatchProcessor, BatchResult
 from streams.content import content_of
 from streams.device_registry import DeviceRegistry
@@ -84,7 +83,7 @@ class PartitionProcessor:
             consumer.resume(self._latest)
             await restore_states(consumer, self._latest, states)
         self._states = states
-        self._processor = _processor(self._settings, self._source, self._window, self._registry.devices, states)
+        self._processor = _processor(self._settings, self._source, self._window, self._registry, states)
         return position
 
     async def process(self, batch: Batch) -> None:
@@ -155,16 +154,17 @@ def _processor(
     settings: Settings,
     source: TopicPartition,
     window: DeduplicationWindow,
-    devices: Mapping[str, Device],
+    registry: DeviceRegistry,
     states: LatestStates,
 ) -> BatchProcessor:
     clock = clock_limits(settings)
     return BatchProcessor(
-        Source(source.topic, source.partition, devices, clock.skew_us),
+        Source(source.topic, source.partition, registry.devices, clock.skew_us),
         window,
         clock,
         content_of(settings.content_fields.split(",")),
         states,
+        registry.erased,
     )
 
 
@@ -176,6 +176,7 @@ def _measure(result: BatchResult, records: int, seconds: float) -> None:
         metrics.STREAMS_WARNINGS.metric.labels(code).inc(events)
     metrics.STREAMS_EVENTS.metric.labels("unique").inc(unique)
     metrics.STREAMS_EVENTS.metric.labels("dead_lettered").inc(dead)
-    metrics.STREAMS_EVENTS.metric.labels("duplicate").inc(records - unique - dead)
+    metrics.STREAMS_EVENTS.metric.labels("erased").inc(result.erased)
+    metrics.STREAMS_EVENTS.metric.labels("duplicate").inc(records - unique - dead - result.erased)
     metrics.STREAMS_BATCH_S.metric.observe(seconds)
     metrics.STREAMS_BATCH_EVENTS.metric.observe(records)
