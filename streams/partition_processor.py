@@ -17,7 +17,6 @@ from runtime.platform import metrics
 from runtime.platform.clock import clock_limits
 from runtime.platform.settings import Settings
 from schemas import account, times, topics
-from schemas.device import Device
 from streams.batch_processor import BatchProcessor, BatchResult
 from streams.content import content_of
 from streams.device_registry import DeviceRegistry
@@ -95,7 +94,7 @@ class PartitionProcessor:
             await restore_states(consumer, self._latest, states)
         await self._takeover.claim(position)
         self._states = states
-        self._processor = _processor(self._settings, self._source, self._window, self._registry.devices, states)
+        self._processor = _processor(self._settings, self._source, self._window, self._registry, states)
         return position
 
     async def process(self, batch: Batch) -> None:
@@ -194,16 +193,17 @@ def _processor(
     settings: Settings,
     source: TopicPartition,
     window: DeduplicationWindow,
-    devices: Mapping[str, Device],
+    registry: DeviceRegistry,
     states: LatestStates,
 ) -> BatchProcessor:
     clock = clock_limits(settings)
     return BatchProcessor(
-        Source(source.topic, source.partition, devices, clock.skew_us),
+        Source(source.topic, source.partition, registry.devices, clock.skew_us),
         window,
         clock,
         content_of(settings.content_fields.split(",")),
         states,
+        registry.erased,
     )
 
 
@@ -215,6 +215,7 @@ def _measure(result: BatchResult, records: int, seconds: float) -> None:
         metrics.STREAMS_WARNINGS.metric.labels(code).inc(events)
     metrics.STREAMS_EVENTS.metric.labels("unique").inc(unique)
     metrics.STREAMS_EVENTS.metric.labels("dead_lettered").inc(dead)
-    metrics.STREAMS_EVENTS.metric.labels("duplicate").inc(records - unique - dead)
+    metrics.STREAMS_EVENTS.metric.labels("erased").inc(result.erased)
+    metrics.STREAMS_EVENTS.metric.labels("duplicate").inc(records - unique - dead - result.erased)
     metrics.STREAMS_BATCH_S.metric.observe(seconds)
     metrics.STREAMS_BATCH_EVENTS.metric.observe(records)

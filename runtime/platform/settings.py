@@ -187,6 +187,18 @@ class Settings(BaseModel):
         "installation reads it; `docs/deploying.md` says which length suits which volume.",
     )
 
+    # --- erasure -------------------------------------------------------------------------------------------------
+    erasure_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
+        None,
+        description="Secret key of the deny list of erased devices, at least 16 characters: the same for `erase`, "
+        "every stream worker and every sink, and never changed. Needed once a device was erased.",
+    )
+    erasure_key_file: Path | None = Field(
+        None,
+        description="File that holds the erasure key. When neither is set: `erasure-key` in the data directory, where "
+        "`up` makes one.",
+    )
+
     # --- ingress -------------------------------------------------------------------------------------------------
     ingress_host: str = Field("127.0.0.1", description="Address that the ingress listens on.")
     ingress_port: Port = Field(8080, description="Port that the ingress listens on.")
@@ -322,7 +334,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _secrets_are_given_once(self) -> "Settings":
-        for field in ("kafka_sasl_password", "clickhouse_password", "console_token"):
+        for field in ("kafka_sasl_password", "clickhouse_password", "console_token", "erasure_key"):
             if field in self.model_fields_set and getattr(self, f"{field}_file") is not None:
                 raise ValueError(f"{variable(field)} and {variable(field)}_FILE are both set: unset one of them")
         return self
@@ -380,7 +392,7 @@ def _complaint(error: Any) -> str:
     name = variable(str(error["loc"][0]))
     if error["type"] == "extra_forbidden":
         return f"{name} is not a setting of eventpush: see docs/settings.md for the list"
-    secret = "PASSWORD" in name or "TOKEN" in name or "SECRET" in name
+    secret = "PASSWORD" in name or "TOKEN" in name or "SECRET" in name or name.endswith("_KEY")
     found = "(hidden)" if secret else repr(error["input"])
     return f"{name}={found}: {error['msg'].lower()}; see docs/settings.md"
 
