@@ -16,10 +16,16 @@ fail() { echo "containers: $1" >&2; exit 1; }
 running() { [ -s "$D/$1.pid" ] && kill -0 "$(cat "$D/$1.pid")" 2>/dev/null; }
 until_true() { for _ in $(seq "$1"); do "${@:2}" && return; sleep 0.2; done; return 1; }
 holder() { cat "$D/holder.pid"; }
-# In the engine's files and the host's network; with --net in the engine's. `daemon` takes the place of a background shell,
-# and gives up what that inherited, such as a lock.
-daemon() { exec 3>&- 4>&- 5>&- nsenter --target "$(holder)" --mount --root --wd=/ "$@"; }
-beside() { (daemon "$@"); }
+# In the engine's files and the host's network; with --net in the engine's.
+beside() { nsenter --target "$(holder)" --mount --root --wd=/ "$@"; }
+# In the place of a background shell, without the files that this inherited: one may be a lock, held as long as it is open.
+daemon() {
+  for fd in /proc/"$BASHPID"/fd/*; do
+    fd=${fd##*/}
+    if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
+  done
+  exec "$@"
+}
 answers() { beside --net docker --host "$socket" version >/dev/null 2>&1; }
 has_network() { beside --net ip -4 -brief address show tap0 2>/dev/null | grep -q '10\.0\.2\.'; }
 
@@ -46,7 +52,7 @@ install() {
 # A root of its own: Debian 13, this machine's devices and cgroups, and the checkout at its own path. The engine may not
 # change the kernel's settings, but for those of its own network.
 hold() {
-  unshare --net --mount --propagation slave bash -euc '
+  daemon unshare --net --mount --propagation slave bash -euc '
     R=$1 checkout=$2 D=$3
     mount --bind "$R" "$R"
     for shared in /dev /sys "$checkout"; do mkdir -p "$R$shared"; mount --rbind "$shared" "$R$shared"; done
@@ -57,7 +63,7 @@ hold() {
     mount -t tmpfs tmpfs "$R/tmp"
     cp --dereference /etc/resolv.conf "$R/etc/resolv.conf"
     cd "$R"; mkdir -p .old; pivot_root . .old; umount -l /.old
-    echo $$ >"$D/holder.pid"; exec sleep infinity' - "$R" "$checkout" "$D" >"$D/holder.log" 2>&1 </dev/null 3>&- 4>&- 5>&- &
+    echo $$ >"$D/holder.pid"; exec sleep infinity' - "$R" "$checkout" "$D" >"$D/holder.log" 2>&1 </dev/null &
   until_true 50 running holder || fail "no namespaces for the engine: $(cat "$D/holder.log")"
   beside --net ip link set lo up
 }
@@ -68,10 +74,13 @@ start() {
   stop
   hold
   # The containers' way out: a network in user space, without an address or a route of the host.
-  daemon slirp4netns --configure --mtu=65520 --disable-host-loopback "$(holder)" tap0 >"$D/slirp.log" 2>&1 </dev/null &
+  daemon nsenter --target "$(holder)" --mount --root --wd=/ \
+    slirp4netns --configure --mtu=65520 --disable-host-loopback "$(holder)" tap0 \
+    >"$D/slirp.log" 2>&1 </dev/null &
   echo $! >"$D/slirp.pid"
   until_true 50 has_network || fail "the engine has no network: $(cat "$D/slirp.log")"
-  daemon --net dockerd --host "$socket" --data-root "$D/data" --cgroup-parent eventpush-containers \
+  daemon nsenter --target "$(holder)" --mount --root --wd=/ --net \
+    dockerd --host "$socket" --data-root "$D/data" --cgroup-parent eventpush-containers \
     --pidfile "$D/dockerd.pid" >"$D/dockerd.log" 2>&1 </dev/null &
   until_true 150 answers || { tail -n 20 "$D/dockerd.log" >&2; fail "the engine does not start: see $D/dockerd.log"; }
   cat >"$D/bin/docker" <<-END

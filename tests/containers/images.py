@@ -20,6 +20,8 @@ from tests.stack import CLICKHOUSE_IMAGE, JARS_DIR, KAFKA_IMAGE
 PYTHON_IMAGE = next(
     line.split("=", 1)[1] for line in (ROOT / "Dockerfile").read_text().splitlines() if "PYTHON_IMAGE=" in line
 )
+#: A machine as people have it, with a newer Python than the image's.
+FRESH_IMAGE = "debian:testing-slim"
 _ENGINE = Path(__file__).with_name("engine.sh")
 _STAND_INS = Path(__file__).with_name("stand_ins")
 _BUILD_S = 580
@@ -33,6 +35,9 @@ def main() -> None:
     secrets = build_secrets(Path(scratch or ROOT / ".containers" / "build"))
     if scratch is not None:
         _stand_in(PYTHON_IMAGE, lambda: _import_python(Path(scratch)))
+        _stand_in(
+            FRESH_IMAGE, lambda: _import_debian(FRESH_IMAGE, "testing", Path(scratch), "python3,python3-venv,make,curl")
+        )
         _stand_in(KAFKA_IMAGE, lambda: _build_stand_in(KAFKA_IMAGE, "kafka", Path(scratch), secrets))
         _stand_in(CLICKHOUSE_IMAGE, lambda: _build_stand_in(CLICKHOUSE_IMAGE, "clickhouse", Path(scratch), secrets))
     _timed(IMAGE, lambda: docker("build", *secrets, "--tag", IMAGE, ".", timeout_s=_BUILD_S))
@@ -73,10 +78,15 @@ def _stand_in(image: str, build: Callable[[], object]) -> None:
 
 def _import_python(scratch: Path) -> None:
     """Import Debian 13 with its Python; `python` and `pip` are on PATH, as in the official image."""
-    tar = scratch / "python.tar"
     on_path = '--customize-hook=chroot "$1" python3 -m venv /usr/local'
-    run(_ENGINE, "bootstrap", "--include=python3,python3-venv", on_path, "trixie", tar, timeout_s=_BUILD_S)
-    docker("import", "--change", 'CMD ["python3"]', tar, PYTHON_IMAGE, timeout_s=_BUILD_S)
+    _import_debian(PYTHON_IMAGE, "trixie", scratch, "ca-certificates", on_path)
+
+
+def _import_debian(image: str, suite: str, scratch: Path, packages: str, *options: str) -> None:
+    tar = scratch / f"{suite}.tar"
+    packages = f"--include=python3,python3-venv,{packages}"
+    run(_ENGINE, "bootstrap", packages, *options, suite, tar, timeout_s=_BUILD_S)
+    docker("import", "--change", 'CMD ["bash"]', tar, image, timeout_s=_BUILD_S)
     tar.unlink()
 
 

@@ -53,11 +53,10 @@ OUTSIDE = {
 Figure = Callable[[str], None]
 
 
-def readme_command(begin: str, *, last: bool = False) -> str:
-    """Return the README's command that begins so."""
-    found = [line for line in README.splitlines() if line.startswith(begin)]
-    assert found, begin
-    return found[-1 if last else 0]
+def readme_command(begin: str) -> str:
+    """Return the README's first command that begins so, in a block or in a sentence."""
+    (command, *_) = re.findall(rf"^{begin}.*$|(?<=`){begin}[^`]*(?=`)", README, re.MULTILINE)
+    return str(command)
 
 
 def as_typed(command: str, timeout_s: float = 120) -> str:

@@ -118,6 +118,29 @@ def test_local_state_leaves_no_anonymous_volume() -> None:
         assert f"{data_dir}:uid=10001,gid=10001,mode=0700" in service["tmpfs"], name
 
 
+def test_the_volumes_of_the_official_images_are_mounted() -> None:
+    """Kafka's and ClickHouse's images declare volumes; each has a named volume or memory in its place."""
+    declared = {
+        "kafka": {"/etc/kafka/secrets", "/var/lib/kafka/data", "/mnt/shared/config"},
+        "clickhouse": {"/var/lib/clickhouse"},
+    }
+    for name, paths in declared.items():
+        mounted = {volume.split(":")[1] for volume in SERVICES[name]["volumes"]} | set(SERVICES[name].get("tmpfs", ()))
+        assert mounted == paths, name
+        stand_in = (ROOT / "tests" / "containers" / "stand_ins" / "Dockerfile").read_text()
+        assert all(path in stand_in for path in paths), name
+
+
+def test_packages_come_from_where_the_environment_says() -> None:
+    """No Dockerfile names an index or takes one as an argument, which would stay in the image's history."""
+    for dockerfile in (DOCKERFILE, (ROOT / "tests" / "containers" / "stand_ins" / "Dockerfile").read_text()):
+        assert set(re.findall(r"://([^/:\s]+)", dockerfile)) <= {"127.0.0.1"}
+        assert not re.findall(r"^ARG (?!PYTHON_IMAGE)", dockerfile, re.MULTILINE)
+        pip = [step for step in re.split(r"\n(?=[A-Z])", dockerfile) if "pip install --require-hashes" in step]
+        assert len(pip) == 1
+        assert "--mount=type=secret,id=pip_conf" in pip[0]
+
+
 def test_no_limit_is_raised_above_the_host() -> None:
     """A container does not start if its limit is above the host's hard limit; ClickHouse raises its own within it."""
     assert not [name for name, service in SERVICES.items() if "ulimits" in service]
