@@ -117,12 +117,12 @@ class Settings(BaseModel):
         "`EVENTPUSH_DATA_DIR`, where a restart finds them again.",
     )
     streams_batch_max_events: Annotated[int, Field(ge=1, le=20_000)] = Field(
-        16_000, description="Most raw events in one transaction."
+        16_000, description="Most raw events of one partition in one transaction."
     )
     streams_linger_ms: Annotated[int, Field(ge=5, le=10_000)] = Field(
         50,
-        description="How long the broker lets raw events accumulate for a stream worker, in milliseconds; with a "
-        "backlog it does not wait.",
+        description="How long the broker lets raw events accumulate for a stream worker, in milliseconds, and how long "
+        "a transaction waits for batches of other partitions; with a backlog neither waits.",
     )
     streams_compression: Compression = Field(
         "zstd",
@@ -138,7 +138,8 @@ class Settings(BaseModel):
     )
     transaction_timeout_s: Annotated[int, Field(ge=2, le=900)] = Field(
         10,
-        description="Seconds after which a dead worker's transaction is aborted; readers wait for it that long.",
+        description="Seconds after which the broker aborts a dead worker's transaction, if none has taken its "
+        "partitions over by then; readers wait for it that long.",
     )
     stall_timeout_s: Annotated[int, Field(ge=10)] = Field(
         60, description="A worker with lag and no progress for this many seconds ends itself with a reason."
