@@ -36,7 +36,7 @@ def main() -> None:
     if scratch is not None:
         _stand_in(PYTHON_IMAGE, lambda: _import_python(Path(scratch)))
         _stand_in(
-            FRESH_IMAGE, lambda: _import_debian(FRESH_IMAGE, "testing", Path(scratch), "python3,python3-venv,make,curl")
+            FRESH_IMAGE, lambda: _import_debian(FRESH_IMAGE, "testing", Path(scratch), "ca-certificates,make,curl")
         )
         _stand_in(KAFKA_IMAGE, lambda: _build_stand_in(KAFKA_IMAGE, "kafka", Path(scratch), secrets))
         _stand_in(CLICKHOUSE_IMAGE, lambda: _build_stand_in(CLICKHOUSE_IMAGE, "clickhouse", Path(scratch), secrets))
@@ -68,9 +68,7 @@ def _timed(what: str, build: Callable[[], object]) -> None:
 
 
 def _stand_in(image: str, build: Callable[[], object]) -> None:
-    """Build a stand-in for an image that is not there and cannot be pulled."""
-    if docker("image", "ls", "--quiet", image):
-        return
+    """Build a stand-in for an image that cannot be pulled."""
     pull = subprocess.run(["docker", "pull", "--quiet", image], capture_output=True, timeout=_BUILD_S, check=False)
     if pull.returncode != 0:
         _timed(f"a stand-in for {image}", build)
@@ -83,9 +81,10 @@ def _import_python(scratch: Path) -> None:
 
 
 def _import_debian(image: str, suite: str, scratch: Path, packages: str, *options: str) -> None:
+    if docker("image", "ls", "--quiet", image):
+        return
     tar = scratch / f"{suite}.tar"
-    packages = f"--include=python3,python3-venv,{packages}"
-    run(_ENGINE, "bootstrap", packages, *options, suite, tar, timeout_s=_BUILD_S)
+    run(_ENGINE, "bootstrap", f"--include=python3,python3-venv,{packages}", *options, suite, tar, timeout_s=_BUILD_S)
     docker("import", "--change", 'CMD ["bash"]', tar, image, timeout_s=_BUILD_S)
     tar.unlink()
 
@@ -93,7 +92,7 @@ def _import_debian(image: str, suite: str, scratch: Path, packages: str, *option
 def _build_stand_in(image: str, target: str, scratch: Path, secrets: list[str]) -> None:
     jars_dir = scratch / "jars"  # the engine sees the checkout only, and the cache of jars may be elsewhere
     jars_dir.mkdir(exist_ok=True)
-    for jar in jars.fetch(jars.locked(), JARS_DIR.absolute()):
+    for jar in jars.fetch(jars.locked() + jars.locked(_STAND_INS / "jars.lock"), JARS_DIR.absolute()):
         shutil.copy(jar, jars_dir)
     options = ["--file", _STAND_INS / "Dockerfile", "--target", target, "--build-context", f"jars={jars_dir}"]
     docker("build", *secrets, *options, "--tag", image, ".", timeout_s=_BUILD_S)
