@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import shutil
 import threading
 import urllib.request
 from typing import Any
@@ -24,6 +23,7 @@ from tests.integration.subscriber_fixture import (
     publisher,
 )
 from tests.sse_reader import Message, SseReader
+from tests.toolchain import require
 
 __all__ = ["publisher"]
 
@@ -45,8 +45,7 @@ def test_records_of_every_type_keep_the_contract(publisher: Publisher) -> None:
 
 def test_kcat_shows_the_headers(publisher: Publisher) -> None:
     """And the value, from topics with the default compression."""
-    if shutil.which("kcat") is None:
-        pytest.skip("needs kcat: apt-get install kcat")
+    require("kcat", "kcat (apt-get install kcat)")
     publisher.post(example("sos"), traceparent=TRACEPARENT)
     topic = of_type("sos")
     publisher.wait_for_records(topic)
