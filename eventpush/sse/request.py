@@ -32,6 +32,8 @@ def query_of(parameters: Mapping[str, str]) -> Query:
     unknown = [name for name in parameters if name not in _PARAMETERS]
     if unknown:
         raise ValueError(f"no parameter {unknown[0][:100]!r}; parameters are {', '.join(_PARAMETERS)}")
+    if len(parameters) > len(set(parameters)):
+        raise ValueError("give each parameter once")
     event, where = canonical(parameters.get("type", "")), parameters.get("where")
     if "type" in parameters and not event:
         raise ValueError("type is empty; give one such as sos, or leave it out for all events")

@@ -46,7 +46,7 @@ class EventStream:
         self._idle.set()
         self._stopping = False
         metrics.SSE_CLIENTS.metric.set_function(lambda: len(self._clients))
-        for reason in ("slow", "expired", "kafka"):
+        for reason in ("slow", "token", "expired", "kafka"):
             metrics.SSE_DISCONNECTS.metric.labels(reason)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -88,7 +88,7 @@ class EventStream:
             async with reading as (consumer, partitions):
                 position = await _begin(consumer, partitions, request.headers.get("Last-Event-ID"))
                 await client.open(position)
-                await self._follow(client, consumer, query, position)
+                await self._follow(request, client, consumer, query, position)
         except TopicMissingError as problem:
             raise web.HTTPNotFound(text=f"{problem.what}: the first event of a type creates its topic\n") from None
         except OperatorError as problem:
@@ -97,8 +97,15 @@ class EventStream:
                 raise _unavailable("Kafka does not answer") from None
             await client.end("kafka", "Kafka does not answer")
 
-    async def _follow(self, client: Client, consumer: AIOKafkaConsumer, query: Query, position: Position) -> None:
+    async def _follow(
+        self, request: web.Request, client: Client, consumer: AIOKafkaConsumer, query: Query, position: Position
+    ) -> None:
         while client.is_open() and not self._stopping:
+            try:
+                self._token_name(request)
+            except web.HTTPUnauthorized:
+                await client.end("token", "the token is not valid any more")
+                return
             try:
                 found = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_RECORDS_MAX)
             except OffsetOutOfRangeError:

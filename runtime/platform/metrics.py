@@ -139,8 +139,8 @@ SSE_CLIENTS = Gauge("eventpush_sse_clients", "Connected clients of the event str
 SSE_EVENTS = Counter("eventpush_sse_events", "Events sent to clients of the event stream.")
 SSE_DISCONNECTS = Counter(
     "eventpush_sse_disconnects",
-    "Clients of the event stream that were disconnected: they took nothing (slow), Kafka had deleted what they were to "
-    "get next (expired), or Kafka did not answer (kafka).",
+    "Clients of the event stream that were disconnected: they took nothing (slow), their token ended (token), Kafka "
+    "had deleted what they were to get next (expired), or Kafka did not answer (kafka).",
     ("reason",),
 )
 

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -88,11 +89,11 @@ def kafka(monkeypatch: pytest.MonkeyPatch) -> Kafka:
 
 
 @asynccontextmanager
-async def serving(**settings: Any) -> AsyncIterator[int]:
-    """The event stream on a free port, with one token."""
+async def serving(tokens: Tokens | None = None, **settings: Any) -> AsyncIterator[int]:
+    """The event stream on a free port, with one token unless others are given."""
     (port,) = preflight.free_ports(1)
     loaded = load({"EVENTPUSH_SSE_TOKENS": f"tests {TOKEN}"}).model_copy(update=settings)
-    events = EventStream(loaded, Tokens(loaded, "sse_tokens"))
+    events = EventStream(loaded, tokens or Tokens(loaded, "sse_tokens"))
     runner = await health.start(port, {}, routes=[web.get(stream.PATH, events.handle, allow_head=False)])
     try:
         yield port
@@ -165,6 +166,7 @@ async def test_pages_of_other_sites_are_refused(kafka: Kafka, headers: dict[str,
         ("?where=9**9**9%20==%201", "compares fields with values"),
         ("?filter=x", "no parameter 'filter'; parameters are type, where"),
         ("?type=%20", "type is empty"),
+        ("?type=sos&type=overspeed", "give each parameter once"),
     ],
 )
 async def test_a_wrong_query_is_400_and_says_what_is_wrong(kafka: Kafka, query: str, why: str) -> None:
@@ -269,6 +271,20 @@ async def test_a_client_behind_the_retention_reads_why(kafka: Kafka) -> None:
             kafka.consumers[0]._next = -1
             ((event, _, text),) = await asyncio.to_thread(list, reader)
     assert (event, text) == ("disconnected", "the next events are not in Kafka any more: the connection was too slow")
+
+
+async def test_a_token_that_ends_ends_its_streams(kafka: Kafka, tmp_path: Path) -> None:
+    """It is taken out of the file: the client reads why, without a restart."""
+    file = tmp_path / "readers"
+    file.write_text(f"leaver {TOKEN}\n")
+    tokens = Tokens(load({"EVENTPUSH_SSE_TOKENS_FILE": str(file)}), "sse_tokens")
+    async with serving(tokens) as port:
+        with await connect(port) as reader:
+            file.write_text("other another-token\n")
+            for _ in range(2):
+                tokens.watcher.poll()
+            ((event, _, text),) = await asyncio.to_thread(list, reader)
+    assert (event, text) == ("disconnected", "the token is not valid any more")
 
 
 async def test_clients_are_bounded(kafka: Kafka) -> None:
