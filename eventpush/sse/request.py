@@ -54,10 +54,10 @@ class Position:
     def __str__(self) -> str:
         return "-".join(self._texts)
 
-    def passed(self, partition: int, offset: int) -> None:
-        """Move past a record."""
-        self.offsets[partition] = offset + 1
-        self._texts[partition] = str(offset + 1)
+    def move(self, partition: int, next_offset: int) -> None:
+        """Move to the offset after what the client has got, or does not want."""
+        self.offsets[partition] = next_offset
+        self._texts[partition] = str(next_offset)
 
     def lost_at(self, begins: Sequence[int], ends: Sequence[int]) -> int | None:
         """Return the first partition that no longer has, or never had, the next offset; None if all have it."""

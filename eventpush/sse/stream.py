@@ -113,11 +113,13 @@ class EventStream:
                 return
             for partition, records in found.items():
                 for record in records:
-                    position.passed(partition.partition, record.offset)
+                    position.move(partition.partition, record.offset + 1)
                     if record.value is None or not query.wants(record.value):
                         continue
                     if not await client.send(record.value.decode("utf-8", "replace"), position):
                         return
+            for partition in consumer.assignment():  # past what ends transactions: Kafka may delete up to there
+                position.move(partition.partition, await consumer.position(partition))
             await client.tell(position)
             await asyncio.sleep(0)  # with a backlog nothing above waits, and other clients have their turn
 

@@ -40,6 +40,7 @@ class Consumer:
         self._log = log
         self._next = 0
         self._begin = 10
+        self.markers = 0  # offsets after the last record that no reader sees
 
     async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         return dict(zip(partitions, (self._begin + len(self._log), 7), strict=True))
@@ -50,6 +51,12 @@ class Consumer:
     def seek(self, partition: TopicPartition, offset: int) -> None:
         if partition.partition == 0:
             self._next = offset - self._begin
+
+    def assignment(self) -> list[TopicPartition]:
+        return [TopicPartition("t", 0)]
+
+    async def position(self, _partition: TopicPartition) -> int:
+        return self._begin + self._next + (self._next == len(self._log)) * self.markers
 
     async def getmany(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Record]]:
         if self._next < 0:
@@ -239,6 +246,17 @@ async def test_a_filter_moves_the_id_past_what_it_leaves_out(kafka: Kafka, monke
     assert kafka.topics == [EVENTS]
 
 
+async def test_the_id_moves_past_the_end_of_a_transaction(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kafka may delete the last record and the marker behind it: whoever has the record can still resume."""
+    monkeypatch.setattr(client, "_POSITION_S", 0)
+    async with serving() as port:
+        with await connect(port) as reader:
+            kafka.consumers[0].markers = 1
+            kafka.log.append(b"{}")
+            assert await read(reader, 1) == [Message("message", "11-7", "{}")]
+            assert await asyncio.to_thread(lambda: next(line for line in reader.lines() if line == "id: 12-7"))
+
+
 async def test_a_slow_client_is_disconnected_and_another_gets_all(kafka: Kafka) -> None:
     """What the slow one does not take is not read ahead for it; the reason is in the metric."""
     slow_before = disconnects("slow")
@@ -316,7 +334,7 @@ async def test_without_a_token_it_does_not_start() -> None:
 def test_a_position_is_its_text() -> None:
     """The id names the offset that is next, of each partition."""
     position = Position([3, 0, 9])
-    position.passed(1, 4)
+    position.move(1, 5)
     assert str(position) == "3-5-9"
     assert position_of("3-5-9", 3) == position
 
