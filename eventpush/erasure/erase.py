@@ -22,6 +22,8 @@ from runtime.platform.settings import Settings
 from schemas import times
 from schemas.erasure import Erased, Erasure, Kind
 
+#: A mutation rewrites parts of the size of a month, and a search reads whole tables.
+_ANSWER_TIMEOUT_S = 6 * 3_600
 #: ClickHouse keeps the files of replaced parts for `old_parts_lifetime`, 8 minutes by default.
 _REPLACED_PARTS_S = 600
 
@@ -52,7 +54,9 @@ async def erase(settings: Settings, subject: Subject) -> Certificate:
     """Erase; raise `OperatorError` if Kafka or ClickHouse is unavailable, or the erasure key is not the list's."""
     names, listed = pseudonyms(settings), await read_deny_list(settings)
     erased_at = _erased_at(listed, subject) or times.rfc3339(time.time_ns() // 1000)
-    async with connected(settings) as client:  # before the first change: a missing ClickHouse is an error at once
+    async with connected(
+        settings, answer_timeout_s=_ANSWER_TIMEOUT_S
+    ) as client:  # before the first change: a missing ClickHouse is an error at once
         await kafka.deny(settings, names, subject, erased_at)
         await asyncio.sleep(kafka.SETTLE_S)
         behind = await kafka.passed(settings)
@@ -110,7 +114,7 @@ async def erase_restored(settings: Settings, certificates: Sequence[Certificate]
     await kafka.put(settings, missing)
     listed = await read_deny_list(settings)
     deleted = Counter[str]()
-    async with connected(settings) as client:
+    async with connected(settings, answer_timeout_s=_ANSWER_TIMEOUT_S) as client:
         names = await names_in(client)
         devices = [Subject(imei, None) for imei in names["device"] if listed.has_device(imei)]
         drivers = [Subject(None, driver) for driver in names["driver"] if listed.has_driver(driver)]
@@ -134,7 +138,7 @@ async def verify(settings: Settings, subject: Subject) -> Verification:
     """Search every table, declared or not, and every topic from its beginning; raise `OperatorError` as `erase`."""
     erased_at = _erased_at(await read_deny_list(settings), subject)
     since_ms = times.parse(erased_at) // 1000 + int(kafka.SETTLE_S * 1000) if erased_at else None
-    async with connected(settings) as client:
+    async with connected(settings, answer_timeout_s=_ANSWER_TIMEOUT_S) as client:
         rows = Rows(client, settings.clickhouse_cluster, subject)
         counts = {table.name: await rows.count(table) for table in declared_tables()}
         for name, count in (await rows.mentions()).items():

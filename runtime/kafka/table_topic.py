@@ -15,6 +15,7 @@ async def follow(settings: Settings, tables: Mapping[str, Apply], on_loaded: Cal
     """Pass each record to its topic's function; call `on_loaded` once, when all topics were read to their end."""
     consumer = AIOKafkaConsumer(
         **consumer_connection(settings),
+        isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         fetch_max_wait_ms=500,

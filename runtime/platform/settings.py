@@ -312,6 +312,25 @@ class Settings(BaseModel):
         10, description="How long a stopping ingress finishes what it has begun, in seconds."
     )
 
+    # --- event stream --------------------------------------------------------------------------------------------
+    sse_port: Port = Field(
+        9104, description="Port of the event stream: `/events/stream`, `/metrics`, `/healthz`, `/readyz`."
+    )
+    sse_tokens: SecretStr | None = Field(
+        None,
+        description="Bearer tokens that may read the event stream, in the form of EVENTPUSH_INGRESS_TOKENS. Without "
+        "one here or in the file it does not start.",
+    )
+    sse_tokens_file: Path | None = Field(
+        None, description="File of bearer tokens, one a line as in EVENTPUSH_SSE_TOKENS; read again on change."
+    )
+    sse_clients_max: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        20, description="Most clients of the event stream at once; a further one is answered 503."
+    )
+    sse_send_timeout_s: Annotated[float, Field(gt=0, le=300)] = Field(
+        10, description="Seconds in which a client must take what was sent; a slower one is disconnected."
+    )
+
     # --- console -------------------------------------------------------------------------------------------------
     console_host: str = Field(
         "127.0.0.1",
