@@ -32,7 +32,8 @@ from streams.state_restore import reader
 from streams.takeover import Fence, Takeover
 from streams.transactions import Transactions
 
-TIMEOUT_S = 60  # of transactions: long enough that what passes sooner did not wait for it
+TIMEOUT_S = 240  # of transactions: long enough that what passes sooner did not wait for it
+READY_S = 120  # the machine may be busy with other tests
 RECORD = records_of([(b"a key", b"a value", 0)])
 aiokafka.install()
 
@@ -77,7 +78,7 @@ class Group:
         await transactions.start()
         self.closing.push_async_callback(transactions.stop)
         app: Any = SimpleNamespace(with_consumer=lambda function: function(consumer), aiokafka_consumer=consumer)
-        committer = OffsetCommitter(app, TP(*self.partition), rebalance_timeout_s=10, fetch=stable_offset)
+        committer = OffsetCommitter(app, TP(*self.partition), rebalance_timeout_s=READY_S, fetch=stable_offset)
         takeover = Takeover(self.settings, app, committer, self.fence, transactions.id)
         return Owner(self, consumer, committer, takeover, transactions)
 
@@ -120,7 +121,7 @@ def _is_settled(consumer: Any) -> bool:
     return bool(consumer.assignment()) or not consumer._subscription.reassignment_in_progress
 
 
-async def until(true: Callable[[], bool], timeout_s: float = 30) -> None:
+async def until(true: Callable[[], bool], timeout_s: float = READY_S) -> None:
     async with asyncio.timeout(timeout_s):
         while not true():
             await asyncio.sleep(0.02)
@@ -150,7 +151,7 @@ async def _open_transaction(producer: AIOKafkaProducer, group: Group) -> None:
 async def _values(consumer: AIOKafkaConsumer, group: Group) -> list[bytes | None]:
     """What readers see from the beginning."""
     consumer.seek(group.partition, 0)
-    return [record.value for record in (await consumer.getmany(timeout_ms=5_000))[group.partition]]
+    return [record.value for record in (await consumer.getmany(timeout_ms=READY_S * 1000))[group.partition]]
 
 
 async def test_offsets_join_the_transaction_of_a_member(group: Group) -> None:
@@ -179,7 +180,7 @@ async def test_an_offset_in_doubt_is_not_answered(group: Group) -> None:
 
 
 async def _once_stable(attempt: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(READY_S):
         while True:
             try:
                 return await attempt()
