@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -154,13 +154,23 @@ async def _values(consumer: AIOKafkaConsumer, group: Group) -> list[bytes | None
     return [record.value for record in (await consumer.getmany(timeout_ms=READY_S * 1000))[group.partition]]
 
 
+async def _settled_offset(consumer: AIOKafkaConsumer, group: Group) -> OffsetAndMetadata | None:
+    """The group's offset once it is stable: the broker writes a transaction's end after it has answered the commit."""
+    async with asyncio.timeout(READY_S):
+        while True:
+            try:
+                return await stable_offset(consumer, group.partition)
+            except UnstableOffsetError:
+                await asyncio.sleep(0.02)
+
+
 async def test_offsets_join_the_transaction_of_a_member(group: Group) -> None:
     """The offset and its metadata are those of the last committed transaction; before the first there is none."""
     owner = await group.owner()
     assert await stable_offset(owner.consumer, group.partition) is None
     await owner.commit(7)
     await owner.commit(9)
-    assert await stable_offset(owner.consumer, group.partition) == OffsetAndMetadata(9, owner.transactions.id)
+    assert await _settled_offset(owner.consumer, group) == OffsetAndMetadata(9, owner.transactions.id)
 
 
 async def test_an_offset_in_doubt_is_not_answered(group: Group) -> None:
@@ -172,20 +182,7 @@ async def test_an_offset_in_doubt_is_not_answered(group: Group) -> None:
     with pytest.raises(UnstableOffsetError):
         await stable_offset(consumer, group.partition)
     await producer.commit_transaction()
-
-    async def stable() -> OffsetAndMetadata | None:
-        return await stable_offset(consumer, group.partition)
-
-    assert await _once_stable(stable) == OffsetAndMetadata(3, "")
-
-
-async def _once_stable(attempt: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(READY_S):
-        while True:
-            try:
-                return await attempt()
-            except UnstableOffsetError:
-                await asyncio.sleep(0.02)
+    assert await _settled_offset(consumer, group) == OffsetAndMetadata(3, "")
 
 
 async def test_a_member_left_behind_is_refused_and_leaves_nothing(group: Group) -> None:
@@ -205,9 +202,9 @@ async def test_a_member_left_behind_is_refused_and_leaves_nothing(group: Group) 
     async with asyncio.timeout(TIMEOUT_S / 4), reader(group.settings, group.partition) as consumer:
         await owner.takeover.wait_for_ends(consumer, [group.partition])
         assert await _values(consumer, group) == [b"a value"]
-    assert await _once_stable(lambda: stable_offset(owner.consumer, group.partition)) == (1, owner.transactions.id)
+    assert await _settled_offset(owner.consumer, group) == (1, owner.transactions.id)
     await owner.commit(2)
-    assert await _once_stable(lambda: stable_offset(owner.consumer, group.partition)) == (2, owner.transactions.id)
+    assert await _settled_offset(owner.consumer, group) == (2, owner.transactions.id)
 
 
 async def test_what_an_open_transaction_holds_back_is_waited_for(group: Group) -> None:
