@@ -2,6 +2,8 @@
 
 telematics.events.v1       ──> telematics.events
 telematics.dead-letter.v1  ──> telematics.dead_letters
+
+Beside them, one sink keeps the books: `sinks.bookkeeping`.
 """
 
 import asyncio
@@ -16,6 +18,7 @@ from runtime.kafka.topic_admin import ensure_topics
 from runtime.platform import metrics
 from runtime.platform.settings import Settings
 from schemas import topics
+from sinks.bookkeeping import Bookkeeper
 from sinks.clickhouse_connection import UNAVAILABLE
 from sinks.clickhouse_writer import ClickHouseWriter
 from sinks.dead_letters import DeadLetterPublisher
@@ -87,6 +90,12 @@ class Sink:
                 log.warning("ClickHouse is not ready; retrying", error=str(error).splitlines()[0][:300])
                 await asyncio.sleep(_CONNECT_PAUSE_S)
 
+    async def keep_books(self) -> None:
+        """Keep completeness and account up to date while this worker has partition 0 of the events."""
+        await self.migrated.wait()
+        first = TP(topics.EVENTS, 0)
+        await Bookkeeper(self.settings, self.writer.servers, lambda: first in self.stage.tasks.open).run()
+
     async def paused_by(self) -> str | None:
         """Return why ClickHouse keeps the sink from making progress, or None: no reason for this process to end."""
         failure = await self.writer.failure()
@@ -103,6 +112,7 @@ async def run(settings: Settings) -> int:
             metrics.SINK_COMPLETE_THROUGH,
             settings.sink_metrics_port,
             sink.migrate,
+            sink.keep_books,
             checks={"clickhouse": sink.writer.failure},
             paused_by=sink.paused_by,
         )

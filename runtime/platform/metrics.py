@@ -134,6 +134,13 @@ SINK_COMPLETE_THROUGH = Gauge(
     ("topic", "partition"),
 )
 
+COMPLETE_THROUGH = Gauge(
+    "eventpush_complete_through_timestamp_seconds",
+    "Every event of a partition of the raw topic that was accepted before is stored, proven by offsets, in seconds "
+    "since the epoch. Shown by the sink that has partition 0 of the events.",
+    ("partition",),
+)
+
 # --- account: shown by `eventpush account --metrics`, not by a process --------------------------------------------
 ACCOUNT_EVENTS = Gauge(
     "eventpush_account_events", "Accepted events by type and outcome, as far as processed.", ("event", "outcome")
