@@ -30,7 +30,7 @@ from embedded.terminal_output import LineWriter, print_line
 from runtime.kafka.topic_admin import ensure_topics
 from runtime.platform import clickhouse_key, directories
 from runtime.platform.errors import OperatorError
-from runtime.platform.secret_files import clickhouse_password
+from runtime.platform.secret_files import clickhouse_password, ensure_erasure_key
 from runtime.platform.settings import Settings, variable
 
 _ABOUT = "ABOUT.txt"
@@ -63,7 +63,7 @@ def up(settings: Settings, write_line: LineWriter = print_line) -> int:
     preflight.require_space(home)
     with orphans.exclusive_lock(home / "run", home), _interruptible():
         (home / _ABOUT).write_text(_ABOUT_TEXT)
-        settings = _with_password(settings, home)
+        settings = _with_secrets(settings, home)
         for line in orphans.stop_all(home / "run"):
             write_line(line)
         for address in addresses.values():
@@ -214,8 +214,9 @@ def _has_console() -> bool:
     return importlib.util.find_spec("nicegui") is not None
 
 
-def _with_password(settings: Settings, home: Path) -> Settings:
-    """Return the settings with ClickHouse's password: the one that is set, that of the last start, or a new one."""
+def _with_secrets(settings: Settings, home: Path) -> Settings:
+    """Make the secrets; return the settings with ClickHouse's: the one that is set, of the last start, or new."""
+    ensure_erasure_key(settings)
     password = clickhouse_key.ensure(home, settings.clickhouse_user, clickhouse_password(settings))
     return settings.model_copy(update={"clickhouse_password": SecretStr(password), "clickhouse_password_file": None})
 

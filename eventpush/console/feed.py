@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import msgspec
 from aiokafka import AIOKafkaConsumer
@@ -12,6 +13,7 @@ from eventpush.topic_reader import TopicMissingError, consumer_of
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 from schemas import topics
+from schemas.json_text import decoder_of
 
 CAPACITY = 50_000
 _UNWATCHED_S = 20.0
@@ -19,7 +21,7 @@ _RETRY_S = 2.0
 _BATCH = 2_000
 _POLL_MS = 500
 
-_decode = msgspec.json.Decoder(MapEvent).decode
+_decode: Callable[[bytes], MapEvent] = decoder_of(MapEvent)
 
 
 def event_of(value: bytes) -> MapEvent | None:
