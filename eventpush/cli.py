@@ -22,6 +22,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "streams": "Run a stream worker: validate, deduplicate, enrich.",
         "sink": "Run the sink: events into ClickHouse.",
         "console": "Run the web console for operators.",
+        "sse": "Serve events as server-sent events.",
     },
     "Set up": {
         "topics": "Create missing topics and check the others.",

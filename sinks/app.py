@@ -11,6 +11,7 @@ import structlog
 from faust.types import TP
 
 from runtime.adapters.faust import Fetch
+from runtime.consumer.offset_committer import OffsetCommitter, commit_together
 from runtime.consumer.stage import Stage
 from runtime.kafka import table_topic
 from runtime.kafka.deny_list import applied_to, deny_list
@@ -24,7 +25,6 @@ from sinks.dead_letters import DeadLetterPublisher
 from sinks.intent_reader import read_intent
 from sinks.joint_inserts import JointInserts
 from sinks.migrator import migrate
-from sinks.offset_committer import OffsetCommitter, commit_together
 from sinks.partition_processor import PartitionProcessor
 from sinks.row_encoder import DEAD_LETTER_ROWS, EVENT_ROWS, RowEncoder
 

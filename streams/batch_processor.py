@@ -12,7 +12,7 @@ So a dead letter that is sent again, byte for byte, is a duplicate too.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import chain, compress
 
 import msgspec
 import numpy as np
@@ -153,10 +153,8 @@ class BatchProcessor:
         event_ids = event_ids_of(list(compress(piece.digests, unique.tolist())))
         enriched = enrich(events, event_ids, self._source)
         result.types += events.event
-        for event in enriched:
-            if event.warnings:
-                result.warnings.update(event.warnings)
-        self._states.find_newer(events.device_us.tolist(), enriched, result.states)
+        result.warnings.update(chain.from_iterable(event.warnings for event in enriched))
+        self._states.find_newer(events.imei, events.device_us.tolist(), enriched, result.states)
         headers = encode_event_headers(events.event, enriched, events.traceparents)
         keys = list(map(str.encode, events.imei))
         return encode_records(keys, _encoded(enriched), events.written_ms, *headers)

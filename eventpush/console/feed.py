@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from eventpush.console.event_ring import EventRing, MapEvent
-from eventpush.topic_reader import consumer_of
+from eventpush.topic_reader import TopicMissingError, consumer_of
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 from schemas import topics
@@ -67,7 +67,7 @@ class EventFeed:
                     self.problem = None
                     await self._read(consumer, partitions)
             except OperatorError as problem:
-                missing = "has no topic" in problem.what
+                missing = isinstance(problem, TopicMissingError)
                 self.problem = str(problem) if missing else f"Kafka at {self._settings.kafka_bootstrap} does not answer"
                 await asyncio.sleep(_RETRY_S)
         self.ring.clear()

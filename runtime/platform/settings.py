@@ -117,12 +117,12 @@ class Settings(BaseModel):
         "`EVENTPUSH_DATA_DIR`, where a restart finds them again.",
     )
     streams_batch_max_events: Annotated[int, Field(ge=1, le=20_000)] = Field(
-        16_000, description="Most raw events in one transaction."
+        16_000, description="Most raw events of one partition in one transaction."
     )
     streams_linger_ms: Annotated[int, Field(ge=5, le=10_000)] = Field(
         50,
-        description="How long the broker lets raw events accumulate for a stream worker, in milliseconds; with a "
-        "backlog it does not wait.",
+        description="How long the broker lets raw events accumulate for a stream worker, in milliseconds, and how long "
+        "a transaction waits for batches of other partitions; with a backlog neither waits.",
     )
     streams_compression: Compression = Field(
         "zstd",
@@ -138,7 +138,8 @@ class Settings(BaseModel):
     )
     transaction_timeout_s: Annotated[int, Field(ge=2, le=900)] = Field(
         10,
-        description="Seconds after which a dead worker's transaction is aborted; readers wait for it that long.",
+        description="Seconds after which the broker aborts a dead worker's transaction, if none has taken its "
+        "partitions over by then; readers wait for it that long.",
     )
     stall_timeout_s: Annotated[int, Field(ge=10)] = Field(
         60, description="A worker with lag and no progress for this many seconds ends itself with a reason."
@@ -309,6 +310,25 @@ class Settings(BaseModel):
     )
     ingress_drain_s: Annotated[float, Field(ge=0, le=300)] = Field(
         10, description="How long a stopping ingress finishes what it has begun, in seconds."
+    )
+
+    # --- event stream --------------------------------------------------------------------------------------------
+    sse_port: Port = Field(
+        9104, description="Port of the event stream: `/events/stream`, `/metrics`, `/healthz`, `/readyz`."
+    )
+    sse_tokens: SecretStr | None = Field(
+        None,
+        description="Bearer tokens that may read the event stream, in the form of EVENTPUSH_INGRESS_TOKENS. Without "
+        "one here or in the file it does not start.",
+    )
+    sse_tokens_file: Path | None = Field(
+        None, description="File of bearer tokens, one a line as in EVENTPUSH_SSE_TOKENS; read again on change."
+    )
+    sse_clients_max: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        20, description="Most clients of the event stream at once; a further one is answered 503."
+    )
+    sse_send_timeout_s: Annotated[float, Field(gt=0, le=300)] = Field(
+        10, description="Seconds in which a client must take what was sent; a slower one is disconnected."
     )
 
     # --- console -------------------------------------------------------------------------------------------------
