@@ -31,7 +31,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 #: How long a live owner has to end its last transaction. Its markers take milliseconds.
-_GRACE_S = 0.5
+_GRACE_S = 1.0
 _PAUSE_S = 0.05
 
 

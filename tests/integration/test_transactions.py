@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -32,7 +32,8 @@ from streams.state_restore import reader
 from streams.takeover import Fence, Takeover
 from streams.transactions import Transactions
 
-TIMEOUT_S = 60  # of transactions: long enough that what passes sooner did not wait for it
+TIMEOUT_S = 240  # of transactions: long enough that what passes sooner did not wait for it
+READY_S = 120  # the machine may be busy with other tests
 RECORD = records_of([(b"a key", b"a value", 0)])
 aiokafka.install()
 
@@ -77,7 +78,7 @@ class Group:
         await transactions.start()
         self.closing.push_async_callback(transactions.stop)
         app: Any = SimpleNamespace(with_consumer=lambda function: function(consumer), aiokafka_consumer=consumer)
-        committer = OffsetCommitter(app, TP(*self.partition), rebalance_timeout_s=10, fetch=stable_offset)
+        committer = OffsetCommitter(app, TP(*self.partition), rebalance_timeout_s=READY_S, fetch=stable_offset)
         takeover = Takeover(self.settings, app, committer, self.fence, transactions.id)
         return Owner(self, consumer, committer, takeover, transactions)
 
@@ -120,7 +121,7 @@ def _is_settled(consumer: Any) -> bool:
     return bool(consumer.assignment()) or not consumer._subscription.reassignment_in_progress
 
 
-async def until(true: Callable[[], bool], timeout_s: float = 30) -> None:
+async def until(true: Callable[[], bool], timeout_s: float = READY_S) -> None:
     async with asyncio.timeout(timeout_s):
         while not true():
             await asyncio.sleep(0.02)
@@ -150,7 +151,17 @@ async def _open_transaction(producer: AIOKafkaProducer, group: Group) -> None:
 async def _values(consumer: AIOKafkaConsumer, group: Group) -> list[bytes | None]:
     """What readers see from the beginning."""
     consumer.seek(group.partition, 0)
-    return [record.value for record in (await consumer.getmany(timeout_ms=5_000))[group.partition]]
+    return [record.value for record in (await consumer.getmany(timeout_ms=READY_S * 1000))[group.partition]]
+
+
+async def _settled_offset(consumer: AIOKafkaConsumer, group: Group) -> OffsetAndMetadata | None:
+    """The group's offset once it is stable: the broker writes a transaction's end after it has answered the commit."""
+    async with asyncio.timeout(READY_S):
+        while True:
+            try:
+                return await stable_offset(consumer, group.partition)
+            except UnstableOffsetError:
+                await asyncio.sleep(0.02)
 
 
 async def test_offsets_join_the_transaction_of_a_member(group: Group) -> None:
@@ -159,7 +170,7 @@ async def test_offsets_join_the_transaction_of_a_member(group: Group) -> None:
     assert await stable_offset(owner.consumer, group.partition) is None
     await owner.commit(7)
     await owner.commit(9)
-    assert await stable_offset(owner.consumer, group.partition) == OffsetAndMetadata(9, owner.transactions.id)
+    assert await _settled_offset(owner.consumer, group) == OffsetAndMetadata(9, owner.transactions.id)
 
 
 async def test_an_offset_in_doubt_is_not_answered(group: Group) -> None:
@@ -171,20 +182,7 @@ async def test_an_offset_in_doubt_is_not_answered(group: Group) -> None:
     with pytest.raises(UnstableOffsetError):
         await stable_offset(consumer, group.partition)
     await producer.commit_transaction()
-
-    async def stable() -> OffsetAndMetadata | None:
-        return await stable_offset(consumer, group.partition)
-
-    assert await _once_stable(stable) == OffsetAndMetadata(3, "")
-
-
-async def _once_stable(attempt: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                return await attempt()
-            except UnstableOffsetError:
-                await asyncio.sleep(0.02)
+    assert await _settled_offset(consumer, group) == OffsetAndMetadata(3, "")
 
 
 async def test_a_member_left_behind_is_refused_and_leaves_nothing(group: Group) -> None:
@@ -204,9 +202,9 @@ async def test_a_member_left_behind_is_refused_and_leaves_nothing(group: Group) 
     async with asyncio.timeout(TIMEOUT_S / 4), reader(group.settings, group.partition) as consumer:
         await owner.takeover.wait_for_ends(consumer, [group.partition])
         assert await _values(consumer, group) == [b"a value"]
-    assert await _once_stable(lambda: stable_offset(owner.consumer, group.partition)) == (1, owner.transactions.id)
+    assert await _settled_offset(owner.consumer, group) == (1, owner.transactions.id)
     await owner.commit(2)
-    assert await _once_stable(lambda: stable_offset(owner.consumer, group.partition)) == (2, owner.transactions.id)
+    assert await _settled_offset(owner.consumer, group) == (2, owner.transactions.id)
 
 
 async def test_what_an_open_transaction_holds_back_is_waited_for(group: Group) -> None:
