@@ -196,7 +196,7 @@ def _not_imeis(column: Sequence[str]) -> Sequence[int]:
     joined = "".join(column)
     if set(map(len, column)) <= {15} and joined.isascii() and (joined.isdigit() or not joined):
         return ()
-    return [at for at, text in enumerate(column) if not is_imei(text)]
+    return [at for at, text in enumerate(column) if len(text) != 15 or not (text.isascii() and text.isdigit())]
 
 
 IMEI_DIGITS = Rule(Reason.BAD_FORMAT, "a string of 15 digits", is_imei, _not_imeis, {"pattern": r"^[0-9]{15}$(?!\n)"})

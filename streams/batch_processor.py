@@ -33,7 +33,7 @@ from streams.decoding import InvalidRecord, ValidEvents, decode
 from streams.enrichment import Source, enrich
 from streams.event_headers import encode_event_headers
 from streams.latest_states import LatestStates, Newer
-from streams.window import DeduplicationWindow, DedupResult, DedupResults, Rows, identity_rows, payload_rows
+from streams.window import NO_ROWS, DeduplicationWindow, DedupResult, DedupResults, Rows, identity_rows, payload_rows
 
 _encoder = msgspec.json.Encoder()
 
@@ -61,7 +61,7 @@ class BatchResult:
     events: Records = NO_RECORDS  # in order of arrival
     states: Newer = field(default_factory=dict)  # of devices
     dead_letters: list[Output] = field(default_factory=list)
-    rows: Rows = field(default_factory=lambda: payload_rows([]))  # what the window must remember once this is committed
+    rows: Rows = field(default_factory=lambda: NO_ROWS)  # what the window must remember once this is committed
     counts: list[Count] = field(default_factory=list)
     latest_us: int = 0  # the latest arrival
     erased: int = 0  # records of devices on the deny list
@@ -162,7 +162,7 @@ class BatchProcessor:
     def _dead_letter(self, broken: list[InvalidRecord], result: BatchResult, counter: OutcomeCounter) -> Rows:
         """Make dead letters of the records whose bytes the window has not seen; return their rows."""
         if not broken:
-            return payload_rows([])
+            return NO_ROWS
         broken.sort(key=lambda invalid: invalid.record.offset)  # conflicts were found after the rest
         digests = list(map(_payload_digest, broken))
         rows = payload_rows(digests)

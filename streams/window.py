@@ -104,6 +104,9 @@ def payload_rows(digests: Sequence[bytes]) -> Rows:
     return rows
 
 
+NO_ROWS = payload_rows([])
+
+
 class DeduplicationWindow:
     """The segments of one partition, newest last."""
 
