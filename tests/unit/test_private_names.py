@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from runtime.adapters import aiokafka, faust
+from runtime.adapters import aiokafka, aiokafka_admin, faust
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("runtime", "schemas", "ingress", "streams", "sinks", "embedded", "eventpush", "bench")
-NAMES = [(owner, name) for table in (aiokafka, faust) for owner, names in table.PRIVATE_NAMES.items() for name in names]
+ADAPTERS = (aiokafka, aiokafka_admin, faust)
+NAMES = [(owner, name) for table in ADAPTERS for owner, names in table.PRIVATE_NAMES.items() for name in names]
 #: Private names of our own modules or of the standard library;.
 ALLOWED: dict[str, set[str]] = {
     "embedded/clickhouse/__main__.py": {"_exit"},  # os
