@@ -20,6 +20,7 @@ ACCOUNT = "telematics.account.v1"
 LATEST = "telematics.device.latest.v1"
 WINDOW = "telematics.window.v1"
 PREFIX = "telematics."  # of every topic
+ERASED = "telematics.erased.v1"
 EVENT_PREFIX = "telematics.event."
 OTHER = "telematics.event.other.v1"
 
@@ -72,6 +73,14 @@ LATEST_TOPIC = Topic(
     ("streams", "subscribers"),
     compacted=True,
 )
+ERASED_TOPIC = Topic(
+    ERASED,
+    "the deny list of erased devices and drivers, as keyed digests",
+    "digest",
+    ("erase",),
+    ("streams", "sink"),
+    compacted=True,
+)
 ACCOUNT_TOPIC = Topic(
     ACCOUNT, "one summary of each batch of the stream stage", "", ("streams",), ("streams", "account")
 )
@@ -116,6 +125,7 @@ FIXED: tuple[Topic, ...] = (
     LATEST_TOPIC,
     ACCOUNT_TOPIC,
     WINDOW_TOPIC,
+    ERASED_TOPIC,
 )
 
 
