@@ -27,7 +27,14 @@ async def check(settings: Settings) -> Finding:
             elif right.resource == "transactional-id":
                 may_write = await aiokafka_admin.may_write_transactions(client, f"{right.name}0")
                 granted["transactional-id", right.name] = frozenset({"Write"} if may_write else ())
-    return access_finding(f"User:{settings.kafka_sasl_username or 'ANONYMOUS'}", needed, granted, settings)
+    return access_finding(_principal(settings), needed, granted, settings)
+
+
+def _principal(settings: Settings) -> str:
+    """Return this user as the brokers name it; a certificate's or a token's name is theirs to derive."""
+    if settings.kafka_security_protocol == "PLAINTEXT":
+        return "User:ANONYMOUS"
+    return f"User:{settings.kafka_sasl_username or 'NAME'}"
 
 
 def access_finding(user: str, needed: Mapping[str, Sequence[Right]], granted: Granted, settings: Settings) -> Finding:
