@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from eventpush.cli import SECTIONS, cli
-from eventpush.contract.acls import allow_reading
+from eventpush.contract.acls import SERVICES, of_a_service, of_a_team
 from eventpush.sizing import costs as sizing
 from eventpush.sizing.layout import Load, layout
 from eventpush.sizing.text import cost_text
@@ -229,7 +229,16 @@ def _event_headers() -> Iterator[str]:
 
 def _acls() -> Iterator[str]:
     topic = type_topic(of_type("sos"))
-    yield from ("```sh", *allow_reading(topic, "dispatch", "dispatch", "broker:9093"), "```")
+    commands = [right.command("User:dispatch", "broker:9093") for right in of_a_team(topic, "dispatch")]
+    yield from ("```sh", *commands, "```")
+
+
+def _service_acls() -> Iterator[str]:
+    yield "```sh"
+    for service in SERVICES:
+        for right in of_a_service(service, settings.load({})):
+            yield right.command(f"User:{service}", "broker:9093")
+    yield "```"
 
 
 def _commands() -> Iterator[str]:
@@ -262,6 +271,7 @@ GENERATED: Mapping[str, Callable[[], Iterable[str]]] = {
     "reasons": _reasons,
     "refusals": _refusals,
     "sent-fields": _sent_fields,
+    "service-acls": _service_acls,
     "settings": _settings,
     "topic-configuration": _topic_configuration,
     "topics": _topics,

@@ -19,6 +19,7 @@ DEVICES = "telematics.devices.v1"
 ACCOUNT = "telematics.account.v1"
 LATEST = "telematics.device.latest.v1"
 WINDOW = "telematics.window.v1"
+PREFIX = "telematics."  # of every topic
 ERASED = "telematics.erased.v1"
 EVENT_PREFIX = "telematics.event."
 OTHER = "telematics.event.other.v1"
@@ -80,7 +81,9 @@ ERASED_TOPIC = Topic(
     ("streams", "sink"),
     compacted=True,
 )
-ACCOUNT_TOPIC = Topic(ACCOUNT, "one summary of each batch of the stream stage", "", ("streams",), ("account", "sink"))
+ACCOUNT_TOPIC = Topic(
+    ACCOUNT, "one summary of each batch of the stream stage", "", ("streams",), ("streams", "account", "sink")
+)
 WINDOW_TOPIC = Topic(
     WINDOW, "changelog of the deduplication window", "", ("streams",), ("streams",), window_retention=True
 )

@@ -14,7 +14,15 @@ from typing import Any, Literal
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+    for_code,
+)
 
 from runtime.kafka.connection import connection
 from runtime.platform.errors import OperatorError
@@ -31,6 +39,12 @@ _COMPACTED_SEGMENT_BYTES = 64 * 1024 * 1024  # only closed segments are compacte
 _COMPACTION_LAG_MAX_MS = 24 * _H  # an erased device's records are gone by then (KIP-354)
 _SETTLE_S = 15.0
 _REQUEST_TIMEOUT_MS = 10_000
+_UNAUTHORIZED = (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
 _FROM_THE_TOPIC = 1  # DescribeConfigs' source of a value that was set for this topic (KIP-226)
 
 #: What is altered when it differs; it changes no record that readers have yet to see.
@@ -137,8 +151,11 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 def unreachable(settings: Settings, error: BaseException) -> OperatorError:
     """Return the error for a Kafka that did not answer, or not as it should."""
     reason = (str(error).splitlines() or [type(error).__name__])[0].removeprefix(f"{type(error).__name__}: ")
+    where = f"Kafka at EVENTPUSH_KAFKA_BOOTSTRAP={settings.kafka_bootstrap}"
+    if isinstance(error, _UNAUTHORIZED):
+        return OperatorError(f"{where} refuses this user ({reason})", "`eventpush check` names the ACL that is missing")
     return OperatorError(
-        f"Kafka at EVENTPUSH_KAFKA_BOOTSTRAP={settings.kafka_bootstrap} cannot be used ({reason})",
+        f"{where} cannot be used ({reason})",
         "start it (`eventpush up` brings one along) or set the variable to where it is",
     )
 

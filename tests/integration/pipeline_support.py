@@ -90,12 +90,12 @@ class Pipeline:
             self.start_process(name)
         until(self._all_well, f"everything ready (logs in {self.home})")
 
-    def start_process(self, name: str) -> None:
-        """Start one of the three."""
+    def start_process(self, name: str, **environ: str) -> None:
+        """Start one of the three, with further settings."""
         with (self.home / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "eventpush", name],
-                env=clean_environ(self.environ),
+                env=clean_environ(self.environ | environ),
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime.adapters import aiokafka, aiokafka_transactions, faust
+from runtime.adapters import aiokafka, aiokafka_admin, aiokafka_transactions, faust
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("runtime", "schemas", "ingress", "streams", "sinks", "embedded", "eventpush", "bench")
-ADAPTERS = (aiokafka, aiokafka_transactions, faust)
+ADAPTERS = (aiokafka, aiokafka_admin, aiokafka_transactions, faust)
 NAMES = [(owner, name) for table in ADAPTERS for owner, names in table.PRIVATE_NAMES.items() for name in names]
 #: Private names of our own modules or of the standard library;.
 ALLOWED: dict[str, set[str]] = {
