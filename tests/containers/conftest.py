@@ -6,24 +6,18 @@ import pytest
 
 from tests.containers.docker_cli import IMAGE, docker
 
-_FIGURES = pytest.StashKey[list[str]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_FIGURES] = []
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if figures := config.stash[_FIGURES]:
-        terminalreporter.section("measured")
-        for line in figures:
-            terminalreporter.write_line(line)
-
 
 @pytest.fixture(scope="session")
 def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Add a line to what the run measured, which is shown at its end."""
-    return request.config.stash[_FIGURES].append
+    """Show what the run measured, a line at a time and at once: a run that is cut off has shown what it had."""
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    assert reporter is not None
+
+    def show(line: str) -> None:
+        reporter.ensure_newline()
+        reporter.write_line(f"  {line}")
+
+    return show
 
 
 @pytest.fixture(scope="session", autouse=True)
