@@ -2,6 +2,7 @@
 
 telematics.events.v1       ──> telematics.events
 telematics.dead-letter.v1  ──> telematics.dead_letters
+telematics.devices.v1      ──> telematics.devices_history   (beside them, see sinks.device_mirror)
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from schemas import topics
 from sinks.clickhouse_connection import UNAVAILABLE
 from sinks.clickhouse_writer import ClickHouseWriter
 from sinks.dead_letters import DeadLetterPublisher
+from sinks.device_mirror import DeviceMirror
 from sinks.intent_reader import read_intent
 from sinks.joint_inserts import JointInserts
 from sinks.migrator import migrate
@@ -42,6 +44,7 @@ class Sink:
         self.settings = settings
         self.writer = ClickHouseWriter(settings)
         self.migrated = asyncio.Event()
+        self.device_mirror = DeviceMirror(settings, self.writer.servers, self.migrated)
         self.stage = Stage(
             settings,
             settings.sink_app_id,
@@ -103,6 +106,7 @@ async def run(settings: Settings) -> int:
             metrics.SINK_COMPLETE_THROUGH,
             settings.sink_metrics_port,
             sink.migrate,
+            sink.device_mirror.follow,
             checks={"clickhouse": sink.writer.failure},
             paused_by=sink.paused_by,
         )

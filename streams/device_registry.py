@@ -1,6 +1,7 @@
 """The devices' registry, as the compacted topic has it now: read to its end at start, then followed."""
 
 import asyncio
+import time
 
 import msgspec
 import structlog
@@ -8,11 +9,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from runtime.kafka.connection import consumer_connection
 from runtime.platform.settings import Settings
-from schemas import topics
+from schemas import times, topics
 from schemas.device import Device
 
 log = structlog.get_logger()
 
+_HOUR_US = 3_600_000_000
 _decode = msgspec.json.Decoder(Device).decode
 
 
@@ -28,6 +30,7 @@ class DeviceRegistry:
         """Read the topic for ever."""
         consumer = AIOKafkaConsumer(
             **consumer_connection(self._settings),
+            isolation_level="read_committed",  # a load is one transaction
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=500,
@@ -54,9 +57,17 @@ class DeviceRegistry:
             self.devices.pop(imei, None)
             return
         try:
-            self.devices[imei] = _decode(value)
+            self.devices[imei] = self._recent(_decode(value))
         except msgspec.MsgspecError as error:
             log.warning("registry entry ignored", imei=imei, error=str(error))
+
+    def _recent(self, device: Device) -> Device:
+        """Leave out what had ended before any event that Kafka may still have: years of history take no memory."""
+        if device.intervals is None:
+            return device
+        oldest = times.rfc3339(time.time_ns() // 1000 - self._settings.topic_retention_h * _HOUR_US)
+        recent = tuple(i for i in device.intervals if i.valid_to is None or i.valid_to > oldest)
+        return msgspec.structs.replace(device, intervals=recent)
 
 
 async def _reached(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> bool:
