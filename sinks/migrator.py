@@ -14,7 +14,7 @@ from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 from schemas.migration_steps import LATEST, MIGRATIONS, TABLE, Migration, bootstrap
 from schemas.tables import DATABASE
-from sinks import retention
+from sinks import retention, view_security
 
 log = structlog.get_logger()
 
@@ -29,6 +29,8 @@ async def migrate(client: AsyncClient, settings: Settings) -> list[str]:
     for statement in bootstrap(settings.clickhouse_cluster):
         await client.command(statement)
     taken = [await _take(client, step, settings) for step in missing(await applied(client))]
+    for statement in await _security(client, settings):
+        await client.command(statement)
     altered = retention.statements_for(await _definitions(client), settings)
     for statement in altered:
         await client.command(statement)
@@ -48,8 +50,12 @@ async def planned(client: AsyncClient, settings: Settings) -> list[tuple[Migrati
 
 
 async def planned_after(client: AsyncClient, settings: Settings) -> list[str]:
-    """Return what `migrate` would execute after its steps."""
-    return retention.statements_for(await _definitions(client), settings)
+    """Return what `migrate` would execute after its steps, with the views that there are now."""
+    return await _security(client, settings) + retention.statements_for(await _definitions(client), settings)
+
+
+async def _security(client: AsyncClient, settings: Settings) -> list[str]:
+    return view_security.statements_for(await _definitions(client), settings)
 
 
 async def _definitions(client: AsyncClient) -> dict[str, str]:

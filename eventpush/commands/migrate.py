@@ -47,7 +47,7 @@ def _show(steps: list[tuple[Migration, list[str]]], afterwards: list[str], *, as
         click.echo(f"-- step {step.version}: {step.name} ({_compatibility(step)})\n")
         click.echo("".join(f"{statement};\n\n" for statement in statements), nl=False)
     if afterwards:
-        click.echo("-- retention of rows\n")
+        click.echo("-- rights of the views, retention of rows\n")
         click.echo("".join(f"{statement};\n\n" for statement in afterwards), nl=False)
     if not steps and not afterwards:
         click.echo("nothing to do: the schema is up to date")
