@@ -148,8 +148,8 @@ OVERSPEED_BY_DRIVER = View(
     "Which drivers exceed the limit, how often and by how much? Alarms count occurrences: there is no distance to "
     "relate them to.",
     {
-        "driver": (WORD_OR_NULL, "the driver in the registry on arrival; NULL when unknown"),
-        "fleet": (WORD_OR_NULL, "the fleet in the registry on arrival"),
+        "driver": (WORD_OR_NULL, "the driver by the registry, as of device_time; NULL when unknown"),
+        "fleet": _HELD["fleet"],
         "overspeeds": ("UInt64", "number of overspeed events"),
         "vehicles": ("UInt64", "number of vehicles"),
         "days": ("UInt64", "number of local days with at least one"),

@@ -1,7 +1,8 @@
 -- name: device history
 -- compatibility: expand
 -- Who drove what, when: a row of devices_store is a device's record in the registry, with all of its intervals. The sink
--- writes it; the record that is later on the topic counts. events_as_of joins each event with what held at its device_time.
+-- writes it; the record that is later on the topic counts. events_as_of joins each event with what held at its device_time,
+-- and overspeed_by_driver reads it: a late event is not the fault of whoever drives now.
 --
 -- The rollup is events_daily's, over events_as_of. Before the sink changes a history, it marks the days that the change is
 -- about, so the rollup counts them on the spot from then on.
@@ -86,6 +87,14 @@ AS SELECT imei, vehicle, fleet, driver, valid_from, loaded_at
 FROM telematics.devices_history
 WHERE ifNull(valid_from <= now64(6), true) AND ifNull(valid_to > now64(6), true)
     AND imei NOT IN (SELECT imei FROM telematics.device_latest);
+
+CREATE OR REPLACE VIEW telematics.overspeed_by_driver{on_cluster}
+AS SELECT driver, fleet, count() AS overspeeds, uniqExact(imei) AS vehicles, uniqExact(toDate(device_time_local)) AS days,
+    avg(changes) AS over_kmh_mean, max(changes) AS over_kmh_max, countIf(changes > 30) AS over_30_kmh,
+    countIf(toHour(device_time_local) >= 22 OR toHour(device_time_local) < 5) AS at_night, max(device_time) AS last_at
+FROM telematics.events_as_of
+WHERE event = 'overspeed' AND device_time >= {begin:DateTime64(6, 'UTC')} AND device_time < {end:DateTime64(6, 'UTC')}
+GROUP BY driver, fleet;
 
 CREATE TABLE IF NOT EXISTS telematics.events_daily_as_of_store{on_cluster} (
     day Date COMMENT 'day of device_time, in UTC' CODEC(Delta, ZSTD(1)),
