@@ -2,11 +2,14 @@
 ARG PYTHON_IMAGE=python:3.12-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# Behind a proxy or with a mirror, two build secrets, of which neither stays in the image: pip's configuration, and the
+# certificates to trust (a file that is not there changes nothing).
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 SSL_CERT_FILE=/run/secrets/ca_certificates
 WORKDIR /src
 # What runs, in an environment of its own; the locks change seldom, so these layers are kept.
 COPY requirements-server.lock requirements-build.lock ./
-RUN python -m venv /opt/eventpush \
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca_certificates \
+    python -m venv /opt/eventpush \
  && /opt/eventpush/bin/pip install --require-hashes --only-binary :all: -r requirements-server.lock \
  && pip install --require-hashes --only-binary :all: -r requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
@@ -17,12 +20,15 @@ COPY streams streams
 COPY sinks sinks
 COPY embedded embedded
 COPY eventpush eventpush
+COPY docs/benchmarks.json docs/benchmarks.json
 RUN python -m hatchling build -t wheel -d /dist \
  && /opt/eventpush/bin/pip install --no-deps --no-index /dist/*.whl \
  && /opt/eventpush/bin/pip uninstall --yes pip
 
 FROM ${PYTHON_IMAGE}
-RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin eventpush \
+# No program of the base image may give its user more rights: nothing keeps a setuid or setgid bit.
+RUN find / -xdev -type f -perm /6000 -exec chmod ug-s {} + \
+ && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin eventpush \
  && install -d -o eventpush -g eventpush /var/lib/eventpush
 COPY --from=build /opt/eventpush /opt/eventpush
 ENV PATH=/opt/eventpush/bin:$PATH \

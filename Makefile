@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --requir
 # pip's last line names a package, and not what to do.
 NOT_INSTALLED = { echo "the packages could not be installed: check the network (pip's own lines above say more) and run make again; behind a proxy set HTTPS_PROXY, and PIP_INDEX_URL if you have a mirror" >&2; exit 1; }
 
-.PHONY: up unit coverage test lint docs bench soak lock clean
+.PHONY: up unit coverage test containers containers-drills containers-clean lint docs bench soak lock clean
 
 up: $(VENV)/.runtime
 	@exec $(BIN)/eventpush up
@@ -24,6 +24,16 @@ coverage: $(VENV)/.dev
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
 
+# The image and the Compose file on a Docker Engine: the one that is there, or one in .containers/ (Linux, as root).
+containers: $(VENV)/.dev
+	tests/containers/engine.sh run $(MAKE) --no-print-directory containers-drills
+containers-drills: $(VENV)/.dev
+	$(BIN)/python -m tests.containers.images
+	$(BIN)/python -m pytest -v -m containers tests/containers $(ARGS)
+
+containers-clean:
+	tests/containers/engine.sh remove
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,7 +41,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/codespell
 	$(BIN)/yamllint --strict .
-	$(BIN)/hadolint Dockerfile
+	$(BIN)/hadolint Dockerfile tests/containers/stand_ins/Dockerfile
 
 # Fill the generated tables of the documents from the code.
 docs: $(VENV)/.dev

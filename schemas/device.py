@@ -4,6 +4,7 @@ A record holds the device's whole history, so compaction, which keeps the newest
 (docs/decisions/0027-a-record-holds-the-devices-history.md).
 """
 
+from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
@@ -55,6 +56,18 @@ class Device(msgspec.Struct, frozen=True, gc=False):
             if interval.valid_from is None or interval.valid_from <= moment:
                 return interval if interval.valid_to is None or moment < interval.valid_to else UNKNOWN_DEVICE
         return UNKNOWN_DEVICE
+
+    def without_drivers(self, is_erased: Callable[[str | None], bool]) -> "Device":
+        """Return the device with null for drivers that were erased, at any time; itself where there are none."""
+        intervals = self.intervals
+        if intervals is not None and any(is_erased(interval.driver) for interval in intervals):
+            intervals = tuple(
+                msgspec.structs.replace(interval, driver=None) if is_erased(interval.driver) else interval
+                for interval in intervals
+            )
+        if intervals is self.intervals and not is_erased(self.driver):
+            return self
+        return Device(self.vehicle, self.fleet, None if is_erased(self.driver) else self.driver, intervals)
 
 
 UNKNOWN_DEVICE = Device()

@@ -19,6 +19,7 @@ DEVICES = "telematics.devices.v1"
 ACCOUNT = "telematics.account.v1"
 LATEST = "telematics.device.latest.v1"
 WINDOW = "telematics.window.v1"
+ERASED = "telematics.erased.v1"
 EVENT_PREFIX = "telematics.event."
 OTHER = "telematics.event.other.v1"
 
@@ -71,6 +72,14 @@ LATEST_TOPIC = Topic(
     ("streams", "subscribers"),
     compacted=True,
 )
+ERASED_TOPIC = Topic(
+    ERASED,
+    "the deny list of erased devices and drivers, as keyed digests",
+    "digest",
+    ("erase",),
+    ("streams", "sink"),
+    compacted=True,
+)
 ACCOUNT_TOPIC = Topic(ACCOUNT, "one summary of each batch of the stream stage", "", ("streams",), ("account",))
 WINDOW_TOPIC = Topic(
     WINDOW, "changelog of the deduplication window", "", ("streams",), ("streams",), window_retention=True
@@ -113,6 +122,7 @@ FIXED: tuple[Topic, ...] = (
     LATEST_TOPIC,
     ACCOUNT_TOPIC,
     WINDOW_TOPIC,
+    ERASED_TOPIC,
 )
 
 

@@ -12,7 +12,10 @@ import structlog
 from faust.types import TP
 
 from runtime.adapters.faust import Fetch
+from runtime.consumer.offset_committer import OffsetCommitter, commit_together
 from runtime.consumer.stage import Stage
+from runtime.kafka import table_topic
+from runtime.kafka.deny_list import applied_to, deny_list
 from runtime.kafka.topic_admin import ensure_topics
 from runtime.platform import metrics
 from runtime.platform.settings import Settings
@@ -24,7 +27,6 @@ from sinks.device_mirror import DeviceMirror
 from sinks.intent_reader import read_intent
 from sinks.joint_inserts import JointInserts
 from sinks.migrator import migrate
-from sinks.offset_committer import OffsetCommitter, commit_together
 from sinks.partition_processor import PartitionProcessor
 from sinks.row_encoder import DEAD_LETTER_ROWS, EVENT_ROWS, RowEncoder
 
@@ -42,9 +44,11 @@ class Sink:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.writer = ClickHouseWriter(settings)
+        self.erased = deny_list(settings)
+        self.erased_loaded = asyncio.Event()
+        self.writer = ClickHouseWriter(settings, self.erased)
         self.migrated = asyncio.Event()
-        self.device_mirror = DeviceMirror(settings, self.writer.servers, self.migrated)
+        self.device_mirror = DeviceMirror(settings, self.writer.servers, self.erased, self.migrated)
         self.stage = Stage(
             settings,
             settings.sink_app_id,
@@ -80,7 +84,8 @@ class Sink:
         )
 
     async def migrate(self) -> None:
-        """Migrate the schema as soon as ClickHouse answers; partition tasks wait until then."""
+        """Migrate the schema as soon as ClickHouse answers; partition tasks wait until then, and for the deny list."""
+        await self.erased_loaded.wait()
         while not self.migrated.is_set():
             try:
                 async with self.writer.servers.client() as client:
@@ -89,6 +94,10 @@ class Sink:
             except UNAVAILABLE as error:
                 log.warning("ClickHouse is not ready; retrying", error=str(error).splitlines()[0][:300])
                 await asyncio.sleep(_CONNECT_PAUSE_S)
+
+    async def follow_deny_list(self) -> None:
+        """Read the deny list for ever."""
+        await table_topic.follow(self.settings, {topics.ERASED: applied_to(self.erased)}, self.erased_loaded.set)
 
     async def paused_by(self) -> str | None:
         """Return why ClickHouse keeps the sink from making progress, or None: no reason for this process to end."""
@@ -107,6 +116,7 @@ async def run(settings: Settings) -> int:
             settings.sink_metrics_port,
             sink.migrate,
             sink.device_mirror.follow,
+            sink.follow_deny_list,
             checks={"clickhouse": sink.writer.failure},
             paused_by=sink.paused_by,
         )

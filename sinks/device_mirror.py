@@ -5,6 +5,8 @@ in between: so this may stop at any point, start again, and run in several worke
 
 Before a history changes, the days of the events that the change is about are marked, so that rollups by vehicle, fleet
 and driver count them again (docs/decisions/0027-a-record-holds-the-devices-history.md).
+
+A device whose key was deleted has no row: that is deleted too. Who is on the deny list of erasures gets none.
 """
 
 import asyncio
@@ -22,6 +24,7 @@ from runtime.platform.backoff import Backoff
 from runtime.platform.settings import Settings
 from schemas import times
 from schemas.device import Device, Interval
+from schemas.erasure import Erased
 from schemas.tables import DATABASE, EVENTS
 from schemas.topics import DEVICES
 from sinks.clickhouse_connection import UNAVAILABLE, ClickHouseServers
@@ -33,6 +36,7 @@ TABLE = f"{DATABASE}.devices_store"
 _RECORDS_MAX = 5_000  # in one insert
 _RETRY_MIN_S, _RETRY_MAX_S = 0.5, 10.0
 _QUERY_BYTES_MAX = 16 * 2**20
+_PHYSICALLY = {"mutations_sync": 2, "max_query_size": _QUERY_BYTES_MAX}
 _READ_ISO = {"date_time_input_format": "best_effort"}
 _WRITE_ISO = {"date_time_output_format": "iso", "max_query_size": _QUERY_BYTES_MAX}
 
@@ -61,11 +65,15 @@ class _Stored(msgspec.Struct):
 _stored = msgspec.json.Decoder(_Stored).decode_lines
 
 
-def row_of(record: Any) -> Row | None:
-    """Return the row of a record, without intervals for a null value; None, with a warning, if it is no device."""
+def row_of(record: Any, erased: Erased) -> Row | None:
+    """Return the row of a record, without intervals for a null value; None, with a warning, if it is no device.
+
+    Drivers who were erased are in no interval, and an erased device has none.
+    """
     imei = (record.key or b"").decode("ascii", "replace")
     try:
-        intervals = () if record.value is None else _device(record.value).history
+        is_gone = record.value is None or erased.has_device(imei)
+        intervals = () if is_gone else _device(record.value).without_drivers(erased.has_driver).history
         for time in (time for i in intervals for time in (i.valid_from, i.valid_to) if time is not None):
             times.parse(time)
     except (msgspec.MsgspecError, ValueError) as error:
@@ -83,9 +91,10 @@ def changed_period(before: Sequence[Interval], after: Sequence[Interval]) -> tup
 class DeviceMirror:
     """The mirror of one worker."""
 
-    def __init__(self, settings: Settings, servers: ClickHouseServers, ready: asyncio.Event) -> None:
+    def __init__(self, settings: Settings, servers: ClickHouseServers, erased: Erased, ready: asyncio.Event) -> None:
         self._settings = settings
         self._servers = servers
+        self._erased = erased
         self._ready = ready
 
     async def follow(self) -> None:
@@ -115,7 +124,9 @@ class DeviceMirror:
             await self._seek(consumer)
             while True:
                 batches = await consumer.getmany(timeout_ms=1_000)
-                if rows := list(filter(None, map(row_of, (record for batch in batches.values() for record in batch)))):
+                found = (row_of(record, self._erased) for batch in batches.values() for record in batch)
+                # Of several records of a device, the last one counts.
+                if rows := list({row.imei: row for row in found if row is not None}.values()):
                     async with self._servers.client() as client:
                         await _mark(client, rows)
                         await _insert(client, rows)
@@ -141,9 +152,17 @@ class DeviceMirror:
                 )
 
 
+def _listed(imeis: Iterable[str]) -> str:
+    return ",".join(f"'{imei}'" for imei in imeis)
+
+
+def _is_imei(key: str) -> bool:
+    return key.isascii() and key.isdigit()
+
+
 async def _mark(client: AsyncClient, rows: Sequence[Row]) -> None:
     """Mark the days of events about which the rows say something else than the table."""
-    imeis = ",".join(f"'{imei}'" for imei in {row.imei for row in rows} if imei.isascii() and imei.isdigit())
+    imeis = _listed(row.imei for row in rows if _is_imei(row.imei))
     if not imeis:
         return
     question = f"SELECT imei, intervals FROM {TABLE} FINAL WHERE imei IN ({imeis})"  # noqa: S608 - digits
@@ -158,12 +177,21 @@ async def _mark(client: AsyncClient, rows: Sequence[Row]) -> None:
 def _marks(imeis: Iterable[str], begin: str, end: str) -> str:
     bounds = [("device_time >=", begin)] * (begin != _BEGINNING) + [("device_time <", end)] * (end != _END)
     conditions = "".join(f" AND {side} parseDateTime64BestEffort('{time}', 6, 'UTC')" for side, time in bounds)
-    listed = ",".join(f"'{imei}'" for imei in imeis)
     return (
         f"INSERT INTO {DATABASE}.rollup_marks (hour) SELECT DISTINCT toStartOfDay(device_time) "  # noqa: S608 - digits, checked times
-        f"FROM {EVENTS.store} WHERE imei IN ({listed}){conditions}"
+        f"FROM {EVENTS.store} WHERE imei IN ({_listed(imeis)}){conditions}"
     )
 
 
 async def _insert(client: AsyncClient, rows: Sequence[Row]) -> None:
+    """Write the rows of devices with a history, and delete those of the others."""
+    gone = [row.imei for row in rows if not row.intervals and _is_imei(row.imei)]
+    if gone:
+        where = f"imei IN ({_listed(gone)})"
+        found = await client.query(f"SELECT count() FROM {TABLE} WHERE {where}")  # noqa: S608 - digits
+        if found.result_rows[0][0]:
+            await client.command(f"ALTER TABLE {TABLE} DELETE WHERE {where}", settings=_PHYSICALLY)
+    rows = [row for row in rows if row.intervals]
+    if not rows:
+        return
     await client.raw_insert(TABLE, insert_block=b"\n".join(map(_encode, rows)), fmt="JSONEachRow", settings=_READ_ISO)

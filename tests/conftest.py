@@ -39,10 +39,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    problem = config.stash[_DOCKER_PROBLEM]
-    for item in items:
-        if problem is not None and item.get_closest_marker("docker") is not None:
-            item.add_marker(pytest.mark.skip(reason=f"needs a Docker engine: {problem}"))
+    """Leave out the drills in containers, unless -m asks for them."""
+    if "containers" not in config.option.markexpr:
+        drills = [item for item in items if item.get_closest_marker("containers") is not None]
+        config.hook.pytest_deselected(items=drills)
+        items[:] = [item for item in items if item not in drills]
 
 
 @pytest.fixture(scope="session")

@@ -28,12 +28,13 @@ _RECORDS_MAX_BYTES = 4 * 1024 * 1024  # of one batch of records: a full transact
 #: more than the records. A reader that starts at an offset scans at most one interval for it.
 _INDEX_INTERVAL_BYTES = 1024 * 1024
 _COMPACTED_SEGMENT_BYTES = 64 * 1024 * 1024  # only closed segments are compacted, and a restart reads all records
+_COMPACTION_LAG_MAX_MS = 24 * _H  # an erased device's records are gone by then (KIP-354)
 _SETTLE_S = 15.0
 _REQUEST_TIMEOUT_MS = 10_000
 _FROM_THE_TOPIC = 1  # DescribeConfigs' source of a value that was set for this topic (KIP-226)
 
 #: What is altered when it differs; it changes no record that readers have yet to see.
-ALTERABLE = frozenset({"retention.ms", "segment.ms", "segment.bytes", "index.interval.bytes"})
+ALTERABLE = frozenset({"retention.ms", "segment.ms", "segment.bytes", "index.interval.bytes", "max.compaction.lag.ms"})
 
 State = Literal["created", "unchanged", "altered", "differs"]
 
@@ -69,6 +70,7 @@ def configuration(topic: Topic, settings: Settings) -> dict[str, str]:
         config["segment.ms"] = str(max(window_ms // 8, _H // 6))  # only closed segments are ever deleted
     elif topic.compacted:
         config["segment.bytes"] = str(_COMPACTED_SEGMENT_BYTES)
+        config["max.compaction.lag.ms"] = str(_COMPACTION_LAG_MAX_MS)
     else:
         config["retention.ms"] = str(settings.topic_retention_h * _H)
     return config
@@ -83,7 +85,7 @@ async def ensure_topics(
     that is not `topic_partitions`, and when Kafka cannot be reached or refuses.
     """
     async with admin(settings) as client:
-        existing = await _existing(client)
+        existing = await existing_topics(client)
         wanted = {topic.name: topic for topic in all_topics()}
         wanted |= {name: type_topic(name) for name in existing if is_of_type(name)}
         refuse_other_partition_counts(settings, {name: len(existing[name]) for name in wanted if name in existing})
@@ -141,14 +143,14 @@ def unreachable(settings: Settings, error: BaseException) -> OperatorError:
     )
 
 
-async def _existing(client: AIOKafkaAdminClient) -> dict[str, list[dict[str, Any]]]:
+async def existing_topics(client: AIOKafkaAdminClient) -> dict[str, list[dict[str, Any]]]:
     """Return the partitions of every topic, by topic."""
     return {topic["topic"]: topic["partitions"] for topic in await client.describe_topics()}
 
 
 async def _settled(client: AIOKafkaAdminClient, names: set[str]) -> None:
     async def have_leaders() -> bool:
-        existing = await _existing(client)
+        existing = await existing_topics(client)
         return all(name in existing and all(p["leader"] >= 0 for p in existing[name]) for name in names)
 
     await _until(have_leaders, "some new topics have no leader")
@@ -188,7 +190,7 @@ async def _compare(
     *,
     alter: bool,
 ) -> list[Finding]:
-    actual = await _configurations(client, [topic.name for topic in topics])
+    actual = await configurations(client, [topic.name for topic in topics])
     findings = []
     for topic in topics:
         differing = {
@@ -209,7 +211,7 @@ async def _compare(
     return findings
 
 
-async def _configurations(client: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, tuple[str, int]]]:
+async def configurations(client: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, tuple[str, int]]]:
     """Return each topic's configuration: value and source by key."""
     if not names:
         return {}
@@ -235,7 +237,7 @@ async def _alter(
                 raise for_code(code)(message)
 
     async def takes_effect() -> bool:
-        now = (await _configurations(client, [name]))[name]
+        now = (await configurations(client, [name]))[name]
         return all(now[key][0] == value for key, value in config.items())
 
     await _until(takes_effect, f"{name} still has its old configuration")

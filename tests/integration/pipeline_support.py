@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -139,6 +140,11 @@ class Pipeline:
         url = f"{self.clickhouse_url}/?output_format_json_quote_64bit_integers=0"
         with post(url, statement.encode(), {}) as answer:
             return bytes(answer.read())
+
+    def insert(self, table: str, native: bytes) -> None:
+        """Insert rows in ClickHouse's native format."""
+        query = urllib.parse.quote(f"INSERT INTO {table} FORMAT Native")
+        post(f"{self.clickhouse_url}/?query={query}", native, {})
 
     def row(self, condition: str, table: str = "telematics.events") -> dict[str, Any]:
         """The one row that there will be soon."""
