@@ -62,7 +62,8 @@ async def forget(settings: Settings, subject: Subject) -> dict[str, int]:
         deletions += [
             (topics.DEVICES, key, msgspec.json.encode(forgotten))
             for key, value in registry.items()
-            if (forgotten := (device := _device(value)).without_drivers(subject.driver.__eq__)) is not device
+            if (forgotten := (device := _device(value)).without_drivers(lambda name: name == subject.driver))
+            is not device
             and key != (subject.imei or "").encode()
         ]
     await _write(settings, deletions)

@@ -96,6 +96,19 @@ def test_a_worker_forgets_what_no_event_can_need() -> None:
     assert registry.devices == {}
 
 
+def _is_rao(driver: str | None) -> bool:
+    return driver == "C. Rao"
+
+
+def test_an_erased_driver_is_in_no_interval() -> None:
+    """Everything else stays; a device without the driver is the same object, so nothing is written for it."""
+    device = Device("V", None, "C. Rao", history((C, None, day(5)), (A, day(5), None)))
+    forgotten = device.without_drivers(_is_rao)
+    assert forgotten == Device("V", None, None, history((Device("C"), None, day(5)), (A, day(5), None)))
+    assert forgotten.without_drivers(_is_rao) is forgotten
+    assert C.without_drivers(_is_rao) == Device("C")
+
+
 _DAYS = st.integers(1, 28)
 _ENTRIES = st.sampled_from([A, B, C, None])
 
