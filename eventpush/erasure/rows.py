@@ -152,11 +152,15 @@ class Rows:
 
 
 async def names_in(client: AsyncClient) -> dict[Kind, list[str]]:
-    """Return the IMEIs of events and in the payloads of dead letters, and the names of drivers."""
+    """Return the IMEIs of events, of registered devices and in payloads of dead letters, and the names of drivers."""
+    history = f"{DATABASE}.devices_store"
     queries: dict[Kind, str] = {
         "device": f"SELECT imei FROM {EVENTS.store} UNION DISTINCT"  # noqa: S608
-        f" SELECT arrayJoin(extractAll({PAYLOAD}, '[0-9]{{15}}')) FROM {DEAD_LETTERS.store}",
-        "driver": f"SELECT DISTINCT assumeNotNull(driver) FROM {EVENTS.store} WHERE driver IS NOT NULL",  # noqa: S608
+        f" SELECT arrayJoin(extractAll({PAYLOAD}, '[0-9]{{15}}')) FROM {DEAD_LETTERS.store}"
+        f" UNION DISTINCT SELECT imei FROM {history}",
+        "driver": f"SELECT DISTINCT assumeNotNull(driver) FROM {EVENTS.store} WHERE driver IS NOT NULL"  # noqa: S608
+        f" UNION DISTINCT SELECT assumeNotNull(held.driver) FROM {history} ARRAY JOIN intervals AS held"
+        " WHERE held.driver IS NOT NULL",
     }
     return {kind: [name for (name,) in (await client.query(query)).result_rows] for kind, query in queries.items()}
 
