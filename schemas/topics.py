@@ -80,7 +80,7 @@ ERASED_TOPIC = Topic(
     ("streams", "sink"),
     compacted=True,
 )
-ACCOUNT_TOPIC = Topic(ACCOUNT, "one summary of each batch of the stream stage", "", ("streams",), ("account",))
+ACCOUNT_TOPIC = Topic(ACCOUNT, "one summary of each batch of the stream stage", "", ("streams",), ("account", "sink"))
 WINDOW_TOPIC = Topic(
     WINDOW, "changelog of the deduplication window", "", ("streams",), ("streams",), window_retention=True
 )

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from itertools import islice
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,10 +11,11 @@ import msgspec
 
 from eventpush.simulation.fleet import Shares, generate
 from schemas import times
+from schemas.account import BatchAccount
 from schemas.device import Device, Interval
 from schemas.tables import DEAD_LETTERS, EVENTS
 from schemas.validation import ClockLimits
-from sinks import device_mirror
+from sinks import account_rows, device_mirror
 from sinks.device_mirror import Row
 from sinks.row_encoder import DEAD_LETTER_ROWS, EVENT_ROWS
 from streams.batch_processor import BatchProcessor, BatchResult
@@ -34,7 +36,7 @@ _TIMES = re.compile(rb'"Device_Time":"([^"]+)",(.*?)"Server_Time":"([^"]+)"')
 
 
 def fill(reporting: Reporting) -> None:
-    """Store the fleet's events and dead letters."""
+    """Store the fleet's events and dead letters, their account, and how far they are complete."""
     result = processed()
     events = [record.value for record in read(result.events)]
     letters = [value for _, value, _ in result.dead_letters]
@@ -47,6 +49,15 @@ def fill(reporting: Reporting) -> None:
     iso = {"date_time_input_format": "best_effort"}
     body = b"\n".join(map(msgspec.json.encode, registry))
     reporting.client.raw_insert(device_mirror.TABLE, insert_block=body, fmt="JSONEachRow", settings=iso)
+    now = times.rfc3339(time.time_ns() // 1_000)
+    summary = BatchAccount(0, 0, EVENTS_PLANNED, now, result.counts)
+    reporting.client.raw_insert(
+        account_rows.STORE, insert_block=account_rows.as_row(summary, 0), **account_rows.AS_JSON
+    )
+    reporting.client.command(
+        "INSERT INTO telematics.completeness_store (partition, complete_through) VALUES"
+        " (0, '2024-07-11 06:00:00'), (1, '2024-07-11 06:00:03')"
+    )
 
 
 def processed() -> BatchResult:

@@ -25,6 +25,8 @@ GRANT SELECT ON telematics.sos_context TO analyst, dashboard;
 GRANT SELECT ON telematics.device_health TO analyst, dashboard;
 GRANT SELECT ON telematics.ingestion_warnings TO analyst, dashboard;
 GRANT SELECT ON telematics.lateness TO analyst, dashboard;
+GRANT SELECT ON telematics.completeness TO analyst, dashboard;
+GRANT SELECT ON telematics.account_minutes TO analyst, dashboard;
 GRANT SELECT ON telematics.dead_letters TO dead_letter_reader;
 GRANT SELECT ON telematics.conflicts TO dead_letter_reader;
 GRANT SELECT ON telematics.replays TO dead_letter_reader;
