@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Set up": {
         "topics": "Create missing topics and check the others.",
         "migrate": "Bring ClickHouse's schema up to date.",
+        "grants": "Print SQL for roles that only read ClickHouse's views.",
         "devices": "Load the device registry.",
         "token": "Create tokens for senders.",
         "reset": "Remove all data of `up`.",

@@ -59,10 +59,14 @@ SOURCES: Sequence[PersonalTable] = (
     PersonalTable("telematics.replays_store", _MENTIONS % "concat(selection, ' ', repair)"),
     _DEAD_LETTERS,
     _EVENTS,
+    PersonalTable(
+        "telematics.devices_store", _IS_DEVICE, "arrayExists(held -> held.driver = {driver:String}, intervals)"
+    ),
 )
 #: Deleted once the rollups have been computed without the rows above; the marks last, as they name what to compute.
 DERIVED: Sequence[PersonalTable] = (
     PersonalTable("telematics.device_latest_store", _IS_DEVICE, _IS_DRIVER),
+    PersonalTable("telematics.events_daily_as_of_store", "", _IS_DRIVER),
     PersonalTable("telematics.rollup_marks", _IS_DEVICE),
 )
 
@@ -83,4 +87,5 @@ class Rollup:
 HOURLY = Rollup("events_hourly", "hour = toDateTime('2106-02-07 06:00:00', 'UTC')")
 DAILY = Rollup("events_daily", "day = toDate('2149-06-06')")
 LATEST = Rollup("device_latest", "imei = '~'")
-ROLLUPS = (HOURLY, DAILY, LATEST)
+DAILY_AS_OF = Rollup("events_daily_as_of", DAILY.watermark)
+ROLLUPS = (HOURLY, DAILY, DAILY_AS_OF, LATEST)

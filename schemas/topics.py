@@ -59,10 +59,10 @@ DEAD_LETTER_TOPIC = Topic(
 )
 DEVICES_TOPIC = Topic(
     DEVICES,
-    "the registry: a device's vehicle, fleet and driver",
+    "the registry: a device's vehicle, fleet and driver, and their history",
     "IMEI",
     ("devices load",),
-    ("streams",),
+    ("streams", "sink"),
     compacted=True,
 )
 LATEST_TOPIC = Topic(

@@ -2,6 +2,7 @@
 
 telematics.events.v1       ──> telematics.events
 telematics.dead-letter.v1  ──> telematics.dead_letters
+telematics.devices.v1      ──> telematics.devices_history   (beside them, see sinks.device_mirror)
 
 Beside them, one sink keeps the books: `sinks.bookkeeping`.
 """
@@ -25,6 +26,7 @@ from sinks.bookkeeping import Bookkeeper
 from sinks.clickhouse_connection import UNAVAILABLE
 from sinks.clickhouse_writer import ClickHouseWriter
 from sinks.dead_letters import DeadLetterPublisher
+from sinks.device_mirror import DeviceMirror
 from sinks.intent_reader import read_intent
 from sinks.joint_inserts import JointInserts
 from sinks.migrator import migrate
@@ -49,6 +51,7 @@ class Sink:
         self.erased_loaded = asyncio.Event()
         self.writer = ClickHouseWriter(settings, self.erased)
         self.migrated = asyncio.Event()
+        self.device_mirror = DeviceMirror(settings, self.writer.servers, self.erased, self.migrated)
         self.stage = Stage(
             settings,
             settings.sink_app_id,
@@ -121,6 +124,7 @@ async def run(settings: Settings) -> int:
             metrics.SINK_COMPLETE_THROUGH,
             settings.sink_metrics_port,
             sink.migrate,
+            sink.device_mirror.follow,
             sink.keep_books,
             sink.follow_deny_list,
             checks={"clickhouse": sink.writer.failure},

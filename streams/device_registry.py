@@ -1,6 +1,7 @@
 """The devices' registry, as the compacted topic has it now, and the deny list: read to their ends, then followed."""
 
 import asyncio
+import time
 
 import msgspec
 import structlog
@@ -8,11 +9,12 @@ import structlog
 from runtime.kafka import table_topic
 from runtime.kafka.deny_list import applied_to, deny_list
 from runtime.platform.settings import Settings
-from schemas import topics
+from schemas import times, topics
 from schemas.device import Device
 
 log = structlog.get_logger()
 
+_HOUR_US = 3_600_000_000
 _decode = msgspec.json.Decoder(Device).decode
 
 
@@ -40,12 +42,20 @@ class DeviceRegistry:
             self.devices.pop(imei, None)
             return
         try:
-            self.devices[imei] = self._allowed(_decode(value))
+            self.devices[imei] = self._allowed(self._recent(_decode(value)))
         except msgspec.MsgspecError as error:
             log.warning("registry entry ignored", imei=imei, error=str(error))
 
+    def _recent(self, device: Device) -> Device:
+        """Leave out what had ended before any event that Kafka may still have: years of history take no memory."""
+        if device.intervals is None:
+            return device
+        oldest = times.rfc3339(time.time_ns() // 1000 - self._settings.topic_retention_h * _HOUR_US)
+        recent = tuple(i for i in device.intervals if i.valid_to is None or i.valid_to > oldest)
+        return msgspec.structs.replace(device, intervals=recent)
+
     def _allowed(self, device: Device) -> Device:
-        return msgspec.structs.replace(device, driver=None) if self.erased.has_driver(device.driver) else device
+        return device.without_drivers(self.erased.has_driver) if self.erased else device
 
     def finish_loading(self) -> None:
         """Note that the topics were read to their ends, in whatever order."""
@@ -56,5 +66,4 @@ class DeviceRegistry:
     def forget_drivers(self) -> None:
         """Take erased drivers out of all entries; while loading, that would be done for each entry of the list."""
         if self.loaded.is_set():
-            found = {imei: device for imei, device in self.devices.items() if self.erased.has_driver(device.driver)}
-            self.devices.update({imei: self._allowed(device) for imei, device in found.items()})
+            self.devices.update({imei: self._allowed(device) for imei, device in self.devices.items()})

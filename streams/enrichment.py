@@ -45,7 +45,13 @@ def enrich(events: ValidEvents, event_ids: Sequence[str], source: Source) -> lis
     """Return the events as they stand on the topics."""
     kinds = [type_of(event) for event in events.event]
     imei_valid = list(map(_is_imei_valid, events.imei))
-    devices = [source.devices.get(imei, UNKNOWN_DEVICE) for imei in events.imei]
+    received_at = rfc3339_texts(events.received_us)
+    devices = [
+        device if device.intervals is None else device.at(moment)
+        for device, moment in zip(
+            map(source.devices.get, events.imei, repeat(UNKNOWN_DEVICE)), received_at, strict=True
+        )
+    ]
     latitude, longitude = events.latitude.tolist(), events.longitude.tolist()
     time_zone = [zone or "UTC" for zone in map(tzfpy.get_tz, longitude, latitude)]
     columns: dict[str, Any] = {
@@ -55,7 +61,7 @@ def enrich(events: ValidEvents, event_ids: Sequence[str], source: Source) -> lis
         "imei": events.imei,
         "device_time": to_microseconds(events.device_time),
         "server_time": to_microseconds(events.server_time),
-        "received_at": rfc3339_texts(events.received_us),
+        "received_at": received_at,
         "latitude": latitude,
         "longitude": longitude,
         "location": events.location,

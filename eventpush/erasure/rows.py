@@ -12,7 +12,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from eventpush.erasure.subject import Subject
 from runtime.platform.errors import OperatorError
 from schemas.erasure import Kind
-from schemas.personal_data import DAILY, DERIVED, HOURLY, PAYLOAD, ROLLUPS, SOURCES, PersonalTable, Rollup
+from schemas.personal_data import DAILY, DAILY_AS_OF, DERIVED, HOURLY, PAYLOAD, ROLLUPS, SOURCES, PersonalTable, Rollup
 from schemas.tables import DATABASE, DEAD_LETTERS, EVENTS
 
 _MARKS = f"{DATABASE}.rollup_marks"
@@ -35,7 +35,8 @@ class Rows:
         await self._mark_again()
         await self._refresh()
         await self._clean(HOURLY, "hour", "toUInt32(hour)")
-        await self._clean(DAILY, "day", "toUInt16(toDate(hour))")
+        for rollup in (DAILY, DAILY_AS_OF):
+            await self._clean(rollup, "day", "toUInt16(toDate(hour))")
         return deleted | {table.name: await self._delete(table) for table in DERIVED}
 
     async def count(self, table: PersonalTable) -> int:
@@ -69,6 +70,12 @@ class Rows:
         await self._client.command(
             f"INSERT INTO {_MARKS} (hour, imei) SELECT DISTINCT toStartOfHour(device_time), imei"  # noqa: S608
             f" FROM {events.name} WHERE {self._condition(events)}",
+            parameters=self._subject.parameters,
+        )
+        (devices,) = [table for table in SOURCES if table.name == f"{DATABASE}.devices_store"]
+        await self._client.command(  # whose events have another driver as soon as the history is gone
+            f"INSERT INTO {_MARKS} (hour) SELECT DISTINCT toStartOfHour(device_time) FROM {events.name}"  # noqa: S608
+            f" WHERE imei IN (SELECT imei FROM {devices.name} WHERE {self._condition(devices)})",
             parameters=self._subject.parameters,
         )
 
@@ -145,11 +152,15 @@ class Rows:
 
 
 async def names_in(client: AsyncClient) -> dict[Kind, list[str]]:
-    """Return the IMEIs of events and in the payloads of dead letters, and the names of drivers."""
+    """Return the IMEIs of events, of registered devices and in payloads of dead letters, and the names of drivers."""
+    history = f"{DATABASE}.devices_store"
     queries: dict[Kind, str] = {
         "device": f"SELECT imei FROM {EVENTS.store} UNION DISTINCT"  # noqa: S608
-        f" SELECT arrayJoin(extractAll({PAYLOAD}, '[0-9]{{15}}')) FROM {DEAD_LETTERS.store}",
-        "driver": f"SELECT DISTINCT assumeNotNull(driver) FROM {EVENTS.store} WHERE driver IS NOT NULL",  # noqa: S608
+        f" SELECT arrayJoin(extractAll({PAYLOAD}, '[0-9]{{15}}')) FROM {DEAD_LETTERS.store}"
+        f" UNION DISTINCT SELECT imei FROM {history}",
+        "driver": f"SELECT DISTINCT assumeNotNull(driver) FROM {EVENTS.store} WHERE driver IS NOT NULL"  # noqa: S608
+        f" UNION DISTINCT SELECT assumeNotNull(held.driver) FROM {history} ARRAY JOIN intervals AS held"
+        " WHERE held.driver IS NOT NULL",
     }
     return {kind: [name for (name,) in (await client.query(query)).result_rows] for kind, query in queries.items()}
 

@@ -60,9 +60,11 @@ async def forget(settings: Settings, subject: Subject) -> dict[str, int]:
             async for _, found in batches:
                 registry.update({record.key: record.value for record in found})
         deletions += [
-            (topics.DEVICES, key, msgspec.json.encode(msgspec.structs.replace(device, driver=None)))
+            (topics.DEVICES, key, msgspec.json.encode(forgotten))
             for key, value in registry.items()
-            if (device := _device(value)).driver == subject.driver and key != (subject.imei or "").encode()
+            if (forgotten := (device := _device(value)).without_drivers(lambda name: name == subject.driver))
+            is not device
+            and key != (subject.imei or "").encode()
         ]
     await _write(settings, deletions)
     written = [topic for topic, _, _ in deletions]

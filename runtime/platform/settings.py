@@ -186,6 +186,12 @@ class Settings(BaseModel):
         description="Length of a partition of the events, by device time. Only the first migration of a new "
         "installation reads it; `docs/deploying.md` says which length suits which volume.",
     )
+    clickhouse_retention_d: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        None,
+        description="Days after their arrival that ClickHouse keeps events and dead letters; for ever when not set. At "
+        "least as long as Kafka keeps them and as the window. `eventpush migrate` and each sink's start apply it: set "
+        "it the same for all.",
+    )
 
     # --- erasure -------------------------------------------------------------------------------------------------
     erasure_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
@@ -364,6 +370,20 @@ class Settings(BaseModel):
             msg = (
                 f"{PREFIX}WINDOW_S={self.window_s} is smaller than {PREFIX}SENDER_RETRY_S={self.sender_retry_s}: "
                 "a late retry would be taken for a new event; make the window at least as long as the sender retries"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _rows_outlive_records(self) -> "Settings":
+        longest_s, name = max(
+            (self.topic_retention_h * 3_600, f"{PREFIX}TOPIC_RETENTION_H={self.topic_retention_h}"),
+            (self.window_s, f"{PREFIX}WINDOW_S={self.window_s}"),
+        )
+        if self.clickhouse_retention_d is not None and self.clickhouse_retention_d * 86_400 < longest_s:
+            msg = (
+                f"{PREFIX}CLICKHOUSE_RETENTION_D={self.clickhouse_retention_d} is shorter than {name}: rows would go "
+                f"while their records can still be read and repeated; make it at least {-(-longest_s // 86_400)}"
             )
             raise ValueError(msg)
         return self

