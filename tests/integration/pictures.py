@@ -28,7 +28,7 @@ WHERE h3ToParent(h3_r7, 4) = (
 GROUP BY cell ORDER BY cell
 """
 _DELAYS = """
-SELECT greatest(dateDiff('second', device_time, received_at), 1) AS delay_s, count() AS n
+SELECT greatest(intDiv(dateDiff('millisecond', device_time, received_at), 50) / 20, 1) AS delay_s, count() AS n
 FROM telematics.events GROUP BY delay_s ORDER BY delay_s
 """
 
