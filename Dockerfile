@@ -20,6 +20,7 @@ COPY streams streams
 COPY sinks sinks
 COPY embedded embedded
 COPY eventpush eventpush
+COPY docs/benchmarks.json docs/benchmarks.json
 RUN python -m hatchling build -t wheel -d /dist \
  && /opt/eventpush/bin/pip install --no-deps --no-index /dist/*.whl \
  && /opt/eventpush/bin/pip uninstall --yes pip

@@ -30,7 +30,7 @@ from embedded.terminal_output import LineWriter, print_line
 from runtime.kafka.topic_admin import ensure_topics
 from runtime.platform import clickhouse_key, directories
 from runtime.platform.errors import OperatorError
-from runtime.platform.secret_files import clickhouse_password
+from runtime.platform.secret_files import clickhouse_password, ensure_erasure_key
 from runtime.platform.settings import Settings, variable
 
 _ABOUT = "ABOUT.txt"
@@ -63,7 +63,7 @@ def up(settings: Settings, write_line: LineWriter = print_line) -> int:
     preflight.require_space(home)
     with orphans.exclusive_lock(home / "run", home), _interruptible():
         (home / _ABOUT).write_text(_ABOUT_TEXT)
-        settings = _with_password(settings, home)
+        settings = _with_secrets(settings, home)
         for line in orphans.stop_all(home / "run"):
             write_line(line)
         for address in addresses.values():
@@ -79,7 +79,8 @@ def up(settings: Settings, write_line: LineWriter = print_line) -> int:
         brokers.prepare(broker, installation, check_ports=False)
         stages = _stages(settings, broker, installation, addresses, write_line)
         context = SupervisorContext(home / "logs", home / "run", write_line)
-        asyncio.run(_run(stages, _console(settings), context, lambda: _announce(settings, write_line, began)))
+        extras = [*_console(settings), *_event_stream(settings)]
+        asyncio.run(_run(stages, extras, context, lambda: _announce(settings, write_line, began)))
     write_line("stopped")
     return 0
 
@@ -123,6 +124,8 @@ def addresses_of(settings: Settings) -> dict[str, ListenAddress]:
     if _has_console():
         console = ListenAddress("the console", settings.console_host, settings.console_port, variable("console_port"))
         found["console"] = console
+    if _has_event_stream(settings):
+        found["sse"] = ListenAddress("the event stream", settings.metrics_host, settings.sse_port, variable("sse_port"))
     return found
 
 
@@ -194,12 +197,26 @@ def _console(settings: Settings) -> list[ChildSpec]:
     return [ChildSpec("console", command, environment(settings), lambda: http_ok(host, port, "/healthz"))]
 
 
+def _event_stream(settings: Settings) -> list[ChildSpec]:
+    """Return the event stream, which starts beside the console; none without a token for it."""
+    if not _has_event_stream(settings):
+        return []
+    command = [sys.executable, "-m", "eventpush", "sse"]
+    host, port = settings.metrics_host, settings.sse_port
+    return [ChildSpec("sse", command, environment(settings), lambda: http_ok(host, port, "/readyz"))]
+
+
+def _has_event_stream(settings: Settings) -> bool:
+    return bool(settings.sse_tokens or settings.sse_tokens_file)
+
+
 def _has_console() -> bool:
     return importlib.util.find_spec("nicegui") is not None
 
 
-def _with_password(settings: Settings, home: Path) -> Settings:
-    """Return the settings with ClickHouse's password: the one that is set, that of the last start, or a new one."""
+def _with_secrets(settings: Settings, home: Path) -> Settings:
+    """Make the secrets; return the settings with ClickHouse's: the one that is set, of the last start, or new."""
+    ensure_erasure_key(settings)
     password = clickhouse_key.ensure(home, settings.clickhouse_user, clickhouse_password(settings))
     return settings.model_copy(update={"clickhouse_password": SecretStr(password), "clickhouse_password_file": None})
 
@@ -226,13 +243,15 @@ def _announce(settings: Settings, write_line: LineWriter, began: float) -> None:
     metrics = (settings.ingress_metrics_port, settings.streams_metrics_port, settings.sink_metrics_port)
     address = f"http://{_reachable(settings.console_host)}:{settings.console_port}"
     console = f"  console     {address}\n" if _has_console() else ""
+    stream = f"http://{_reachable(settings.metrics_host)}:{settings.sse_port}/events/stream"
+    stream = f"  stream      {stream}\n" if _has_event_stream(settings) else ""
     write_line(
         f"\nready after {time.monotonic() - began:.1f} s\n"
         f"  events      POST {ingress}:{settings.ingress_port}/api/events\n"
         f"  Kafka       {settings.kafka_bootstrap}\n"
         f"  ClickHouse  {settings.clickhouse_url}, database telematics\n"
         f"  password    curl -H @{clickhouse_key.path(settings.data_dir)} {settings.clickhouse_url}\n"
-        f"{console}"
+        f"{console}{stream}"
         f"  metrics     {', '.join(f'http://{_reachable(settings.metrics_host)}:{port}/metrics' for port in metrics)}\n"
         "Ctrl-C stops everything; the data stays.\n"
     )

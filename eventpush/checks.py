@@ -101,6 +101,7 @@ async def _schema(settings: Settings) -> tuple[CheckState, str]:
             return "failed", "no tables yet: run `eventpush migrate`"
         migrator.missing(taken)
         lacking = await _missing_columns(client)
+        foreign = await _foreign_constraints(client)
     version = max(taken, default=0)
     if version < LATEST:
         return "failed", f"version {version}, this eventpush needs {LATEST}: run `eventpush migrate`"
@@ -109,7 +110,22 @@ async def _schema(settings: Settings) -> tuple[CheckState, str]:
             f"version {version}, but {', '.join(lacking)} missing, so somebody dropped it: delete the rows of {TABLE},"
             " and run `eventpush migrate`; every step may run twice"
         )
+    if foreign:
+        named = ", ".join(f"{name} on {store}" for store, name in foreign)
+        drops = ", ".join(f"`ALTER TABLE {store} DROP CONSTRAINT {name}`" for store, name in foreign)
+        return "failed", f"somebody added the constraint {named}, which may refuse rows: run {drops}"
     return "ok", f"version {version}, up to date"
+
+
+async def _foreign_constraints(client: AsyncClient) -> list[tuple[str, str]]:
+    """Return the constraints of the sink's tables, as table and name: no migration adds one."""
+    found = await client.query(
+        "SELECT concat(database, '.', name), extractAll(create_table_query, '\\\\bCONSTRAINT `?(\\\\w+)')"
+        " FROM system.tables WHERE database = {database:String}",
+        parameters={"database": DATABASE},
+    )
+    stores = {table.store for table in TABLES}
+    return [(store, name) for store, constraints in found.result_rows if store in stores for name in constraints]
 
 
 async def _missing_columns(client: AsyncClient) -> list[str]:

@@ -22,14 +22,17 @@ SECTIONS: dict[str, dict[str, str]] = {
         "streams": "Run a stream worker: validate, deduplicate, enrich.",
         "sink": "Run the sink: events into ClickHouse.",
         "console": "Run the web console for operators.",
+        "sse": "Serve events as server-sent events.",
     },
     "Set up": {
         "topics": "Create missing topics and check the others.",
         "migrate": "Bring ClickHouse's schema up to date.",
+        "grants": "Print SQL for roles that only read ClickHouse's views.",
         "devices": "Load the device registry.",
         "token": "Create tokens for senders.",
         "reset": "Remove all data of `up`.",
         "backfill": "Send events from files to the ingress.",
+        "erase": "Erase a device or a driver from every store.",
     },
     "Inspect": {
         "check": "Check settings and connections, one line each.",
@@ -38,6 +41,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "dead-letters": "List, show, repair and replay dead letters.",
         "account": "Reconcile accepted events with stored rows.",
         "contract": "Export the contract with subscribers.",
+        "size": "Compute what a load needs, from the benchmark.",
     },
     "Try": {
         "simulate": "Simulate a sender, then count lost and duplicated events.",

@@ -7,14 +7,14 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
-from sinks.clickhouse_connection import UNAVAILABLE, connect
+from sinks.clickhouse_connection import ANSWER_TIMEOUT_S, UNAVAILABLE, connect
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[AsyncClient]:
+async def connected(settings: Settings, answer_timeout_s: int = ANSWER_TIMEOUT_S) -> AsyncIterator[AsyncClient]:
     """Open a client; inside, an error or missing answer of ClickHouse becomes an `OperatorError`."""
     try:
-        client = await connect(settings)
+        client = await connect(settings, answer_timeout_s)
         try:
             yield client
         finally:

@@ -1,7 +1,7 @@
 """Times on the command line: RFC 3339 text to µs since the epoch, and lengths of time before now."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -17,11 +17,16 @@ class Moment(click.ParamType):
         if isinstance(value, int):
             return value
         try:
-            moment = datetime.fromisoformat(value)
+            return microseconds(value)
         except ValueError:
             self.fail(f"{value!r} is not a time like 2026-11-24T02:14:00Z", param, ctx)
-        aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-        return int(aware.timestamp() * 1_000_000)
+
+
+def microseconds(text: str) -> int:
+    """Read a date or time in ISO 8601, UTC unless it has an offset, as µs since the epoch; raise ValueError."""
+    moment = datetime.fromisoformat(text)
+    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return (aware - _EPOCH) // timedelta(microseconds=1)
 
 
 class Ago(click.ParamType):
@@ -39,5 +44,6 @@ class Ago(click.ParamType):
         return int(match[1]) * _UNITS_S[match[2]]
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _LENGTH = re.compile(r"([1-9]\d{0,8})([smhd])")

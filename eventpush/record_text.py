@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import msgspec
 
 from eventpush.text import printable
+from schemas import json_text
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_names: Callable[[bytes], dict[str, msgspec.Raw]] = json_text.decoder_of(dict[str, msgspec.Raw])
 
 
 class Record(Protocol):
@@ -25,17 +26,17 @@ Renderer = Callable[[Record], str]
 def fields_of_value(value: bytes) -> Mapping[str, Any]:
     """Return the fields of a value; none of one that is no JSON object."""
     try:
-        return _decode(value)
-    except msgspec.MsgspecError:
+        return json_text.fields_of(value)
+    except json_text.NotJsonError:
         return {}
 
 
 def line(value: bytes) -> str:
     """Return an event or a dead letter as one readable line; anything else unchanged but for control characters."""
     try:
-        fields = _decode(value)
+        fields = json_text.fields_of(value)
         return _dead_letter(fields) if "dead_letter_id" in fields else _event(fields)
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         return printable(value.decode("utf-8", "replace"))
 
 
@@ -70,8 +71,8 @@ def as_csv(fields: Sequence[str], headers: Sequence[str]) -> Renderer:
     """Return what shows these fields and headers as a line of CSV: objects and arrays as JSON, null as nothing."""
 
     def rendered(record: Record) -> str:
-        value, texts = fields_of_value(record.value), _headers(record)
-        return _csv_line([*(_cell(value.get(name)) for name in fields), *(texts.get(name, "") for name in headers)])
+        value, texts = _fields_as_sent(record.value), _headers(record)
+        return _csv_line([*map(_cell, map(value.get, fields)), *(texts.get(name, "") for name in headers)])
 
     return rendered
 
@@ -80,10 +81,16 @@ def _headers(record: Record) -> dict[str, str]:
     return {name: text.decode("utf-8", "replace") for name, text in record.headers}
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+def _fields_as_sent(value: bytes) -> Mapping[str, msgspec.Raw]:
+    try:
+        return _decode_names(value)
+    except msgspec.MsgspecError:
+        return {}
+
+
+def _cell(value: msgspec.Raw | None) -> str:
+    text = "null" if value is None else str(value, "utf-8")
+    return json_text.string_of(text) if text.startswith('"') else "" if text == "null" else text
 
 
 def _csv_line(cells: Sequence[str]) -> str:

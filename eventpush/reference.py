@@ -17,7 +17,11 @@ from pathlib import Path
 import click
 
 from eventpush.cli import SECTIONS, cli
-from eventpush.contract.acls import allow_reading
+from eventpush.contract.acls import SERVICES, of_a_service, of_a_team
+from eventpush.sizing import costs as sizing
+from eventpush.sizing.layout import Load, layout
+from eventpush.sizing.text import cost_text
+from eventpush.sizing.text import rows as layout_rows
 from ingress.errors import STATUS
 from runtime.kafka.topic_admin import configuration
 from runtime.platform import metrics, settings
@@ -104,6 +108,21 @@ def _columns(table: Table) -> Callable[[], Iterator[str]]:
         ("column", "type", "meaning"),
         ((_code(c.name), _code(c.type), c.comment) for c in (*table.columns, INSERTED_AT, *table.derived)),
     )
+
+
+def _sizes() -> Iterator[str]:
+    """Show what three loads need: 100 seconds between a device's events, 24 hours of window, 40 types."""
+    costs = sizing.costs(sizing.read())
+    loads = [Load(rate, rate * 100, 86_400, 40) for rate in (1_000, 20_000, 200_000)]
+    columns = [layout_rows(load, layout(load, costs)) for load in loads]
+    names = [name or "" for name, _ in columns[0]]
+    yield from _table(
+        ("", *(f"{load.rate:,} events/s, {load.devices:,} devices" for load in loads)),
+        ((names[at], *(column[at][1] for column in columns)) for at in range(len(names))),
+    )
+    yield from ("", "Costs that this is computed from:", "")
+    yield from (f"- {process}: {cost_text(cost)}" for process, cost in costs.of.items())
+    yield from (f"- not in the benchmark: {missing}" for missing in costs.missing)
 
 
 def _views() -> Iterator[str]:
@@ -210,7 +229,16 @@ def _event_headers() -> Iterator[str]:
 
 def _acls() -> Iterator[str]:
     topic = type_topic(of_type("sos"))
-    yield from ("```sh", *allow_reading(topic, "dispatch", "dispatch", "broker:9093"), "```")
+    commands = [right.command("User:dispatch", "broker:9093") for right in of_a_team(topic, "dispatch")]
+    yield from ("```sh", *commands, "```")
+
+
+def _service_acls() -> Iterator[str]:
+    yield "```sh"
+    for service in SERVICES:
+        for right in of_a_service(service, settings.load({})):
+            yield right.command(f"User:{service}", "broker:9093")
+    yield "```"
 
 
 def _commands() -> Iterator[str]:
@@ -232,6 +260,7 @@ def _help(command: click.Command, name: str) -> Iterator[str]:
 
 #: Each generated part's name and the function that yields its lines.
 GENERATED: Mapping[str, Callable[[], Iterable[str]]] = {
+    "sizes": _sizes,
     "acls": _acls,
     "commands": _commands,
     "dead-letters-columns": _columns(DEAD_LETTERS),
@@ -242,6 +271,7 @@ GENERATED: Mapping[str, Callable[[], Iterable[str]]] = {
     "reasons": _reasons,
     "refusals": _refusals,
     "sent-fields": _sent_fields,
+    "service-acls": _service_acls,
     "settings": _settings,
     "topic-configuration": _topic_configuration,
     "topics": _topics,

@@ -16,28 +16,37 @@ from runtime.platform.settings import Settings
 _READ_TIMEOUT_MS = 1_000
 
 
+class TopicMissingError(OperatorError):
+    """Kafka answers, and has no such topic."""
+
+
 async def require_topic(settings: Settings, topic: str) -> int:
     """Return the number of partitions; raise `OperatorError` if there is no such topic or Kafka is unavailable."""
     async with admin(settings) as client:
         for described in await client.describe_topics():
             if described["topic"] == topic:
                 return len(described["partitions"])
-    raise OperatorError(
+    raise TopicMissingError(
         f"Kafka at {settings.kafka_bootstrap} has no topic {topic}",
         "run `eventpush topics`; an event type's topic is created with its first event",
     )
 
 
 @asynccontextmanager
-async def consumer_of(settings: Settings, topic: str) -> AsyncIterator[tuple[AIOKafkaConsumer, list[TopicPartition]]]:
+async def consumer_of(
+    settings: Settings, topic: str, *, auto_offset_reset: str = "earliest", **fetch: int
+) -> AsyncIterator[tuple[AIOKafkaConsumer, list[TopicPartition]]]:
     """Open a consumer of committed records, without a group, with all partitions of the topic assigned.
 
-    Inside, an error or missing answer of Kafka becomes an `OperatorError`.
+    `fetch` holds aiokafka's bounds of a fetch. Inside, an error or missing answer of Kafka becomes an `OperatorError`.
     """
     partitions = [TopicPartition(topic, number) for number in range(await require_topic(settings, topic))]
     try:
         async with AIOKafkaConsumer(
-            **consumer_connection(settings), isolation_level="read_committed", auto_offset_reset="earliest"
+            **consumer_connection(settings),
+            isolation_level="read_committed",
+            auto_offset_reset=auto_offset_reset,
+            **fetch,
         ) as consumer:
             consumer.assign(partitions)
             yield consumer, partitions

@@ -23,6 +23,7 @@ class Count(msgspec.Struct, gc=False, frozen=True):
     duplicate: Annotated[int, Meta(description="records that repeat an earlier one")]
     dead_lettered: Annotated[int, Meta(description="records that became a dead letter")]
     replayed: Annotated[int, Meta(description="records of these that a replay sent, not a sender")] = 0
+    erased: Annotated[int, Meta(description="records of erased devices, which became nothing")] = 0
 
 
 class BatchAccount(msgspec.Struct, gc=False, frozen=True):

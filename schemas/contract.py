@@ -10,11 +10,12 @@ from schemas.account import BatchAccount
 from schemas.dead_letter import DeadLetter
 from schemas.device import Device
 from schemas.device_latest import DeviceLatest
+from schemas.erasure import Erasure
 from schemas.event import Event
 from schemas.event_types import TYPES, type_of
 from schemas.fields import fields_of
 from schemas.headers import Header, headers_of
-from schemas.topics import ACCOUNT, DEAD_LETTER, DEVICES, EVENTS, LATEST, OTHER, RAW, of_type, schema_id
+from schemas.topics import ACCOUNT, DEAD_LETTER, DEVICES, ERASED, EVENTS, LATEST, OTHER, RAW, of_type, schema_id
 
 Schema = dict[str, Any]
 
@@ -35,6 +36,7 @@ def schemas() -> Mapping[str, Schema]:
         DEVICES: _identified(DEVICES, _components(Device)),
         LATEST: _schema(LATEST, DeviceLatest),
         ACCOUNT: _identified(ACCOUNT, _components(BatchAccount)),
+        ERASED: _identified(ERASED, _components(Erasure)),
         OTHER: event_schema(OTHER),
         **{topic: event_schema(topic) for topic in _TYPE_OF},
     }

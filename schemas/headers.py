@@ -26,12 +26,22 @@ def _schema_of_type(event: str) -> str:
     return topics.schema_id(topics.of_type(event) if event in TYPES else topics.OTHER)
 
 
+#: When the `.v1` topics of events end, as an HTTP date (RFC 8594); None: no end is planned. Set it in the release that
+#: begins to publish `.v2` beside them (docs/subscribers.md): every event then has the header.
+SUNSET: str | None = None
+
 _TRACEPARENT = Header(
     topics.HEADER_TRACEPARENT, "W3C Trace Context of the request, as it was sent; absent if none was", optional=True
 )
 
-#: On every published event, in this order: what is the same for a type comes first, and compresses as one piece.
-EVENT_HEADERS = (
+
+def event_headers(sunset: str | None) -> tuple[Header, ...]:
+    """Return the headers of every published event: what is the same for a type comes first and compresses as one."""
+    ends = Header("sunset", "after this date nothing is published here: read `.v2`", text=sunset or "")
+    return (*((ends,) if sunset else ()), *_EVENT_HEADERS)
+
+
+_EVENT_HEADERS = (
     Header("ce_specversion", "version of CloudEvents", text="1.0"),
     Header("ce_type", "the event's type, as the name of its topic", of_type=topics.of_type),
     Header("ce_source", "what publishes the event", text="urn:eventpush"),
@@ -41,6 +51,8 @@ EVENT_HEADERS = (
     Header("ce_time", "the event's `device_time`: when it happened", field="device_time"),
     Header("ce_subject", "the event's `imei`", field="imei"),
 )
+
+EVENT_HEADERS = event_headers(SUNSET)
 
 #: On raw records.
 RAW_HEADERS = (

@@ -8,7 +8,7 @@ characters in strings, bytes that are not UTF-8, anything after the end.
 import json
 import re
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -16,6 +16,10 @@ _WHITESPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 _STRING_OR_WHITESPACE = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|[ \t\r\n]+')
 _BLANK = re.compile(r"[ \t\r\n]")
+#: An escape; a surrogate that has no partner is the group.
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
+)
 _NUMBER = re.compile(r"(-?)(\d+)(?:\.(\d*))?(?:[eE]([+-]?\d+))?", re.ASCII)
 
 #: More digits are never an integer of 64 bits, and may be too costly to work out.
@@ -40,8 +44,52 @@ def _refuse_constant(name: str) -> NoReturn:
 
 _raw_members: Callable[[bytes], dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
+_TOLERANT = json.JSONDecoder(
+    parse_int=lambda digits: int(digits) if len(digits) <= _DIGITS_MAX else float(digits),
+    parse_constant=_refuse_constant,
+)
+
 # The values do not matter here, and `len` is the cheapest way to make one: it also knows no bound on digits.
 _SCANNER = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=_refuse_constant)
+
+
+def decoder_of(kind: Any) -> Callable[[bytes], Any]:
+    """Return a decoder into `kind` that reads an unpaired surrogate, which msgspec refuses even in skipped fields.
+
+    It reads one as U+FFFD, and raises `msgspec.MsgspecError`.
+    """
+    decode = msgspec.json.Decoder(kind).decode
+
+    def decode_all(raw: bytes) -> Any:
+        try:
+            return decode(raw)
+        except msgspec.MsgspecError:
+            if (paired := _without_unpaired_surrogates(raw)) == raw:
+                raise
+            return decode(paired)
+
+    return decode_all
+
+
+def fields_of(raw: bytes) -> dict[str, Any]:
+    """Return the members of the object as Python's values; raise `NotJsonError`.
+
+    An unpaired surrogate is U+FFFD, and a number may be infinite.
+    """
+    text = text_of(_without_unpaired_surrogates(raw))
+    try:
+        fields = _TOLERANT.decode(text)
+    except json.JSONDecodeError as error:
+        raise NotJsonError(error.msg) from None
+    except RecursionError:
+        raise NotJsonError("nested too deeply") from None
+    if not isinstance(fields, dict):
+        raise NotJsonError("not an object")
+    return fields
+
+
+def _without_unpaired_surrogates(raw: bytes) -> bytes:
+    return _ESCAPE.sub(lambda match: rb"\ufffd" if match[1] else match[0], raw)
 
 
 def text_of(raw: bytes) -> str:

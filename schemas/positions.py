@@ -3,13 +3,16 @@
 import re
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from schemas.column_types import Float64s
 
 #: No exponents, no `nan`, no `inf`, which `float` would read; blanks around a number are accepted.
 _CHARACTERS = re.compile(r"[0-9., -]*")
-_NOWHERE = float("nan")
+_NOWHERE = (float("nan"), float("nan"))
+_PIECE_TEXTS = 50  # a text that is not plain costs those of its piece time, not all
+_decode_pairs = msgspec.json.Decoder(list[tuple[float, float]]).decode
 
 FORMAT = '"latitude,longitude" in decimal degrees'
 
@@ -24,21 +27,30 @@ def parse(text: str) -> tuple[float, float]:
 
 def parse_column(texts: Sequence[str]) -> tuple[Float64s, Float64s, list[int]]:
     """Parse each text; return latitudes, longitudes, and which texts could not be read (NaN stands for those)."""
-    latitudes: list[float] = []
-    longitudes: list[float] = []
-    unread: list[int] = []
-    for at, text in enumerate(texts):
-        latitude, _, longitude = text.partition(",")
-        try:
-            north, east = float(latitude), float(longitude)
-        except ValueError:
-            north = east = _NOWHERE
-            unread.append(at)
-        latitudes.append(north)
-        longitudes.append(east)
-    if not _CHARACTERS.fullmatch("".join(texts)):  # `float` may have read what is no decimal number
-        for at, text in enumerate(texts):
-            if not _CHARACTERS.fullmatch(text) and at not in unread:
-                latitudes[at] = longitudes[at] = _NOWHERE
-                unread.append(at)
-    return np.array(latitudes, np.float64), np.array(longitudes, np.float64), unread
+    positions = np.empty((len(texts), 2), np.float64)
+    for begin in range(0, len(texts), _PIECE_TEXTS):
+        piece = texts[begin : begin + _PIECE_TEXTS]
+        plain = _parse_plain(piece)
+        positions[begin : begin + len(piece)] = list(map(_parse_or_nowhere, piece)) if plain is None else plain
+    unread = np.flatnonzero(np.isnan(positions[:, 0])).tolist()
+    return positions[:, 0].copy(), positions[:, 1].copy(), unread
+
+
+def _parse_plain(texts: Sequence[str]) -> list[tuple[float, float]] | None:
+    """Parse texts that are, as nearly always, pairs of JSON's numbers, in a fifth of the time; None if one is not."""
+    if not _CHARACTERS.fullmatch("".join(texts)):
+        return None
+    pairs = f"[[{'],['.join(texts)}]]"
+    if "-0," in pairs or "-0]" in pairs:  # an integer to JSON, which has no sign at zero
+        return None
+    try:
+        return _decode_pairs(pairs)
+    except msgspec.DecodeError:
+        return None
+
+
+def _parse_or_nowhere(text: str) -> tuple[float, float]:
+    try:
+        return parse(text)
+    except ValueError:
+        return _NOWHERE

@@ -163,11 +163,17 @@ PRINTABLE = Rule(
     schema_is_exact=False,  # a pattern on surrogates would refuse emoji where regular expressions see UTF-16
 )
 
+
+def _blank_types(column: Sequence[str]) -> Sequence[int]:
+    blank = {text for text in set(column) if not event_types.canonical(text)}
+    return [at for at, text in enumerate(column) if text in blank] if blank else ()
+
+
 NOT_BLANK = Rule(
     Reason.EMPTY,
     "a string with visible characters",
     lambda text: bool(event_types.canonical(text)),
-    lambda column: [at for at, text in enumerate(map(event_types.canonical, column)) if not text],
+    _blank_types,
     {"minLength": 1},
     schema_is_exact=False,  # what counts as blank is Unicode's (White_Space and format characters)
 )
@@ -190,7 +196,7 @@ def _not_imeis(column: Sequence[str]) -> Sequence[int]:
     joined = "".join(column)
     if set(map(len, column)) <= {15} and joined.isascii() and (joined.isdigit() or not joined):
         return ()
-    return [at for at, text in enumerate(column) if not is_imei(text)]
+    return [at for at, text in enumerate(column) if len(text) != 15 or not (text.isascii() and text.isdigit())]
 
 
 IMEI_DIGITS = Rule(Reason.BAD_FORMAT, "a string of 15 digits", is_imei, _not_imeis, {"pattern": r"^[0-9]{15}$(?!\n)"})

@@ -19,6 +19,8 @@ DEVICES = "telematics.devices.v1"
 ACCOUNT = "telematics.account.v1"
 LATEST = "telematics.device.latest.v1"
 WINDOW = "telematics.window.v1"
+PREFIX = "telematics."  # of every topic
+ERASED = "telematics.erased.v1"
 EVENT_PREFIX = "telematics.event."
 OTHER = "telematics.event.other.v1"
 
@@ -57,10 +59,10 @@ DEAD_LETTER_TOPIC = Topic(
 )
 DEVICES_TOPIC = Topic(
     DEVICES,
-    "the registry: a device's vehicle, fleet and driver",
+    "the registry: a device's vehicle, fleet and driver, and their history",
     "IMEI",
     ("devices load",),
-    ("streams",),
+    ("streams", "sink"),
     compacted=True,
 )
 LATEST_TOPIC = Topic(
@@ -71,7 +73,17 @@ LATEST_TOPIC = Topic(
     ("streams", "subscribers"),
     compacted=True,
 )
-ACCOUNT_TOPIC = Topic(ACCOUNT, "one summary of each batch of the stream stage", "", ("streams",), ("account",))
+ERASED_TOPIC = Topic(
+    ERASED,
+    "the deny list of erased devices and drivers, as keyed digests",
+    "digest",
+    ("erase",),
+    ("streams", "sink"),
+    compacted=True,
+)
+ACCOUNT_TOPIC = Topic(
+    ACCOUNT, "one summary of each batch of the stream stage", "", ("streams",), ("streams", "account", "sink")
+)
 WINDOW_TOPIC = Topic(
     WINDOW, "changelog of the deduplication window", "", ("streams",), ("streams",), window_retention=True
 )
@@ -113,6 +125,7 @@ FIXED: tuple[Topic, ...] = (
     LATEST_TOPIC,
     ACCOUNT_TOPIC,
     WINDOW_TOPIC,
+    ERASED_TOPIC,
 )
 
 

@@ -9,8 +9,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from schemas.device import DRIVER, FLEET, VEHICLE
 from schemas.fields import TIME, WORD, WORD_OR_NULL
-from schemas.tables import DATABASE
+from schemas.tables import DATABASE, EVENTS, INSERTED_AT
 
 _TIME_OR_NULL = f"Nullable({TIME})"
 _DEVICE = {
@@ -18,6 +19,9 @@ _DEVICE = {
     "vehicle": (WORD_OR_NULL, "the device's vehicle in the registry on arrival"),
     "fleet": (WORD_OR_NULL, "the device's fleet in the registry on arrival"),
     "driver": (WORD_OR_NULL, "the device's driver in the registry on arrival"),
+}
+_HELD = {
+    name: (WORD_OR_NULL, f"the {name} by the registry, as of device_time") for name in ("vehicle", "fleet", "driver")
 }
 _PLACE = {
     "latitude": ("Float64", "degrees north, WGS 84"),
@@ -144,8 +148,8 @@ OVERSPEED_BY_DRIVER = View(
     "Which drivers exceed the limit, how often and by how much? Alarms count occurrences: there is no distance to "
     "relate them to.",
     {
-        "driver": (WORD_OR_NULL, "the driver in the registry on arrival; NULL when unknown"),
-        "fleet": (WORD_OR_NULL, "the fleet in the registry on arrival"),
+        "driver": (WORD_OR_NULL, "the driver by the registry, as of device_time; NULL when unknown"),
+        "fleet": _HELD["fleet"],
         "overspeeds": ("UInt64", "number of overspeed events"),
         "vehicles": ("UInt64", "number of vehicles"),
         "days": ("UInt64", "number of local days with at least one"),
@@ -261,9 +265,101 @@ LATENESS = View(
     {},
 )
 
+COMPLETENESS = View(
+    "completeness",
+    "Up to when is everything here? Every event accepted before complete_through is in telematics.events, or in "
+    "telematics.dead_letters. In all: min(complete_through).",
+    {
+        "partition": ("UInt32", "partition of the raw topic; a device's events are in one partition"),
+        "complete_through": (TIME, "everything accepted before is stored; 1970 while nothing is proven"),
+        "proven_at": (TIME, "when that was known"),
+    },
+    {},
+)
+
+ACCOUNT_MINUTES = View(
+    "account_minutes",
+    "What became of everything that was accepted? The counts of `eventpush account`, for each minute that lies in the "
+    "period: accepted + replayed = unique + duplicate + dead_lettered.",
+    {
+        "minute": ("DateTime('UTC')", "minute of arrival"),
+        "event": (WORD, "event type; empty where none can be read"),
+        "accepted": ("UInt64", "events from senders"),
+        "replayed": ("UInt64", "dead letters that were sent again, in the minute of their first arrival"),
+        "unique": ("UInt64", "of both, how many became an event"),
+        "duplicate": ("UInt64", "how many repeat an earlier one"),
+        "dead_lettered": ("UInt64", "how many became a dead letter"),
+        "stored": ("UInt64", "rows in telematics.events"),
+        "stored_dead_letters": ("UInt64", "rows in telematics.dead_letters"),
+        "not_stored": (
+            "Int64",
+            "unique + dead_lettered - stored - stored_dead_letters; in a complete minute, repeats beyond the window",
+        ),
+    },
+    _ARRIVALS,
+)
+
+DEVICES_HISTORY = View(
+    "devices_history",
+    "Which vehicle, fleet and driver did each device have, and when? Intervals of a device do not overlap.",
+    {
+        "imei": _DEVICE["imei"],
+        "vehicle": (WORD_OR_NULL, VEHICLE),
+        "fleet": (WORD_OR_NULL, FLEET),
+        "driver": (WORD_OR_NULL, DRIVER),
+        "valid_from": (_TIME_OR_NULL, "since when; NULL: from the beginning"),
+        "valid_to": (_TIME_OR_NULL, "until when, not included; NULL: until further notice"),
+        "loaded_at": (TIME, "when the device's history was last changed"),
+    },
+    {},
+)
+
+EVENTS_AS_OF = View(
+    "events_as_of",
+    "Whose event was it? Every event with the vehicle, fleet and driver that the registry, as it is now, has for the "
+    "moment of device_time: a late event gets the driver of then, and a corrected registry corrects the past.",
+    {
+        **{column.name: (column.type, column.comment) for column in (*EVENTS.columns, INSERTED_AT)},
+        **_HELD,
+        **{f"{name}_on_arrival": _DEVICE[name] for name in _HELD},
+    },
+    {},
+)
+
+EVENTS_DAILY_AS_OF = View(
+    "events_daily_as_of",
+    "How many events of each type, severity, fleet, vehicle and driver were there on each day, by the registry as it "
+    "is now?",
+    {
+        "day": ("Date", "day of device_time, in UTC"),
+        **_GROUP,
+        **{name: _HELD[name] for name in ("fleet", "vehicle", "driver")},
+        "events": ("UInt64", "number of events"),
+        "devices": ("UInt64", "number of devices; do not add it up over rows"),
+        **_MEASURES,
+    },
+    {},
+)
+
+REGISTERED_NEVER_SEEN = View(
+    "registered_never_seen",
+    "Which devices of the registry never sent an event?",
+    {
+        "imei": _DEVICE["imei"],
+        **{name: (WORD_OR_NULL, f"its {name} by the registry, now") for name in _HELD},
+        "valid_from": (_TIME_OR_NULL, "since when that holds; NULL: from the beginning"),
+        "loaded_at": (TIME, "when the device's history was last changed"),
+    },
+    {},
+)
+
 VIEWS = (
     EVENTS_HOURLY,
     EVENTS_DAILY,
+    EVENTS_DAILY_AS_OF,
+    EVENTS_AS_OF,
+    DEVICES_HISTORY,
+    REGISTERED_NEVER_SEEN,
     DEVICE_LATEST,
     GEOFENCE_VISITS,
     INSIDE_NOW,
@@ -273,4 +369,6 @@ VIEWS = (
     DEVICE_HEALTH,
     INGESTION_WARNINGS,
     LATENESS,
+    COMPLETENESS,
+    ACCOUNT_MINUTES,
 )

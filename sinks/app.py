@@ -2,6 +2,9 @@
 
 telematics.events.v1       ──> telematics.events
 telematics.dead-letter.v1  ──> telematics.dead_letters
+telematics.devices.v1      ──> telematics.devices_history   (beside them, see sinks.device_mirror)
+
+Beside them, one sink keeps the books: `sinks.bookkeeping`.
 """
 
 import asyncio
@@ -11,18 +14,22 @@ import structlog
 from faust.types import TP
 
 from runtime.adapters.faust import Fetch
+from runtime.consumer.offset_committer import OffsetCommitter, commit_together
 from runtime.consumer.stage import Stage
+from runtime.kafka import table_topic
+from runtime.kafka.deny_list import applied_to, deny_list
 from runtime.kafka.topic_admin import ensure_topics
 from runtime.platform import metrics
 from runtime.platform.settings import Settings
 from schemas import topics
+from sinks.bookkeeping import Bookkeeper
 from sinks.clickhouse_connection import UNAVAILABLE
 from sinks.clickhouse_writer import ClickHouseWriter
 from sinks.dead_letters import DeadLetterPublisher
+from sinks.device_mirror import DeviceMirror
 from sinks.intent_reader import read_intent
 from sinks.joint_inserts import JointInserts
 from sinks.migrator import migrate
-from sinks.offset_committer import OffsetCommitter, commit_together
 from sinks.partition_processor import PartitionProcessor
 from sinks.row_encoder import DEAD_LETTER_ROWS, EVENT_ROWS, RowEncoder
 
@@ -40,8 +47,11 @@ class Sink:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.writer = ClickHouseWriter(settings)
+        self.erased = deny_list(settings)
+        self.erased_loaded = asyncio.Event()
+        self.writer = ClickHouseWriter(settings, self.erased)
         self.migrated = asyncio.Event()
+        self.device_mirror = DeviceMirror(settings, self.writer.servers, self.erased, self.migrated)
         self.stage = Stage(
             settings,
             settings.sink_app_id,
@@ -77,7 +87,8 @@ class Sink:
         )
 
     async def migrate(self) -> None:
-        """Migrate the schema as soon as ClickHouse answers; partition tasks wait until then."""
+        """Migrate the schema as soon as ClickHouse answers; partition tasks wait until then, and for the deny list."""
+        await self.erased_loaded.wait()
         while not self.migrated.is_set():
             try:
                 async with self.writer.servers.client() as client:
@@ -86,6 +97,16 @@ class Sink:
             except UNAVAILABLE as error:
                 log.warning("ClickHouse is not ready; retrying", error=str(error).splitlines()[0][:300])
                 await asyncio.sleep(_CONNECT_PAUSE_S)
+
+    async def keep_books(self) -> None:
+        """Keep completeness and account up to date while this worker has partition 0 of the events."""
+        await self.migrated.wait()
+        first = TP(topics.EVENTS, 0)
+        await Bookkeeper(self.settings, self.writer.servers, lambda: first in self.stage.tasks.open).run()
+
+    async def follow_deny_list(self) -> None:
+        """Read the deny list for ever."""
+        await table_topic.follow(self.settings, {topics.ERASED: applied_to(self.erased)}, self.erased_loaded.set)
 
     async def paused_by(self) -> str | None:
         """Return why ClickHouse keeps the sink from making progress, or None: no reason for this process to end."""
@@ -103,6 +124,9 @@ async def run(settings: Settings) -> int:
             metrics.SINK_COMPLETE_THROUGH,
             settings.sink_metrics_port,
             sink.migrate,
+            sink.device_mirror.follow,
+            sink.keep_books,
+            sink.follow_deny_list,
             checks={"clickhouse": sink.writer.failure},
             paused_by=sink.paused_by,
         )

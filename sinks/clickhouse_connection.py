@@ -22,7 +22,7 @@ from sinks.insert_errors import refuses_rows
 log = structlog.get_logger()
 
 _CONNECT_TIMEOUT_S = 5
-_ANSWER_TIMEOUT_S = 60  # an idle ClickHouse Cloud service accepts the connection and starts before it answers
+ANSWER_TIMEOUT_S = 60  # an idle ClickHouse Cloud service accepts the connection and starts before it answers
 
 #: Errors that may pass, by themselves or after an operator's fix.
 UNAVAILABLE = (ClickHouseError, aiohttp.ClientError, OSError, TimeoutError)
@@ -76,15 +76,16 @@ class ClickHouseServers:
             await connection.client.close()
 
 
-async def connect(settings: Settings) -> AsyncClient:
+async def connect(settings: Settings, answer_timeout_s: int = ANSWER_TIMEOUT_S) -> AsyncClient:
     """Connect to the first server that answers; raises `OperatorError` for unusable settings, else `UNAVAILABLE`."""
-    return (await _connect(settings, 0))[0]
+    return (await _connect(settings, 0, answer_timeout_s))[0]
 
 
-async def _connect(settings: Settings, first: int) -> tuple[AsyncClient, int]:
+async def _connect(settings: Settings, first: int, answer_timeout_s: int = ANSWER_TIMEOUT_S) -> tuple[AsyncClient, int]:
     """Try each server once, from the number `first` on; return the client and its server's number."""
     servers = _servers(settings)
     options = _options(settings, any(server.scheme == "https" for server in servers))
+    options["send_receive_timeout"] = answer_timeout_s
     failure: BaseException | None = None
     for attempt in range(len(servers)):
         number = (first + attempt) % len(servers)
@@ -120,7 +121,6 @@ def _options(settings: Settings, secure: bool) -> dict[str, Any]:
         "username": settings.clickhouse_user,
         "password": password,
         "connect_timeout": _CONNECT_TIMEOUT_S,
-        "send_receive_timeout": _ANSWER_TIMEOUT_S,
         "compress": False,
     }
     if secure:

@@ -11,6 +11,7 @@ import structlog
 from runtime.platform import metrics
 from runtime.platform.backoff import Backoff
 from runtime.platform.settings import Settings
+from schemas.erasure import NOBODY, Erased
 from schemas.tables import Table
 from sinks.clickhouse_connection import UNAVAILABLE, ClickHouseServers
 from sinks.insert_errors import refuses_rows
@@ -40,9 +41,10 @@ class RowsRefusedError(Exception):
 
 
 class ClickHouseWriter:
-    """Insert rows into ClickHouse; connects on first use."""
+    """Insert rows into ClickHouse, but for those about who is on the deny list; connects on first use."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, erased: Erased = NOBODY) -> None:
+        self._erased = erased
         self.servers = ClickHouseServers(settings)
         self._inserting = asyncio.Semaphore(_INSERTS_AT_ONCE)
         # One thread: two would only compete for the GIL and the processor's cache.
@@ -73,16 +75,22 @@ class ClickHouseWriter:
         # A recreated topic starts at offset 0 again: the first record's checksum distinguishes it from the old one.
         token = f"{token}:{zlib.crc32(values[0] or b''):08x}"
         backoff = Backoff(_RETRY_MIN_S, _RETRY_MAX_S)
-        body = await self._blocks(rows, values)
-        while True:
+        entries = len(self._erased)
+        allowed = pending = await self._allowed(values)
+        body = await self._blocks(rows, pending)
+        while pending:
+            if entries != len(self._erased):
+                entries, pending = len(self._erased), await self._allowed(pending)
+                body = await self._blocks(rows, pending)
+                continue
             try:
                 async with self._inserting:
                     await self._insert(rows.table, body, token)
-                if repeated and (missing := await self._find_missing(rows, values)):
+                if repeated and (missing := await self._find_missing(rows, pending)):
                     log.warning("ClickHouse knows the token but lacks rows; inserting them",
                                 insert=token, rows=len(missing))  # fmt: skip
                     token += "+"
-                    body = await self._blocks(rows, missing)
+                    pending, body = missing, await self._blocks(rows, missing)
                     continue
             except UNAVAILABLE as error:
                 if refuses_rows(error):
@@ -95,8 +103,16 @@ class ClickHouseWriter:
                 await asyncio.sleep(pause_s)
             else:
                 self.waiting_since = None
-                metrics.SINK_ROWS.metric.labels(rows.table.name).inc(len(values))
+                metrics.SINK_ROWS.metric.labels(rows.table.name).inc(len(allowed))
                 return
+
+    async def _allowed(self, values: Sequence[bytes | None]) -> Sequence[bytes | None]:
+        """Return the records that are not about who is on the deny list: Kafka keeps theirs for a while."""
+        if not self._erased:
+            return values
+        return await asyncio.get_running_loop().run_in_executor(
+            self._encoding, lambda: [value for value in values if not self._erased.is_about(value)]
+        )
 
     async def _blocks(self, rows: RowEncoder, values: Sequence[bytes | None]) -> bytes:
         try:

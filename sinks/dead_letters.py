@@ -22,6 +22,7 @@ from schemas import times, topics
 from schemas.dead_letter import DeadLetter, Violation
 from schemas.event import RawPosition
 from schemas.identity import uuid_text
+from schemas.json_text import fields_of
 from schemas.rules import Reason
 from sinks.bisection import Refusal
 
@@ -103,10 +104,10 @@ def _id(tp: TP, offset: int) -> str:
 def _known(value: bytes) -> dict[str, Any]:
     """Return the record's text fields, or none if it cannot be decoded or has no valid time of receipt."""
     try:
-        fields = msgspec.json.decode(value, type=dict[str, Any])
+        fields = fields_of(value)
         texts = {name: text for name, text in fields.items() if isinstance(text, str)}
         times.parse(texts.get("received_at", ""))
-    except (msgspec.MsgspecError, ValueError):
+    except ValueError:
         return {}
     return texts
 

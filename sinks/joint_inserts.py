@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from runtime.consumer.batch import Batch, Record
+from runtime.consumer.offset_committer import Committed, OffsetCommitter
 from sinks.bisection import Inserter, Refusals, write
-from sinks.offset_committer import Committed, OffsetCommitter
 from sinks.row_encoder import RowEncoder
 from sinks.write_intent import METADATA_MAX_BYTES, Part, WriteIntent
 

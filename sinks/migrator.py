@@ -13,6 +13,8 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 from schemas.migration_steps import LATEST, MIGRATIONS, TABLE, Migration, bootstrap
+from schemas.tables import DATABASE
+from sinks import retention, view_security
 
 log = structlog.get_logger()
 
@@ -20,13 +22,20 @@ _UNKNOWN_TABLE, _UNKNOWN_DATABASE = 60, 81
 
 
 async def migrate(client: AsyncClient, settings: Settings) -> list[str]:
-    """Take the missing steps; return one line for each step taken.
+    """Take the missing steps, then apply the settings to the tables; return one line for each that changed anything.
 
     Raise `OperatorError` for a schema newer than this code, and for one whose steps were not those of this code.
     """
     for statement in bootstrap(settings.clickhouse_cluster):
         await client.command(statement)
-    return [await _take(client, step, settings) for step in missing(await applied(client))]
+    taken = [await _take(client, step, settings) for step in missing(await applied(client))]
+    for statement in await _security(client, settings):
+        await client.command(statement)
+    altered = retention.statements_for(await _definitions(client), settings)
+    for statement in altered:
+        await client.command(statement)
+    days = settings.clickhouse_retention_d
+    return taken + ([f"rows are kept {f'{days} days' if days else 'without end'}"] if altered else [])
 
 
 async def planned(client: AsyncClient, settings: Settings) -> list[tuple[Migration, list[str]]]:
@@ -38,6 +47,23 @@ async def planned(client: AsyncClient, settings: Settings) -> list[tuple[Migrati
             raise
         taken = {}
     return [(step, _statements(step, settings)) for step in missing(taken)]
+
+
+async def planned_after(client: AsyncClient, settings: Settings) -> list[str]:
+    """Return what `migrate` would execute after its steps, with the views that there are now."""
+    return await _security(client, settings) + retention.statements_for(await _definitions(client), settings)
+
+
+async def _security(client: AsyncClient, settings: Settings) -> list[str]:
+    return view_security.statements_for(await _definitions(client), settings)
+
+
+async def _definitions(client: AsyncClient) -> dict[str, str]:
+    """Return the statement that makes each table and view of the database, by name; empty if there is no database."""
+    question = (
+        f"SELECT concat(database, '.', name), create_table_query FROM system.tables WHERE database = '{DATABASE}'"  # noqa: S608 - a constant
+    )
+    return {str(name): str(statement) for name, statement in (await client.query(question)).result_rows}
 
 
 async def applied(client: AsyncClient) -> dict[int, str]:

@@ -16,13 +16,13 @@ import structlog
 from faust.types import TP
 
 from runtime.consumer.batch import Batch
+from runtime.consumer.offset_committer import OffsetCommitter
 from runtime.platform import metrics
 from schemas import topics
 from sinks import write_intent
 from sinks.bisection import Refusal
 from sinks.dead_letters import STAGE, DeadLetterPublisher
 from sinks.joint_inserts import JointInserts
-from sinks.offset_committer import OffsetCommitter
 from sinks.row_encoder import RowEncoder
 from sinks.write_intent import WriteIntent
 

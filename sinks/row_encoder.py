@@ -10,6 +10,7 @@ from clickhouse_connect.driver.exceptions import DataError
 from schemas.dead_letter import Conflict, Violation
 from schemas.event import RawPosition
 from schemas.fields import reading_struct
+from schemas.json_text import decoder_of, members_of
 from schemas.tables import DEAD_LETTERS, EVENTS, Column, Table
 from sinks import native_format as native
 
@@ -59,7 +60,9 @@ class RowEncoder:
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self.decode: Callable[[bytes], Any] = msgspec.json.Decoder(reading_struct(table.record)).decode
+        struct = reading_struct(table.record)
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(struct).decode
+        self._decode_unpaired = decoder_of(struct)
         self._readers = [_reader(column) for column in table.columns]
         self._encoder = native.NativeEncoder(table)
 
@@ -70,13 +73,26 @@ class RowEncoder:
 
     def places(self, values: Sequence[bytes | None]) -> tuple[list[str], str, str]:
         """Return the identities of these records' rows, and the earliest and latest of their times (RFC 3339, UTC)."""
-        structs = [self.decode(value or b"") for value in values]
+        structs = self._structs(values)
         times = [getattr(struct, self.table.time) for struct in structs]
         return [getattr(struct, self.table.identity) for struct in structs], min(times), max(times)
 
     def _block(self, values: Sequence[bytes | None]) -> bytearray:
-        structs = [self.decode(value or b"") for value in values]
+        structs = self._structs(values)
         return self._encoder.block([read(structs) for read in self._readers], len(structs))
+
+    def _structs(self, values: Sequence[bytes | None]) -> list[Any]:
+        try:
+            return [self._decode(value or b"") for value in values]
+        except msgspec.MsgspecError:
+            return [self._struct(value or b"") for value in values]
+
+    def _struct(self, value: bytes) -> Any:
+        """Decode a record whose unknown fields may hold unpaired surrogates; keep these fields as they were sent."""
+        struct = self._decode_unpaired(value)
+        as_sent = {member.name: msgspec.Raw(member.value_text.encode()) for member in members_of(value) or ()}
+        raw = {name for name in as_sent if isinstance(getattr(struct, name, None), msgspec.Raw)}
+        return msgspec.structs.replace(struct, **{name: as_sent[name] for name in raw})
 
 
 def _reader(column: Column) -> Callable[[Sequence[Any]], native.Values]:

@@ -1,8 +1,9 @@
 """The stream stage's process: Faust reads the raw topic, one task per partition processes it.
 
-telematics.raw.v1 ──> agent ──> task ──> validate → deduplicate → enrich ──> one transaction per batch
+telematics.raw.v1 ──> agent ──> task ──> validate → deduplicate → enrich ──> one transaction for all partitions
 """
 
+from functools import partial
 from itertools import product
 
 from faust.types import TP
@@ -19,6 +20,8 @@ from schemas.event_warnings import WARNINGS
 from schemas.rules import Reason
 from streams.device_registry import DeviceRegistry
 from streams.partition_processor import PartitionProcessor
+from streams.takeover import Fence
+from streams.transactions import Transactions
 from streams.type_topics import TypeTopics
 from streams.window_table import WindowTable, window_table
 
@@ -44,10 +47,15 @@ class StreamStage:
         self.registry = DeviceRegistry(settings)
         self.type_topics = TypeTopics(settings)
         self.clock = steady_clock()
+        self.transactions = Transactions(settings, partial(self.stage.app.batches_in_progress, topics.RAW))
+        self.fence = Fence(settings)
 
     def processor(self, tp: TP) -> PartitionProcessor:
         """Return the processor of a partition that this worker takes over."""
-        return PartitionProcessor(self.settings, tp, self.table, self.registry, self.type_topics, self.clock)
+        return PartitionProcessor(
+            self.settings, self.stage.app, self.transactions, self.fence, tp,
+            self.table, self.registry, self.type_topics, self.clock,
+        )  # fmt: skip
 
     def progress(self, tp: TP) -> tuple[int | None, int]:
         """Return a value that changes while a partition is restored or processed."""
@@ -68,13 +76,17 @@ async def run(settings: Settings) -> int:
         directories.require_writable(settings.data_dir / "window")
     await ensure_topics(settings, check_only=True)
     streams = StreamStage(settings)
-    await streams.type_topics.start()
     expose_zero_counts()
     metrics.STREAMS_WINDOW_IDENTITIES.metric.set_function(streams.table.identities)
-    return await streams.stage.run(
-        metrics.STREAMS_LAG,
-        metrics.STREAMS_COMPLETE_THROUGH,
-        settings.streams_metrics_port,
-        streams.registry.follow,
-        progress=streams.progress,
-    )
+    try:
+        await streams.type_topics.start()
+        await streams.transactions.start()
+        return await streams.stage.run(
+            metrics.STREAMS_LAG,
+            metrics.STREAMS_COMPLETE_THROUGH,
+            settings.streams_metrics_port,
+            streams.registry.follow,
+            progress=streams.progress,
+        )
+    finally:
+        await streams.transactions.stop()

@@ -12,7 +12,7 @@ So a dead letter that is sent again, byte for byte, is a duplicate too.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import chain, compress
 
 import msgspec
 import numpy as np
@@ -21,18 +21,19 @@ from runtime.consumer.batch import Record
 from runtime.kafka.record_format import NO_RECORDS, Output, Records, encode_records, joined
 from schemas.account import Count, minute_of
 from schemas.dead_letter import Violation
+from schemas.erasure import NOBODY, Erased
 from schemas.event import Event
 from schemas.event_types import canonical, type_of
 from schemas.identity import digest_of, digest_of_attempt, digest_of_payload, uuid_text
 from schemas.rules import Reason
 from schemas.validation import ClockLimits
 from streams.content import Content
-from streams.dead_letters import dead_letter
+from streams.dead_letters import dead_letter, event_and_imei
 from streams.decoding import InvalidRecord, ValidEvents, decode
 from streams.enrichment import Source, enrich
 from streams.event_headers import encode_event_headers
 from streams.latest_states import LatestStates, Newer
-from streams.window import DeduplicationWindow, DedupResult, DedupResults, Rows, identity_rows, payload_rows
+from streams.window import NO_ROWS, DeduplicationWindow, DedupResult, DedupResults, Rows, identity_rows, payload_rows
 
 _encoder = msgspec.json.Encoder()
 
@@ -45,9 +46,10 @@ _UUID_DIGITS = [at for at in range(_UUID_LENGTH) if at not in {8, 13, 18, 23}]
 _MINUTE_US = 60_000_000
 _DEAD_LETTERED = 3
 _REPLAYED = 4  # counted beside the outcome
+_ERASED = 5
 
 #: Record count by (arrival minute since the epoch, event type, outcome); an outcome is a `DedupResult` of 0 or 1,
-#: `_DEAD_LETTERED`, or `_REPLAYED`.
+#: `_DEAD_LETTERED`, `_REPLAYED`, or `_ERASED`.
 OutcomeCounter = Counter[tuple[int, str, int]]
 
 
@@ -59,9 +61,10 @@ class BatchResult:
     events: Records = NO_RECORDS  # in order of arrival
     states: Newer = field(default_factory=dict)  # of devices
     dead_letters: list[Output] = field(default_factory=list)
-    rows: Rows = field(default_factory=lambda: payload_rows([]))  # what the window must remember once this is committed
+    rows: Rows = field(default_factory=lambda: NO_ROWS)  # what the window must remember once this is committed
     counts: list[Count] = field(default_factory=list)
     latest_us: int = 0  # the latest arrival
+    erased: int = 0  # records of devices on the deny list
     warnings: Counter[str] = field(default_factory=Counter)  # events by the code of a warning
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)  # dead letters by reason code and category
 
@@ -84,22 +87,27 @@ class BatchProcessor:
         clock: ClockLimits,
         content: Content,
         states: LatestStates,
+        erased: Erased = NOBODY,
     ) -> None:
         self._source = source
         self._states = states
         self._window = window
         self._clock = clock
         self._content = content
+        self._erased = erased
 
     def process(self, records: Sequence[Record]) -> BatchResult:
         """Return the outcome of these records, in order; the window is asked, not changed. `records` is not empty."""
         result, counter, broken = BatchResult(), OutcomeCounter(), list[InvalidRecord]()
-        pieces, published = list[Piece](), list[Records]()
+        pieces, published, latest_us = list[Piece](), list[Records](), 0
         for begin in range(0, len(records), _PIECE_RECORDS):
             events, invalid = decode(records[begin : begin + _PIECE_RECORDS], self._clock)
+            latest_us = max(latest_us, _latest_us(events, invalid))
+            if self._erased:
+                events, invalid = self._without_erased(events, invalid, counter)
             pieces.append(Piece(events, digests_of(events)))
             broken += invalid
-        result.latest_us = _latest_us([piece.events for piece in pieces], broken)
+        result.latest_us = latest_us
         rows = np.concatenate([self._rows(piece) for piece in pieces])
         found = self._window.classify(rows)
         ends = np.cumsum([len(piece.digests) for piece in pieces])
@@ -110,7 +118,28 @@ class BatchProcessor:
         result.events = joined(published)
         result.rows = np.concatenate([rows[found == DedupResult.UNIQUE], self._dead_letter(broken, result, counter)])
         result.counts = _counts(counter)
+        result.erased = sum(count.erased for count in result.counts)
         return result
+
+    def _without_erased(
+        self, events: ValidEvents, invalid: list[InvalidRecord], counter: OutcomeCounter
+    ) -> tuple[ValidEvents, list[InvalidRecord]]:
+        """Drop what is about devices on the deny list, and count it."""
+        erased = np.fromiter(map(self._erased.has_device, events.imei), np.bool_, len(events.imei))
+        for at in np.flatnonzero(erased).tolist():
+            minute = int(events.received_us[at]) // _MINUTE_US
+            counter[minute, events.event[at], _ERASED] += 1
+            counter[minute, events.event[at], _REPLAYED] += bool(events.replayed[at])
+        kept = []
+        for record in invalid:
+            raw = record.record.value or b""
+            if self._erased.mentions(raw):
+                minute, event = record.received_us // _MINUTE_US, event_and_imei(raw)[0] or ""
+                counter[minute, event, _ERASED] += 1
+                counter[minute, event, _REPLAYED] += record.replay is not None
+            else:
+                kept.append(record)
+        return events.only(~erased), kept
 
     def _rows(self, piece: Piece) -> Rows:
         events = piece.events
@@ -124,10 +153,8 @@ class BatchProcessor:
         event_ids = event_ids_of(list(compress(piece.digests, unique.tolist())))
         enriched = enrich(events, event_ids, self._source)
         result.types += events.event
-        for event in enriched:
-            if event.warnings:
-                result.warnings.update(event.warnings)
-        self._states.find_newer(events.device_us.tolist(), enriched, result.states)
+        result.warnings.update(chain.from_iterable(event.warnings for event in enriched))
+        self._states.find_newer(events.imei, events.device_us.tolist(), enriched, result.states)
         headers = encode_event_headers(events.event, enriched, events.traceparents)
         keys = list(map(str.encode, events.imei))
         return encode_records(keys, _encoded(enriched), events.written_ms, *headers)
@@ -135,7 +162,7 @@ class BatchProcessor:
     def _dead_letter(self, broken: list[InvalidRecord], result: BatchResult, counter: OutcomeCounter) -> Rows:
         """Make dead letters of the records whose bytes the window has not seen; return their rows."""
         if not broken:
-            return payload_rows([])
+            return NO_ROWS
         broken.sort(key=lambda invalid: invalid.record.offset)  # conflicts were found after the rest
         digests = list(map(_payload_digest, broken))
         rows = payload_rows(digests)
@@ -167,12 +194,9 @@ def event_ids_of(digests: Sequence[bytes]) -> list[str]:
     return [joined[at : at + _UUID_LENGTH] for at in range(0, len(joined), _UUID_LENGTH)]
 
 
-def _latest_us(valid: Sequence[ValidEvents], broken: Sequence[InvalidRecord]) -> int:
+def _latest_us(valid: ValidEvents, broken: Sequence[InvalidRecord]) -> int:
     """Return the latest arrival."""
-    return max(
-        max((int(np.max(events.received_us, initial=0)) for events in valid), default=0),
-        max((invalid.received_us for invalid in broken), default=0),
-    )
+    return max(int(np.max(valid.received_us, initial=0)), max((invalid.received_us for invalid in broken), default=0))
 
 
 def _count_valid(events: ValidEvents, found: DedupResults, counter: OutcomeCounter) -> None:
@@ -222,6 +246,7 @@ def _counts(counter: OutcomeCounter) -> list[Count]:
             counter[minute, event, DedupResult.DUPLICATE],
             counter[minute, event, _DEAD_LETTERED],
             counter[minute, event, _REPLAYED],
+            counter[minute, event, _ERASED],
         )
         for minute, event in keys
     ]

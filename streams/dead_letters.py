@@ -19,7 +19,7 @@ def dead_letter(invalid: InvalidRecord, digest: bytes, topic: str, partition: in
     """Build the dead letter; `digest` stands for the payload, `topic` and `partition` are those of the record."""
     raw = invalid.record.value or b""
     payload, encoding = _payload_text(raw)
-    event, imei = _event_and_imei(raw)
+    event, imei = event_and_imei(raw)
     return DeadLetter(
         dead_letter_id=uuid_text(digest),
         stage="streams",
@@ -38,7 +38,7 @@ def dead_letter(invalid: InvalidRecord, digest: bytes, topic: str, partition: in
     )
 
 
-def _event_and_imei(raw: bytes) -> tuple[str | None, str | None]:
+def event_and_imei(raw: bytes) -> tuple[str | None, str | None]:
     """Return event and IMEI of a payload that broke a rule, where they are strings."""
     try:
         members = members_of(raw) if len(raw) <= PAYLOAD_BYTES_MAX else None

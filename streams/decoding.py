@@ -7,7 +7,7 @@ the rules that `schemas.event` declares, and a property test compares them.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from types import NoneType
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ _decode = msgspec.json.Decoder(SentEvent).decode
 
 _UNREADABLE = SentEvent("", 0, "", "", "", "")
 _NO_EXTRA = msgspec.Raw(NO_EXTRA)
-_TO_MICROSECONDS = len("2024-06-28T17:52:13.000000")
+_CONTRACTS_ZONE = "+0000"
 _ARRIVAL_MAX_US = 253_402_300_799_999_999  # the year 9999 ends
 _ARRIVAL_DIGITS_MAX = 18  # of an integer that fits into 64 bits
 
@@ -55,7 +55,7 @@ class ValidEvents(NamedTuple):
     event_as_sent: list[str | None]
     changes: list[int]
     imei: list[str]
-    device_time: list[str]  # the first 26 characters are the contract's: to the microsecond, without the zone
+    device_time: list[str]  # to the microsecond, in the contract's format or in RFC 3339 with Z
     server_time: list[str]
     device_us: Int64s
     server_us: Int64s
@@ -146,9 +146,11 @@ def decode(records: Sequence[Record], clock: ClockLimits) -> tuple[ValidEvents, 
     for time_rule in TIME_RULES:
         suspects.update(np.flatnonzero(~time_rule.holds(moments)).tolist())
     latitude, longitude = parsed["Coordinates"][0]
-    event = list(map(canonical, sent["event"]))
+    event = sent["event"]
     as_sent: list[str | None] = [None] * len(event)
-    if event != sent["event"]:
+    canonical_types = {text: canonical(text) for text in set(event)}
+    if any(text != name for text, name in canonical_types.items()):
+        event = list(map(canonical_types.__getitem__, event))
         as_sent = list(map(_if_different, sent["event"], event))
     events = ValidEvents(
         records=list(records),
@@ -207,23 +209,50 @@ def arrivals(records: Sequence[Record]) -> Arrivals:
 
     A record that did not come through the ingress has none, and its timestamp counts as its arrival.
     """
-    headers = [dict(record.headers) for record in records]
-    received_us = [
-        int(arrival)
-        if (arrival := named.get(HEADER_ARRIVAL_US, b"")).isdigit() and len(arrival) <= _ARRIVAL_DIGITS_MAX
-        else min(max(record.timestamp, 0) * 1000, _ARRIVAL_MAX_US)
-        for record, named in zip(records, headers, strict=True)
-    ]
+    named = _headers_by_name(records)
     return Arrivals(
-        np.minimum(np.array(received_us, np.int64), _ARRIVAL_MAX_US),
-        _texts([named.get(HEADER_RECEIPT_ID) for named in headers]),
-        _texts([named.get(HEADER_SENDER) for named in headers]),
-        [named.get(HEADER_TRACEPARENT) for named in headers],
-        np.array([HEADER_REPLAY in named and replay_of(named.items()) is not None for named in headers], np.bool_),
+        _arrival_times(records, named(HEADER_ARRIVAL_US)),
+        _texts(named(HEADER_RECEIPT_ID)),
+        _texts(named(HEADER_SENDER)),
+        named(HEADER_TRACEPARENT),
+        _replayed(records, named(HEADER_REPLAY)),
     )
 
 
-def _texts(column: Sequence[bytes | None]) -> list[str | None]:
+def _headers_by_name(records: Sequence[Record]) -> Callable[[str], list[bytes | None]]:
+    """Return what returns the column of a header by its name; None where a record does not have it.
+
+    The ingress writes the same headers in the same order: then the records' headers are a table, and read as one.
+    """
+    headers = [record.headers for record in records]
+    if len(set(map(len, headers))) == 1:
+        columns = [tuple(zip(*column, strict=True)) for column in zip(*headers, strict=True)]
+        if all(names.count(names[0]) == len(names) for names, _ in columns):
+            values = {names[0]: list(texts) for names, texts in columns}
+            return lambda name: values.get(name) or [None] * len(headers)
+    by_record = list(map(dict, headers))
+    return lambda name: [named.get(name) for named in by_record]
+
+
+def _arrival_times(records: Sequence[Record], column: Sequence[bytes | None]) -> Int64s:
+    times_us = [
+        int(arrival)
+        if arrival and len(arrival) <= _ARRIVAL_DIGITS_MAX and arrival.isdigit()
+        else min(max(record.timestamp, 0) * 1000, _ARRIVAL_MAX_US)
+        for record, arrival in zip(records, column, strict=True)
+    ]
+    return np.minimum(np.array(times_us, np.int64), _ARRIVAL_MAX_US)
+
+
+def _replayed(records: Sequence[Record], column: Sequence[bytes | None]) -> Bools:
+    if column.count(None) == len(column):
+        return np.zeros(len(column), np.bool_)
+    return np.array([replay_of(record.headers) is not None for record in records], np.bool_)
+
+
+def _texts(column: list[bytes | None]) -> list[str | None]:
+    if column.count(None) == len(column):
+        return [None] * len(column)
     return [None if header is None else header.decode("utf-8", "replace") for header in column]
 
 
@@ -322,7 +351,7 @@ _SAME_NAMES = [name for name in ValidEvent.__struct_fields__ if name != "extra"]
 
 def to_microseconds(texts: Sequence[str]) -> list[str]:
     """Convert a column of times (`device_time`, `server_time`) to RFC 3339 in UTC."""
-    return [text[:_TO_MICROSECONDS] + "Z" for text in texts]
+    return "\n".join(texts).replace(_CONTRACTS_ZONE, "Z").split("\n") if texts else []
 
 
 def _only(column: Any, chosen: Bools, dropped: Sequence[int]) -> Any:

@@ -3,7 +3,7 @@
 By the column, so that each library is called in one sweep over the batch. Pure.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import repeat
@@ -27,6 +27,8 @@ from streams.decoding import ValidEvents, to_microseconds
 _MINUTE_US = 60_000_000
 _MINUTE, _CLOCK = len("2024-06-28T17:52"), len("2024-06-28T17:52:13.000000")
 
+_TAC_DIGITS = 8  # type allocation code (3GPP TS 23.003, 6.2.1)
+
 Column = Sequence[Any]
 
 
@@ -42,9 +44,14 @@ class Source(NamedTuple):
 def enrich(events: ValidEvents, event_ids: Sequence[str], source: Source) -> list[Event]:
     """Return the events as they stand on the topics."""
     kinds = [type_of(event) for event in events.event]
-    imei_facts = list(map(_imei_facts, events.imei))
-    imei_valid = [valid for valid, _ in imei_facts]
-    devices = [source.devices.get(imei, UNKNOWN_DEVICE) for imei in events.imei]
+    imei_valid = list(map(_is_imei_valid, events.imei))
+    received_at = rfc3339_texts(events.received_us)
+    devices = [
+        device if device.intervals is None else device.at(moment)
+        for device, moment in zip(
+            map(source.devices.get, events.imei, repeat(UNKNOWN_DEVICE)), received_at, strict=True
+        )
+    ]
     latitude, longitude = events.latitude.tolist(), events.longitude.tolist()
     time_zone = [zone or "UTC" for zone in map(tzfpy.get_tz, longitude, latitude)]
     columns: dict[str, Any] = {
@@ -54,19 +61,19 @@ def enrich(events: ValidEvents, event_ids: Sequence[str], source: Source) -> lis
         "imei": events.imei,
         "device_time": to_microseconds(events.device_time),
         "server_time": to_microseconds(events.server_time),
-        "received_at": rfc3339_texts(events.received_us),
+        "received_at": received_at,
         "latitude": latitude,
         "longitude": longitude,
         "location": events.location,
         "geofence_name": events.geofence_name,
         "category": [kind.category for kind in kinds],
         "severity": [kind.severity for kind in kinds],
-        "h3_r7": [f"{cell:x}" for cell in map(latlng_to_cell, latitude, longitude, repeat(7))],
-        "h3_r9": [f"{cell:x}" for cell in map(latlng_to_cell, latitude, longitude, repeat(9))],
+        "h3_r7": _cell_texts(map(latlng_to_cell, latitude, longitude, repeat(7))),
+        "h3_r9": _cell_texts(map(latlng_to_cell, latitude, longitude, repeat(9))),
         "time_zone": time_zone,
         "device_time_local": _local_times(events, time_zone),
         "imei_valid": imei_valid,
-        "tac": [tac for _, tac in imei_facts],
+        "tac": [imei[:_TAC_DIGITS] for imei in events.imei],
         "device_delay_ms": ((events.server_us - events.device_us) // 1000).tolist(),
         "platform_delay_ms": ((events.received_us - events.server_us) // 1000).tolist(),
         "vehicle": [device.vehicle for device in devices],
@@ -80,6 +87,12 @@ def enrich(events: ValidEvents, event_ids: Sequence[str], source: Source) -> lis
         "raw": [RawPosition(source.topic, source.partition, record.offset) for record in events.records],
     }
     return list(map(Event, *(columns[name] for name in Event.__struct_fields__)))
+
+
+def _cell_texts(cells: Iterable[int]) -> list[str]:
+    """Format each H3 cell as H3 does: 15 hexadecimal digits, the first of the 16 being 0."""
+    digits = np.array(list(cells), ">u8").tobytes().hex()
+    return [digits[at : at + 15] for at in range(1, len(digits), 16)]
 
 
 def _warnings(events: ValidEvents, imei_valid: list[bool], future_skew_us: int) -> Column:
@@ -138,7 +151,4 @@ def _local_minute(zone: str, minute: int) -> tuple[str, str]:
     return times.minute_text(minute + minutes), f"{sign}{size // 60:02d}:{size % 60:02d}"
 
 
-@lru_cache(maxsize=262_144)
-def _imei_facts(imei: str) -> tuple[bool, str]:
-    """Return whether the check digit is right, and the type allocation code (3GPP TS 23.003, 6.2.1)."""
-    return is_check_digit_right(imei), imei[:8]
+_is_imei_valid = lru_cache(maxsize=262_144)(is_check_digit_right)

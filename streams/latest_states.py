@@ -38,14 +38,13 @@ class LatestStates:
     def __len__(self) -> int:
         return len(self._device_us)
 
-    def find_newer(self, device_us: Iterable[int], events: Iterable[Event], newer: Newer) -> None:
+    def find_newer(self, imeis: Iterable[str], device_us: Iterable[int], events: Iterable[Event], newer: Newer) -> None:
         """Put the events into `newer` that are newer than their device's state and than what is there."""
         known = self._device_us
-        for at_us, event in zip(device_us, events, strict=True):
-            if at_us > known.get(event.imei, _NEVER_US):
-                found = newer.get(event.imei)
-                if found is None or at_us > found[0]:
-                    newer[event.imei] = at_us, event
+        for imei, at_us, event in zip(imeis, device_us, events, strict=True):
+            found = newer.get(imei)
+            if at_us > (known.get(imei, _NEVER_US) if found is None else found[0]):
+                newer[imei] = at_us, event
 
     def update(self, newer: Newer) -> None:
         """Take over what has been published."""

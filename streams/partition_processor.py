@@ -8,13 +8,15 @@ import structlog
 from aiokafka import TopicPartition
 from faust.types import TP
 
+from runtime.adapters.aiokafka_transactions import GroupMember, RefusedMemberError, stable_offset
+from runtime.adapters.faust import BatchApp
 from runtime.consumer.batch import Batch
+from runtime.consumer.offset_committer import OffsetCommitter
 from runtime.kafka.record_format import Records, records_of
 from runtime.platform import metrics
 from runtime.platform.clock import clock_limits
 from runtime.platform.settings import Settings
 from schemas import account, times, topics
-from schemas.device import Device
 from streams.batch_processor import BatchProcessor, BatchResult
 from streams.content import content_of
 from streams.device_registry import DeviceRegistry
@@ -23,6 +25,7 @@ from streams.enrichment import Source
 from streams.latest_states import LatestStates, states_of
 from streams.memory_segment import MemorySegment
 from streams.state_restore import encode, next_offset, reader, restore, restore_states
+from streams.takeover import Fence, Takeover
 from streams.transactions import Transactions
 from streams.type_topics import TypeTopics
 from streams.window import DeduplicationWindow
@@ -31,7 +34,7 @@ from streams.window_table import WindowTable
 log = structlog.get_logger()
 
 _STEP_MAX_US = 60_000_000
-_OPENING_TRIES, _OPENING_PAUSE_S = 25, 0.2
+_OPENING_TRIES, _PAUSE_S = 25, 0.2
 
 
 def advance(stream_time_us: int, latest_us: int, steady_now_us: int) -> int:
@@ -44,11 +47,14 @@ def advance(stream_time_us: int, latest_us: int, steady_now_us: int) -> int:
 
 
 class PartitionProcessor:
-    """A `Processor` (see `runtime.consumer.partition_tasks`): owns the partition's transactions and its window."""
+    """A `Processor` (see `runtime.consumer.partition_tasks`): owns the partition's window."""
 
     def __init__(
         self,
         settings: Settings,
+        app: BatchApp,
+        transactions: Transactions,
+        fence: Fence,
         tp: TP,
         table: WindowTable,
         registry: DeviceRegistry,
@@ -64,27 +70,31 @@ class PartitionProcessor:
         self._registry = registry
         self._type_topics = type_topics
         self._steady_now_us = steady_now_us
-        self._transactions: Transactions | None = None
+        self._app = app
+        self._transactions = transactions
+        self._committer = OffsetCommitter(app, tp, rebalance_timeout_s=settings.stall_timeout_s, fetch=stable_offset)
+        self._takeover = Takeover(settings, app, self._committer, fence, transactions.id)
 
     async def open(self) -> int:
-        """Fence the previous owner, find where it stopped, restore its window and devices: in this order."""
-        self._transactions = Transactions(self._settings, self._source)
-        await self._transactions.start()
+        """Fence the previous owner, find where it stopped, restore its window and devices, claim: in this order."""
+        committed = await self._takeover.committed_offset()
         await self._registry.loaded.wait()
         self._window = await self._empty_or_kept()
         self._table.put(self._source.partition, self._window)
         states = LatestStates()
         async with reader(self._settings, self._source, self._changelog, self._accounts, self._latest) as consumer:
             consumer.pause(self._source, self._changelog, self._latest)
-            position = await next_offset(consumer, self._source, self._accounts)
+            await self._takeover.wait_for_ends(consumer, (self._changelog, self._accounts, self._latest))
+            position = await next_offset(consumer, committed, self._source, self._accounts)
             consumer.pause(self._accounts)
             consumer.resume(self._changelog)
             await restore(consumer, self._changelog, self._window)
             consumer.pause(self._changelog)
             consumer.resume(self._latest)
             await restore_states(consumer, self._latest, states)
+        await self._takeover.claim(position)
         self._states = states
-        self._processor = _processor(self._settings, self._source, self._window, self._registry.devices, states)
+        self._processor = _processor(self._settings, self._source, self._window, self._registry, states)
         return position
 
     async def process(self, batch: Batch) -> None:
@@ -93,17 +103,45 @@ class PartitionProcessor:
         result = self._processor.process(batch.records)
         stream_time_us = advance(self._window.stream_time_us, result.latest_us, self._steady_now_us())
         await self._type_topics.ensure(result.types)
-        assert self._transactions is not None  # noqa: S101 - open() has been called
-        offsets = await self._transactions.commit(self._outputs(batch, result, stream_time_us), batch.next_offset)
+        offsets = await self._commit(self._outputs(batch, result, stream_time_us), batch.next_offset)
         self._window.add(result.rows, stream_time_us, offsets.get(topics.WINDOW, -1))
         self._states.update(result.states)
         _measure(result, len(batch.records), time.perf_counter() - started_s)
 
     async def close(self) -> None:
-        """Stop the producer and close the window."""
-        if self._transactions is not None:
-            await self._transactions.stop()
+        """Close the window."""
         self._table.forget(self._source.partition)
+
+    async def _commit(self, outputs: Mapping[str, Records], next_offset: int) -> dict[str, int]:
+        """Commit the outcome of a batch as a member of the current generation, in which the partition is ours.
+
+        A refusal leaves nothing behind, so the same outcome is committed again if the partition is still as we left it.
+        """
+        while True:
+            member = await self._confirmed_member()
+            try:
+                offsets = await self._transactions.commit(self._source, outputs, next_offset, member)
+            except RefusedMemberError as error:
+                log.info("committing again", partition=self._source.partition, reason=str(error))
+                await self._has_rejoined(member)
+            else:
+                self._committer.follow(next_offset, self._transactions.id)
+                return offsets
+
+    async def _confirmed_member(self) -> GroupMember:
+        """Return the member that the partition belongs to; after a rebalance, see first that it still does."""
+        member = self._committer.member
+        if member is None or member.joined != GroupMember.of(self._app.aiokafka_consumer).joined:
+            await self._takeover.confirm()
+            member = self._committer.member
+            assert member is not None  # noqa: S101 - it has just been read
+        return member
+
+    async def _has_rejoined(self, refused: GroupMember) -> None:
+        """Wait until the consumer, too, knows that its membership is over; raise TimeoutError if it never does."""
+        async with asyncio.timeout(self._settings.stall_timeout_s):
+            while GroupMember.of(self._app.aiokafka_consumer).joined == refused.joined:  # noqa: ASYNC110 - of a library
+                await asyncio.sleep(_PAUSE_S)
 
     async def _empty_or_kept(self) -> DeduplicationWindow:
         """Return the window before its changelog is read.
@@ -120,7 +158,7 @@ class PartitionProcessor:
                 return window_on_disk(directory, retention_us)
             except Exception as error:
                 reason = str(error)
-                await asyncio.sleep(_OPENING_PAUSE_S)
+                await asyncio.sleep(_PAUSE_S)
         log.warning(
             "cannot open the window on disk; restoring it from the changelog", directory=str(directory), reason=reason
         )
@@ -155,16 +193,17 @@ def _processor(
     settings: Settings,
     source: TopicPartition,
     window: DeduplicationWindow,
-    devices: Mapping[str, Device],
+    registry: DeviceRegistry,
     states: LatestStates,
 ) -> BatchProcessor:
     clock = clock_limits(settings)
     return BatchProcessor(
-        Source(source.topic, source.partition, devices, clock.skew_us),
+        Source(source.topic, source.partition, registry.devices, clock.skew_us),
         window,
         clock,
         content_of(settings.content_fields.split(",")),
         states,
+        registry.erased,
     )
 
 
@@ -176,6 +215,7 @@ def _measure(result: BatchResult, records: int, seconds: float) -> None:
         metrics.STREAMS_WARNINGS.metric.labels(code).inc(events)
     metrics.STREAMS_EVENTS.metric.labels("unique").inc(unique)
     metrics.STREAMS_EVENTS.metric.labels("dead_lettered").inc(dead)
-    metrics.STREAMS_EVENTS.metric.labels("duplicate").inc(records - unique - dead)
+    metrics.STREAMS_EVENTS.metric.labels("erased").inc(result.erased)
+    metrics.STREAMS_EVENTS.metric.labels("duplicate").inc(records - unique - dead - result.erased)
     metrics.STREAMS_BATCH_S.metric.observe(seconds)
     metrics.STREAMS_BATCH_EVENTS.metric.observe(records)

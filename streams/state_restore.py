@@ -57,21 +57,22 @@ async def reader(settings: Settings, *partitions: TopicPartition) -> AsyncIterat
         await consumer.stop()
 
 
-async def next_offset(consumer: AIOKafkaConsumer, source: TopicPartition, accounts: TopicPartition) -> int:
-    """Return where to resume: after what was committed, or at the earliest record there is.
+async def next_offset(
+    consumer: AIOKafkaConsumer, committed: int, source: TopicPartition, accounts: TopicPartition
+) -> int:
+    """Return where to resume: after what was committed (0: nothing was), or at the earliest record there is.
 
     The group's offset and the account's last summary are of one transaction. Offsets have been seen to go back when a
     broker was killed and started again, by ten minutes at once and for all partitions; summaries have not.
     """
-    committed = await consumer.committed(source)
     accounted = await _accounted_offset(consumer, accounts)
-    if committed is not None and committed < accounted:
+    if 0 < committed < accounted:
         log.warning("the group's offset is behind the account: going on after the account", topic=source.topic,
                     partition=source.partition, committed=committed, accounted=accounted)  # fmt: skip
-    if committed is None and accounted == 0:
+    if committed == accounted == 0:
         earliest = await consumer.beginning_offsets([source])
         return int(earliest[source])
-    return max(int(committed or 0), accounted)
+    return max(committed, accounted)
 
 
 async def _accounted_offset(consumer: AIOKafkaConsumer, accounts: TopicPartition) -> int:

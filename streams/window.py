@@ -73,6 +73,11 @@ def identity_rows(imeis: Sequence[int], device_us: Int64s, digests: Sequence[byt
     return rows
 
 
+def has_device(rows: Rows, imei: int) -> bool:
+    """Return whether one of the rows is of this IMEI."""
+    return bool(((rows[:, 0] << np.uint64(1)) >> np.uint64(14) == imei).any())
+
+
 def content_words(columns: Sequence[Words]) -> Words:
     """Mix 64-bit columns, one a content field, into 64 bits an event: different contents collide with 2^-64."""
     mixed = _mix(columns[0])
@@ -97,6 +102,9 @@ def payload_rows(digests: Sequence[bytes]) -> Rows:
     rows[:, 1] = thirds[:, 1]
     rows[:, 2] = thirds[:, 2]
     return rows
+
+
+NO_ROWS = payload_rows([])
 
 
 class DeduplicationWindow:

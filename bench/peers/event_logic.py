@@ -19,7 +19,7 @@ from schemas.identity import digest_of_payload, uuid_text
 from schemas.rules import TIME_RULES, EventTimes
 from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID, RAW
 from schemas.validation import NO_EXTRA, ClockLimits, ValidEvent, blank_as_none, validate
-from streams.enrichment import _imei_facts, _local_minute
+from streams.enrichment import _TAC_DIGITS, _is_imei_valid, _local_minute
 
 _CLOCK = ClockLimits.of_seconds(300, 86_400)
 _MINUTE_US = 60_000_000
@@ -101,7 +101,7 @@ def clean(identified: Identified, partition: int, offset: int) -> bytes:
     local_minute, offset_text = _local_minute(zone, event.device_us // _MINUTE_US)
     device_time = times.rfc3339(event.device_us)
     kind = type_of(event.event)
-    imei_valid, tac = _imei_facts(event.imei)
+    imei_valid, tac = _is_imei_valid(event.imei), event.imei[:_TAC_DIGITS]
     return encode(
         Event(
             event_id=identified.identity,

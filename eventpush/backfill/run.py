@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from eventpush.backfill.progress import ProgressFile
-from eventpush.backfill.sending import IngressClient, batches, session
+from eventpush.backfill.sending import IngressClient, Sign, batches, session
 from eventpush.backfill.sources import CsvMapping, Source
 
 _REQUEST_MAX_EVENTS = 100
@@ -23,6 +23,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     files: Sequence[Path]
     url: str
     headers: dict[str, str]
+    sign: Sign | None = None
     rate: float
     mapping: CsvMapping
     directory: Path  # of the progress
@@ -48,7 +49,7 @@ async def run(plan: Plan, on_progress: OnProgress) -> list[FileReport]:
     pace = _Pace(plan.rate)
     reports, before_bytes = [], 0
     async with session(plan.headers) as http:
-        client = IngressClient(http, plan.url, plan.patience_s)
+        client = IngressClient(http, plan.url, plan.patience_s, plan.sign)
         for path in plan.files:
             source = Source(path, plan.mapping)
             try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import aiohttp
@@ -16,6 +16,9 @@ _BACKOFF_MIN_S, _BACKOFF_MAX_S = 0.2, 10.0
 _TIMEOUT_S = 30.0
 _REFUSES_EVENTS = {400, 413, 422}  # of a request with several events, perhaps only one of them
 _RETRYABLE = {408, 429}
+_UNAUTHORIZED = 401
+
+Sign = Callable[[bytes], dict[str, str]]  # a request's body → the headers that sign it
 
 
 class Refused(NamedTuple):
@@ -34,10 +37,11 @@ class _Answer(NamedTuple):
 class IngressClient:
     """Posts to one ingress; a request that gets no answer is repeated, which is harmless."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, patience_s: float) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, patience_s: float, sign: Sign | None) -> None:
         self._session = session
         self._url = url
         self._patience_s = patience_s
+        self._sign = sign
 
     async def send(self, items: Sequence[Item]) -> list[Refused]:
         """Return once every event is accepted or refused; raise `OperatorError` if the ingress refuses the sender."""
@@ -47,19 +51,31 @@ class IngressClient:
         if answer.status not in _REFUSES_EVENTS:
             raise OperatorError(
                 f"{self._url} answers {answer.status} ({answer.message})",
-                "correct --url or --token-file, and run the command again: it goes on where it stopped",
+                f"{self._remedy(answer.status)}, and run the command again: it goes on where it stopped",
             )
         if len(items) == 1:
             return [Refused(items[0], answer.status, answer.message)]
         middle = len(items) // 2
         return [*await self.send(items[:middle]), *await self.send(items[middle:])]
 
+    def _remedy(self, status: int) -> str:
+        if status != _UNAUTHORIZED or self._sign:
+            return "correct --url, --token-file or the signature secret"
+        return (
+            "name the sender's token with --token-file or, if the ingress asks for a signature, set"
+            " EVENTPUSH_INGRESS_VERIFIER as there, and EVENTPUSH_INGRESS_SIGNATURE_SECRETS_FILE"
+        )
+
     async def _answer(self, body: bytes) -> _Answer:
         backoff = Backoff(_BACKOFF_MIN_S, _BACKOFF_MAX_S, 0.2)
         deadline_s = time.monotonic() + self._patience_s
         while True:
             try:
-                async with self._session.post(self._url, data=body, allow_redirects=False) as response:
+                headers = self._sign(body) if self._sign else {}  # again for each attempt: some name the time
+            except UnicodeDecodeError:
+                return _Answer(400, "not UTF-8, so it cannot be signed")
+            try:
+                async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
                     answer = _Answer(response.status, _message(await response.read()))
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 answer = _Answer(503, str(error) or type(error).__name__)

@@ -8,6 +8,7 @@ import msgspec
 from eventpush import topic_reader
 from eventpush.checking.result import Finding
 from eventpush.clickhouse_client import connected
+from eventpush.erasure.subject import read_deny_list
 from runtime.platform.settings import Settings
 from schemas import account, topics
 
@@ -103,7 +104,8 @@ def moved_sink(group: str, committed: Mapping[int, int], stored: Mapping[int, Ma
 
 
 async def _before(settings: Settings, committed: Mapping[int, int]) -> dict[int, dict[int, bytes]]:
-    """Return the last records before each committed offset, by partition and offset."""
+    """Return the last records before each committed offset, by partition and offset; erased ones have no row."""
+    erased = await read_deny_list(settings)
     offsets = await topic_reader.offsets(settings, topics.EVENTS)
     begins = {
         partition: max(begin, committed.get(partition, end) - _TAIL_OFFSETS)
@@ -115,6 +117,8 @@ async def _before(settings: Settings, committed: Mapping[int, int]) -> dict[int,
         async for partition, records in batches:
             for record in records:
                 if record.offset < committed.get(partition, 0):
+                    if erased.is_about(record.value):
+                        continue
                     found[partition][record.offset] = record.value
                 else:
                     unread.discard(partition)

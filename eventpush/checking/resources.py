@@ -10,6 +10,8 @@ import msgspec
 from eventpush import topic_reader
 from eventpush.checking.result import Finding
 from eventpush.clickhouse_client import connected
+from runtime.adapters import aiokafka_admin
+from runtime.kafka.topic_admin import admin
 from runtime.platform.settings import Settings
 from schemas import topics
 
@@ -29,13 +31,19 @@ class Disk(msgspec.Struct, frozen=True):
 
 
 async def check_disks(settings: Settings) -> Finding:
-    """Look at ClickHouse's disks and at the one of the data directory."""
+    """Look at the disks of ClickHouse and of the brokers, and at the one of the data directory."""
     usage = shutil.disk_usage(_existing(settings.data_dir))
     disks = [Disk(f"of {settings.data_dir}", usage.free, usage.total)]
     async with connected(settings) as client:
         found = await client.query("SELECT name, free_space, total_space FROM system.disks WHERE total_space > 0")
         disks += [Disk(f"{name} of ClickHouse", int(free), int(size)) for name, free, size in found.result_rows]
-    return disks_finding(disks)
+    async with admin(settings) as kafka:
+        log_dirs = await aiokafka_admin.log_dirs(kafka)
+    disks += [Disk(f"{at.path} of broker {at.broker}", at.free_bytes, at.size_bytes) for at in log_dirs or ()]
+    state, detail = disks_finding(disks)
+    if log_dirs is None:
+        detail += "; the brokers' disks were not seen: that needs Kafka 3.3, and Describe on the cluster"
+    return state, detail
 
 
 def disks_finding(disks: list[Disk]) -> Finding:

@@ -67,6 +67,7 @@ def _as_dict(reconciliation: Reconciliation, grouped: Mapping[str, OutcomeCounts
         ],
         "partitions": reconciliation.coverages,
         "discrepancies": reconciliation.discrepancies,
+        "on_deny_list": reconciliation.erased,
     }
 
 
@@ -104,6 +105,8 @@ def _readable(reconciliation: Reconciliation, grouped: Mapping[str, OutcomeCount
         rows += [f"discrepancy: {discrepancy}" for discrepancy in reconciliation.discrepancies]
     else:
         replayed = f" and {reconciliation.replayed} replayed" if reconciliation.replayed else ""
+        if reconciliation.erased:
+            rows.append(f"{reconciliation.erased} devices or drivers were erased: their events are not stored any more")
         rows.append(f"all {reconciliation.accepted} accepted{replayed} events are accounted for")
     return "\n".join(rows)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from eventpush.contract.acls import allow_reading
+from eventpush.contract.acls import of_a_team
 from eventpush.contract.export import export
 from eventpush.options import as_json, command_with_examples, echo_json, settings_of_a_command
 from runtime.platform.errors import OperatorError
@@ -50,7 +50,8 @@ def _acls(event_type: str, *, user: str, group: str | None, as_json: bool) -> No
     They expect the administrator's credentials in admin.properties.
     """
     topic = type_topic(of_type(canonical(event_type)))
-    lines = allow_reading(topic, user, group or user, settings_of_a_command().kafka_bootstrap)
+    bootstrap = settings_of_a_command().kafka_bootstrap
+    lines = [right.command(f"User:{user}", bootstrap) for right in of_a_team(topic, group or user)]
     if as_json:
         echo_json(lines)
     else:

@@ -2,16 +2,18 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import msgspec
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from eventpush.console.event_ring import EventRing, MapEvent
-from eventpush.topic_reader import consumer_of
+from eventpush.topic_reader import TopicMissingError, consumer_of
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 from schemas import topics
+from schemas.json_text import decoder_of
 
 CAPACITY = 50_000
 _UNWATCHED_S = 20.0
@@ -19,7 +21,7 @@ _RETRY_S = 2.0
 _BATCH = 2_000
 _POLL_MS = 500
 
-_decode = msgspec.json.Decoder(MapEvent).decode
+_decode: Callable[[bytes], MapEvent] = decoder_of(MapEvent)
 
 
 def event_of(value: bytes) -> MapEvent | None:
@@ -65,7 +67,7 @@ class EventFeed:
                     self.problem = None
                     await self._read(consumer, partitions)
             except OperatorError as problem:
-                missing = "has no topic" in problem.what
+                missing = isinstance(problem, TopicMissingError)
                 self.problem = str(problem) if missing else f"Kafka at {self._settings.kafka_bootstrap} does not answer"
                 await asyncio.sleep(_RETRY_S)
         self.ring.clear()

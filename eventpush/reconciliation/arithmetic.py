@@ -52,6 +52,7 @@ class OutcomeCounts(msgspec.Struct):
     stored: int = 0  # in telematics.events
     stored_dead_letters: int = 0  # in telematics.dead_letters
     replayed: int = 0  # from replays
+    erased: int = 0  # of erased devices, dropped by the stream stage
 
 
 class Coverage(msgspec.Struct, frozen=True):
@@ -94,7 +95,7 @@ def coverage(
             overlap_end = min(position, batch.next_offset)
             surplus = batch.first_offset - overlap_end
             discrepancies.append(Discrepancy(partition, batch.first_offset, overlap_end, surplus, "in two batches"))
-        counted = sum(count.unique + count.duplicate + count.dead_lettered for count in batch.counts)
+        counted = sum(count.unique + count.duplicate + count.dead_lettered + count.erased for count in batch.counts)
         uncounted = batch.next_offset - batch.first_offset - counted
         if uncounted:
             why = "with no outcome in their batch's summary"
@@ -160,7 +161,8 @@ def count_outcomes(
     for batch in batches:
         for count in batch.counts:
             total = found.setdefault((count.minute, count.event), OutcomeCounts())
-            total.accepted += count.unique + count.duplicate + count.dead_lettered - count.replayed
+            total.accepted += count.unique + count.duplicate + count.dead_lettered + count.erased - count.replayed
+            total.erased += count.erased
             total.replayed += count.replayed
             total.unique += count.unique
             total.duplicate += count.duplicate

@@ -1,7 +1,7 @@
 """Reconcile: read summaries and offsets from Kafka and counts from ClickHouse, then examine what differs."""
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +11,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 
 from eventpush import topic_reader
 from eventpush.clickhouse_client import connected
+from eventpush.erasure.subject import read_deny_list
 from eventpush.reconciliation import arithmetic
 from eventpush.reconciliation.arithmetic import Chunk, Coverage, Discrepancy, MinuteAndType, OutcomeCounts
 from runtime.platform.errors import OperatorError
@@ -18,7 +19,9 @@ from runtime.platform.settings import Settings
 from schemas import account as summaries
 from schemas import tables, topics
 from schemas.account import BatchAccount
+from schemas.erasure import Erased
 from schemas.event import RawPosition
+from schemas.json_text import decoder_of
 
 _IDS_AT_ONCE = 5_000
 
@@ -69,7 +72,7 @@ class Outcome(msgspec.Struct, gc=False):
     dead_letter_id: str | None = None
 
 
-_outcome = msgspec.json.Decoder(Outcome).decode
+_outcome: Callable[[bytes], Outcome] = decoder_of(Outcome)
 
 
 @dataclass
@@ -80,6 +83,7 @@ class Reconciliation:
     outcomes: dict[MinuteAndType, OutcomeCounts] = field(default_factory=dict)
     to_clickhouse: int = 0  # records that the sink has not stored yet
     discrepancies: list[Discrepancy] = field(default_factory=list)
+    erased: int = 0  # devices and drivers on the deny list: their events are accepted, and not stored any more
 
     @property
     def replayed(self) -> int:
@@ -97,7 +101,8 @@ async def reconcile(settings: Settings) -> Reconciliation:
     # The order matters: each source may be ahead of those read before it, never behind.
     batches, began = await _summaries(settings), await topic_reader.offsets(settings, topics.ACCOUNT)
     raw = await topic_reader.offsets(settings, topics.RAW)
-    result = Reconciliation()
+    erased = await read_deny_list(settings)
+    result = Reconciliation(erased=len(erased))
     for partition, (begin, end) in raw.items():
         complete = began.get(partition, (0, 0))[0] == 0
         found = arithmetic.coverage(partition, batches[partition], begin, end, complete=complete)
@@ -106,11 +111,13 @@ async def reconcile(settings: Settings) -> Reconciliation:
     since = min((count.minute for of in batches.values() for batch in of for count in batch.counts), default="")
     async with connected(settings) as client:
         for target in (_EVENTS, _DEAD):
-            waiting = await _waiting(settings, target)
+            waiting = await _waiting(settings, target, erased)
             result.to_clickhouse += sum(len(offsets) for offsets in waiting.values())
             for partition, of in batches.items():
                 chunks = arithmetic.chunks(partition, of)
-                result.discrepancies += await _missing(settings, client, target, chunks, waiting[partition], since)
+                result.discrepancies += await _missing(
+                    settings, client, target, erased, chunks, waiting[partition], since
+                )
         firsts = [coverage.first for coverage in sorted(result.coverages, key=lambda coverage: coverage.partition)]
         stored, dead = [await _by_minute(client, target, since, firsts) for target in (_EVENTS, _DEAD)]
     result.outcomes = arithmetic.count_outcomes((batch for of in batches.values() for batch in of), stored, dead)
@@ -137,26 +144,28 @@ def _summary(partition: int, record: Any) -> BatchAccount:
         ) from None
 
 
-async def _waiting(settings: Settings, target: _OutcomeTopic) -> defaultdict[int, set[int]]:
+async def _waiting(settings: Settings, target: _OutcomeTopic, erased: Erased) -> defaultdict[int, set[int]]:
     """Return the raw offsets, by partition, of records that the sink has not committed yet."""
     done = await topic_reader.committed(settings, settings.sink_app_id, target.topic)
     begins = {
         p: max(begin, done.get(p, 0)) for p, (begin, _) in (await topic_reader.offsets(settings, target.topic)).items()
     }
     waiting: defaultdict[int, set[int]] = defaultdict(set)
-    async with aclosing(_outcomes(settings, target, begins)) as outcomes:
+    async with aclosing(_outcomes(settings, target, erased, begins)) as outcomes:
         async for outcome in outcomes:
             waiting[outcome.raw.partition].add(outcome.raw.offset)
     return waiting
 
 
 async def _outcomes(
-    settings: Settings, target: _OutcomeTopic, begins: Mapping[int, int] | None = None
+    settings: Settings, target: _OutcomeTopic, erased: Erased, begins: Mapping[int, int] | None = None
 ) -> AsyncGenerator[Outcome, None]:
-    """Yield what the stream stage has written to the topic."""
+    """Yield what the stream stage has written to the topic, but for what is about who was erased."""
     async with aclosing(topic_reader.records(settings, target.topic, begins)) as batches:
         async for _, records in batches:
             for record in records:
+                if erased.is_about(record.value):
+                    continue
                 outcome = _outcome(record.value)
                 if outcome.raw.topic == topics.RAW:  # otherwise a dead letter of the sink
                     yield outcome
@@ -166,6 +175,7 @@ async def _missing(
     settings: Settings,
     client: AsyncClient,
     target: _OutcomeTopic,
+    erased: Erased,
     chunks: Sequence[Chunk],
     waiting: set[int],
     since: str,
@@ -177,7 +187,7 @@ async def _missing(
     mismatched = arithmetic.mismatched(chunks, found, dead_letters=target.dead_letters)
     if not mismatched:
         return []
-    ids = await _ids(settings, target, mismatched)
+    ids = await _ids(settings, target, erased, mismatched)
     present = await _present(client, target, ids)
     lost = [offset for identity, offset in ids.items() if identity not in present and offset not in waiting]
     return arithmetic.group_offsets(chunks[0].partition, lost, target.why_missing)
@@ -201,11 +211,11 @@ async def _rows(
     return {(partition, int(first)): int(count) for first, count in found.result_rows}
 
 
-async def _ids(settings: Settings, target: _OutcomeTopic, chunks: Iterable[Chunk]) -> dict[str, int]:
+async def _ids(settings: Settings, target: _OutcomeTopic, erased: Erased, chunks: Iterable[Chunk]) -> dict[str, int]:
     """Map the ids of the chunks' records on the topic to their raw offsets."""
     ranges = [(chunk.partition, range(chunk.first, chunk.next)) for chunk in chunks]
     found: dict[str, int] = {}
-    async with aclosing(_outcomes(settings, target)) as outcomes:
+    async with aclosing(_outcomes(settings, target, erased)) as outcomes:
         async for outcome in outcomes:
             at = outcome.raw
             if any(at.partition == partition and at.offset in offsets for partition, offsets in ranges):

@@ -79,4 +79,5 @@ class Facts(msgspec.Struct, kw_only=True):
     streams_behind: int | None = None  # records before this one that the stream stage has yet to process; 0: done
     sink_behind: int | None = None
     registry: RegistryEntry | None = None
+    is_erased: bool = False  # the device is on the deny list
     notes: list[str] = []

@@ -14,6 +14,7 @@ from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 from schemas import account, topics
 from schemas.event import RawPosition
+from schemas.json_text import decoder_of
 from schemas.replay import replay_of
 
 _READ_TIMEOUT_MS = 1_000
@@ -28,7 +29,7 @@ class _Output(msgspec.Struct):
     raw: RawPosition
 
 
-_output = msgspec.json.Decoder(_Output).decode
+_output: Callable[[bytes], _Output] = decoder_of(_Output)
 
 
 def arrival_of(record: Any) -> Arrival:

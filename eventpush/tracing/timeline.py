@@ -19,7 +19,9 @@ class Stage(msgspec.Struct, frozen=True):
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
-    """The way of one raw event. `outcome` is one of event, duplicate, conflict, dead_letter, waiting, missing."""
+    """The way of one raw event. `outcome` is one of event, duplicate, conflict, dead_letter, waiting, erased,
+    missing.
+    """
 
     outcome: str
     summary: str
@@ -64,7 +66,7 @@ def timeline(facts: Facts) -> Trace:
 
 def _outcome(facts: Facts) -> tuple[str, str]:
     """Return the outcome's code and one line that says it."""
-    return _own_row(facts) or _own_output(facts) or _earlier(facts) or _progress(facts)
+    return _own_row(facts) or _erased(facts) or _own_output(facts) or _earlier(facts) or _progress(facts)
 
 
 def _own_row(facts: Facts) -> tuple[str, str] | None:
@@ -78,6 +80,15 @@ def _own_row(facts: Facts) -> tuple[str, str] | None:
             )
         return "dead_letter", f"dead letter {letter.dead_letter_id} of stage {letter.stage}"
     return ("event", f"event {event.event_id}") if event is not None and event.raw == facts.raw else None
+
+
+def _erased(facts: Facts) -> tuple[str, str] | None:
+    """Return the outcome of a raw record that Kafka still has of an erased device."""
+    return (
+        ("erased", "the device was erased: its events are dropped, and not stored any more")
+        if facts.is_erased
+        else None
+    )
 
 
 def _own_output(facts: Facts) -> tuple[str, str] | None:

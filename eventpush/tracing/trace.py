@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
+from eventpush.erasure.subject import read_deny_list
 from eventpush.tracing import clickhouse_facts, kafka_facts
 from eventpush.tracing.clickhouse_facts import Rows
 from eventpush.tracing.facts import Arrival, DeadLetterRow, EventRow, Facts, Position
@@ -14,6 +15,7 @@ from runtime.platform.clock import clock_limits
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 from schemas import times, topics
+from schemas.erasure import NOBODY
 
 T = TypeVar("T")
 
@@ -38,7 +40,9 @@ async def trace(settings: Settings, wanted: Wanted) -> list[Trace]:
     facts = _facts(arrivals or [], identified, rows, own=_own(rows, wanted))
     if not facts:
         raise OperatorError(f"no trace of {_shown(wanted)}", _searched(wanted, kafka=kafka))
+    erased = await _or_note(read_deny_list(settings), NOBODY, "the deny list", notes) if kafka else NOBODY
     for of_one in facts:
+        of_one.is_erased = of_one.arrival is not None and erased.mentions(of_one.arrival.payload)
         if kafka:
             await _or_note(_add_kafka(settings, of_one, identified.get(of_one.raw)), None, "Kafka", notes)
         if kafka and of_one.arrival is None:

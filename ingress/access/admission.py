@@ -10,6 +10,7 @@ from ingress.access.rate_limits import RateLimits
 from ingress.access.signatures import Signatures
 from ingress.access.tokens import Tokens
 from ingress.http.connection import Request
+from runtime.platform import metrics
 from runtime.platform.settings import Settings
 
 
@@ -36,6 +37,7 @@ class Admission(NamedTuple):
             self.rates.check_address(address)
         if self.by_token:
             name = self.tokens.check(headers.getall(hdrs.AUTHORIZATION, []))
+            metrics.INGRESS_TOKEN_USES.metric.labels(name).inc()
             self.rates.check_token(name)
         if self.by_signature:
             self.signatures.check_headers(headers)

@@ -7,13 +7,18 @@ duplicate.
 
 One entry: `secret [name=NAME]`. Entries are separated by commas or line ends. Without a name, an entry is `secret-` and
 its number, from 1, so names keep their meaning only where secrets are added at the end.
+
+`signer` signs as a sender does, for commands that send.
 """
 
 import base64
 import hashlib
 import hmac
 import re
+import uuid
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
@@ -44,6 +49,9 @@ class Scheme(Protocol):
     def verify(self, secret: str, headers: Mapping[str, str], body: bytes) -> bool:
         """Return whether the signature is that of `secret` over `body`."""
 
+    def sign(self, secret: str, body: bytes) -> dict[str, str]:
+        """Return the headers of a request with this body; raise UnicodeDecodeError if it cannot be signed."""
+
     def check_secret(self, secret: str) -> None:
         """Raise ValueError for a secret that the scheme cannot use."""
 
@@ -62,6 +70,12 @@ class StandardWebhooks:
             return False
         return True
 
+    def sign(self, secret: str, body: bytes) -> dict[str, str]:
+        """See `Scheme`: only text in UTF-8 can be signed."""
+        now, message_id = datetime.now(UTC), f"msg_{uuid.uuid4().hex}"
+        signature = Webhook(secret).sign(message_id, now, body.decode())
+        return dict(zip(self.headers, (message_id, str(int(now.timestamp())), signature), strict=True))
+
     def check_secret(self, secret: str) -> None:
         """See `Scheme`: base64, with or without `whsec_`."""
         Webhook(secret)
@@ -74,7 +88,9 @@ class HmacSha256:
 
     def __init__(self, header: str, encoding: str) -> None:
         self.headers: tuple[str, ...] = (header,)
-        self._decode: Callable[[str], bytes] = bytes.fromhex if encoding == "hex" else _from_base64
+        is_hex = encoding == "hex"
+        self._decode: Callable[[str], bytes] = bytes.fromhex if is_hex else _from_base64
+        self._encode: Callable[[bytes], str] = bytes.hex if is_hex else _to_base64
 
     def verify(self, secret: str, headers: Mapping[str, str], body: bytes) -> bool:
         """See `Scheme`."""
@@ -82,7 +98,11 @@ class HmacSha256:
             presented = self._decode(headers[self.headers[0]].strip().removeprefix("sha256="))
         except ValueError:
             return False
-        return hmac.compare_digest(presented, hmac.digest(secret.encode(), body, hashlib.sha256))
+        return hmac.compare_digest(presented, _digest(secret, body))
+
+    def sign(self, secret: str, body: bytes) -> dict[str, str]:
+        """See `Scheme`."""
+        return {self.headers[0]: self._encode(_digest(secret, body))}
 
     def check_secret(self, secret: str) -> None:
         """See `Scheme`: any text."""
@@ -102,27 +122,8 @@ class Signatures:
         return self._scheme is not None
 
     def _load(self) -> None:
-        if self._scheme is None:
-            return
-        given, file = self._settings.ingress_signature_secrets, self._settings.ingress_signature_secrets_file
-        text = given.get_secret_value() if given else ""
-        if file is not None:
-            text += "\n" + read_secret_file(file, "EVENTPUSH_INGRESS_SIGNATURE_SECRETS_FILE")
-        secrets = parse(text)
-        if not secrets:
-            raise OperatorError(
-                f"EVENTPUSH_INGRESS_VERIFIER={self._settings.ingress_verifier} has no secret",
-                "set EVENTPUSH_INGRESS_SIGNATURE_SECRETS or EVENTPUSH_INGRESS_SIGNATURE_SECRETS_FILE",
-            )
-        for number, secret in enumerate(secrets, 1):
-            try:
-                self._scheme.check_secret(secret.secret)
-            except Exception:
-                raise OperatorError(
-                    f"signature secret {number} is not a valid {self._settings.ingress_verifier} secret",
-                    "use base64, with or without the prefix whsec_",
-                ) from None
-        self._secrets = tuple(secrets)
+        if self._scheme is not None:
+            self._secrets = _secrets(self._settings, self._scheme)
 
     def check_headers(self, headers: Mapping[str, str]) -> None:
         """Check before the body is read that the request is signed. Raise `RequestError` (401)."""
@@ -143,6 +144,44 @@ class Signatures:
         if not names:
             raise _bad_signature(scheme.mismatch)
         return names[0]
+
+
+def signer(settings: Settings, name: str | None) -> Callable[[bytes], dict[str, str]] | None:
+    """Return what makes the headers that sign a body with the secret called `name`, by default the first.
+
+    None if the settings ask for no signature. Raise `OperatorError` without such a secret.
+    """
+    scheme = _scheme(settings)
+    if scheme is None:
+        return None
+    secrets = _secrets(settings, scheme)
+    chosen = [secret for secret in secrets if name in (None, secret.name)]
+    if not chosen:
+        names = ", ".join(secret.name for secret in secrets)
+        raise OperatorError(f"no signature secret is called {name}", f"name one of {names}")
+    return partial(scheme.sign, chosen[0].secret)
+
+
+def _secrets(settings: Settings, scheme: Scheme) -> tuple[Secret, ...]:
+    given, file = settings.ingress_signature_secrets, settings.ingress_signature_secrets_file
+    text = given.get_secret_value() if given else ""
+    if file is not None:
+        text += "\n" + read_secret_file(file, "EVENTPUSH_INGRESS_SIGNATURE_SECRETS_FILE")
+    secrets = parse(text)
+    if not secrets:
+        raise OperatorError(
+            f"EVENTPUSH_INGRESS_VERIFIER={settings.ingress_verifier} has no secret",
+            "set EVENTPUSH_INGRESS_SIGNATURE_SECRETS or EVENTPUSH_INGRESS_SIGNATURE_SECRETS_FILE",
+        )
+    for number, secret in enumerate(secrets, 1):
+        try:
+            scheme.check_secret(secret.secret)
+        except Exception:
+            raise OperatorError(
+                f"signature secret {number} is not a valid {settings.ingress_verifier} secret",
+                "use base64, with or without the prefix whsec_",
+            ) from None
+    return tuple(secrets)
 
 
 def parse(text: str) -> list[Secret]:
@@ -180,3 +219,11 @@ def _bad_signature(message: str) -> RequestError:
 
 def _from_base64(text: str) -> bytes:
     return base64.b64decode(text, validate=True)
+
+
+def _to_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _digest(secret: str, body: bytes) -> bytes:
+    return hmac.digest(secret.encode(), body, hashlib.sha256)

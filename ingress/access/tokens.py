@@ -11,14 +11,16 @@ import re
 import secrets
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
+
+from pydantic import SecretStr
 
 from ingress.access.file_watcher import FileWatcher
 from ingress.errors import Rejection, RequestError
-from runtime.platform import metrics
 from runtime.platform.errors import OperatorError
 from runtime.platform.secret_files import read_secret_file
-from runtime.platform.settings import Settings
+from runtime.platform.settings import Settings, variable
 
 _HASHED = "sha256:"
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
@@ -36,24 +38,24 @@ class Token(NamedTuple):
 
 
 class Tokens:
-    """The tokens in force; empty when none is required."""
+    """The tokens in force, from a setting and from the file that its `…_FILE` names; empty when none is required."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, field: str = "ingress_tokens") -> None:
+        self._variable = variable(field)
+        self._given: SecretStr | None = getattr(settings, field)
+        self._file: Path | None = getattr(settings, f"{field}_file")
         self._tokens: tuple[Token, ...] = ()
-        file = settings.ingress_tokens_file
-        self.watcher = FileWatcher([file] if file else [], self._load)
+        self.watcher = FileWatcher([self._file] if self._file else [], self._load)
 
     def __bool__(self) -> bool:
         return bool(self._tokens)
 
     def _load(self) -> None:
-        given = self._settings.ingress_tokens
-        tokens = parse(given.get_secret_value(), "EVENTPUSH_INGRESS_TOKENS") if given else []
-        file = self._settings.ingress_tokens_file
+        given, file = self._given, self._file
+        tokens = parse(given.get_secret_value(), self._variable) if given else []
         if file is not None:
-            variable = "EVENTPUSH_INGRESS_TOKENS_FILE"
-            tokens += parse(read_secret_file(file, variable), f"{variable}={file}")
+            name = f"{self._variable}_FILE"
+            tokens += parse(read_secret_file(file, name), f"{name}={file}")
         if (given is not None or file is not None) and not tokens:
             raise OperatorError(
                 "bearer tokens are required, but none is configured", "add a line made by `eventpush token new`"
@@ -75,7 +77,6 @@ class Tokens:
                 found = token
         if found is None:
             raise _unauthorized("unknown or expired bearer token", ', error="invalid_token"')
-        metrics.INGRESS_TOKEN_USES.metric.labels(found.name).inc()
         return found.name
 
 

@@ -1,4 +1,4 @@
-"""The only module that uses aiokafka's private parts: its fetcher, batch builder, codec and group coordinator.
+"""What uses aiokafka's private parts: its fetcher, batch builder, codec and group coordinator.
 
 `install` patches aiokafka's modules, which offer no other extension point:
 
@@ -7,6 +7,7 @@
 - A batch may be given its records encoded (`EncodedBatch`).
 - zstd is of level 1, by a compressor that is reused, and gzip is ISA-L's of level 1. aiokafka has no compression
   levels: its zstd uses level 3 and a new context for each batch, its gzip level 9; either takes ten times as long.
+- Transactions may be fenced by the consumer group (`runtime.adapters.aiokafka_transactions`).
 
 `tests/unit/test_private_names.py` checks that every private name in `PRIVATE_NAMES` exists in the installed version.
 """
@@ -27,6 +28,7 @@ from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from isal import igzip
 
+from runtime.adapters import aiokafka_transactions
 from runtime.consumer.batch import Record
 from runtime.kafka.record_format import Batch
 
@@ -67,6 +69,7 @@ def install() -> None:
     # Batches and their builder (in C, or in Python without the extension) look the functions up in their own module.
     codecs: Any = importlib.import_module(DefaultRecordBatchBuilder.__module__)
     codecs.zstd_encode, codecs.gzip_encode, codecs.gzip_decode = _zstd, _gzip, igzip.decompress
+    aiokafka_transactions.install()
 
 
 def require_installed() -> None:

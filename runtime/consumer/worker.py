@@ -12,6 +12,7 @@ import structlog
 
 from runtime.adapters.faust import BatchApp
 from runtime.consumer.partition_tasks import PartitionTasks
+from runtime.platform.errors import OperatorError
 
 log = structlog.get_logger()
 
@@ -47,7 +48,10 @@ class Worker:
         tasks = [asyncio.create_task(self._guard(work)) for work in (app.start, app.crash, *beside)]
         error = await self._ended
         if error is not None:
-            log.error("worker failed", reason=repr(error), exc_info=error)
+            if isinstance(error, OperatorError):
+                log.error("worker failed", reason=str(error))
+            else:
+                log.error("worker failed", reason=repr(error), exc_info=error)
         timeout_s = STOP_TIMEOUT_S if error is None else FAILED_STOP_TIMEOUT_S
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(_shut_down(app, partition_tasks, orderly=error is None), timeout_s)

@@ -14,7 +14,15 @@ from typing import Any, Literal
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+    for_code,
+)
 
 from runtime.kafka.connection import connection
 from runtime.platform.errors import OperatorError
@@ -28,12 +36,19 @@ _RECORDS_MAX_BYTES = 4 * 1024 * 1024  # of one batch of records: a full transact
 #: more than the records. A reader that starts at an offset scans at most one interval for it.
 _INDEX_INTERVAL_BYTES = 1024 * 1024
 _COMPACTED_SEGMENT_BYTES = 64 * 1024 * 1024  # only closed segments are compacted, and a restart reads all records
+_COMPACTION_LAG_MAX_MS = 24 * _H  # an erased device's records are gone by then (KIP-354)
 _SETTLE_S = 15.0
 _REQUEST_TIMEOUT_MS = 10_000
+_UNAUTHORIZED = (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
 _FROM_THE_TOPIC = 1  # DescribeConfigs' source of a value that was set for this topic (KIP-226)
 
 #: What is altered when it differs; it changes no record that readers have yet to see.
-ALTERABLE = frozenset({"retention.ms", "segment.ms", "segment.bytes", "index.interval.bytes"})
+ALTERABLE = frozenset({"retention.ms", "segment.ms", "segment.bytes", "index.interval.bytes", "max.compaction.lag.ms"})
 
 State = Literal["created", "unchanged", "altered", "differs"]
 
@@ -69,6 +84,7 @@ def configuration(topic: Topic, settings: Settings) -> dict[str, str]:
         config["segment.ms"] = str(max(window_ms // 8, _H // 6))  # only closed segments are ever deleted
     elif topic.compacted:
         config["segment.bytes"] = str(_COMPACTED_SEGMENT_BYTES)
+        config["max.compaction.lag.ms"] = str(_COMPACTION_LAG_MAX_MS)
     else:
         config["retention.ms"] = str(settings.topic_retention_h * _H)
     return config
@@ -83,7 +99,7 @@ async def ensure_topics(
     that is not `topic_partitions`, and when Kafka cannot be reached or refuses.
     """
     async with admin(settings) as client:
-        existing = await _existing(client)
+        existing = await existing_topics(client)
         wanted = {topic.name: topic for topic in all_topics()}
         wanted |= {name: type_topic(name) for name in existing if is_of_type(name)}
         refuse_other_partition_counts(settings, {name: len(existing[name]) for name in wanted if name in existing})
@@ -135,20 +151,23 @@ async def admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 def unreachable(settings: Settings, error: BaseException) -> OperatorError:
     """Return the error for a Kafka that did not answer, or not as it should."""
     reason = (str(error).splitlines() or [type(error).__name__])[0].removeprefix(f"{type(error).__name__}: ")
+    where = f"Kafka at EVENTPUSH_KAFKA_BOOTSTRAP={settings.kafka_bootstrap}"
+    if isinstance(error, _UNAUTHORIZED):
+        return OperatorError(f"{where} refuses this user ({reason})", "`eventpush check` names the ACL that is missing")
     return OperatorError(
-        f"Kafka at EVENTPUSH_KAFKA_BOOTSTRAP={settings.kafka_bootstrap} cannot be used ({reason})",
+        f"{where} cannot be used ({reason})",
         "start it (`eventpush up` brings one along) or set the variable to where it is",
     )
 
 
-async def _existing(client: AIOKafkaAdminClient) -> dict[str, list[dict[str, Any]]]:
+async def existing_topics(client: AIOKafkaAdminClient) -> dict[str, list[dict[str, Any]]]:
     """Return the partitions of every topic, by topic."""
     return {topic["topic"]: topic["partitions"] for topic in await client.describe_topics()}
 
 
 async def _settled(client: AIOKafkaAdminClient, names: set[str]) -> None:
     async def have_leaders() -> bool:
-        existing = await _existing(client)
+        existing = await existing_topics(client)
         return all(name in existing and all(p["leader"] >= 0 for p in existing[name]) for name in names)
 
     await _until(have_leaders, "some new topics have no leader")
@@ -188,7 +207,7 @@ async def _compare(
     *,
     alter: bool,
 ) -> list[Finding]:
-    actual = await _configurations(client, [topic.name for topic in topics])
+    actual = await configurations(client, [topic.name for topic in topics])
     findings = []
     for topic in topics:
         differing = {
@@ -209,7 +228,7 @@ async def _compare(
     return findings
 
 
-async def _configurations(client: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, tuple[str, int]]]:
+async def configurations(client: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, tuple[str, int]]]:
     """Return each topic's configuration: value and source by key."""
     if not names:
         return {}
@@ -235,7 +254,7 @@ async def _alter(
                 raise for_code(code)(message)
 
     async def takes_effect() -> bool:
-        now = (await _configurations(client, [name]))[name]
+        now = (await configurations(client, [name]))[name]
         return all(now[key][0] == value for key, value in config.items())
 
     await _until(takes_effect, f"{name} still has its old configuration")

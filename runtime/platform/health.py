@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
@@ -16,8 +16,10 @@ Check = Callable[[], Awaitable[str | None]]
 _CHECK_TIMEOUT_S = 2.0
 
 
-async def start(port: int, checks: Mapping[str, Check], *, host: str = "127.0.0.1") -> web.AppRunner:
-    """Serve `/metrics`, `/healthz` and `/readyz`; pass the result to `stop`.
+async def start(
+    port: int, checks: Mapping[str, Check], *, host: str = "127.0.0.1", routes: Iterable[web.RouteDef] = ()
+) -> web.AppRunner:
+    """Serve `/metrics`, `/healthz` and `/readyz`, and these further routes; pass the result to `stop`.
 
     `/healthz` says that the process runs its loop; `/readyz` is 200 when every check gives None within 2 s, else 503
     with what each said. Raise `OperatorError` when the port cannot be used.
@@ -26,6 +28,7 @@ async def start(port: int, checks: Mapping[str, Check], *, host: str = "127.0.0.
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/readyz", _readyz(checks))
+    app.add_routes(routes)
     runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
     try:
@@ -34,7 +37,7 @@ async def start(port: int, checks: Mapping[str, Check], *, host: str = "127.0.0.
         await runner.cleanup()
         raise OperatorError(
             f"the metrics port {host}:{port} cannot be used ({error.strerror or error})",
-            "stop what uses it or choose another (EVENTPUSH_..._METRICS_PORT)",
+            "stop what uses it or choose another (docs/settings.md lists the ports)",
         ) from None
     return runner
 

@@ -134,6 +134,23 @@ SINK_COMPLETE_THROUGH = Gauge(
     ("topic", "partition"),
 )
 
+COMPLETE_THROUGH = Gauge(
+    "eventpush_complete_through_timestamp_seconds",
+    "Every event of a partition of the raw topic that was accepted before is stored, proven by offsets, in seconds "
+    "since the epoch. Shown by the sink that has partition 0 of the events.",
+    ("partition",),
+)
+
+# --- event stream -------------------------------------------------------------------------------------------------
+SSE_CLIENTS = Gauge("eventpush_sse_clients", "Connected clients of the event stream.")
+SSE_EVENTS = Counter("eventpush_sse_events", "Events sent to clients of the event stream.")
+SSE_DISCONNECTS = Counter(
+    "eventpush_sse_disconnects",
+    "Clients of the event stream that were disconnected: they took nothing (slow), their token ended (token), Kafka "
+    "had deleted what they were to get next (expired), or Kafka did not answer (kafka).",
+    ("reason",),
+)
+
 # --- account: shown by `eventpush account --metrics`, not by a process --------------------------------------------
 ACCOUNT_EVENTS = Gauge(
     "eventpush_account_events", "Accepted events by type and outcome, as far as processed.", ("event", "outcome")

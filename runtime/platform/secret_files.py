@@ -1,9 +1,14 @@
 """Secrets that a setting gives itself or as a file: Docker and Kubernetes mount secrets as files."""
 
+import os
+import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings, variable
+
+_RANDOM_BYTES = 32
 
 
 def read_secret_file(file: Path, name: str) -> str:
@@ -28,6 +33,30 @@ def clickhouse_password(settings: Settings) -> str:
 def console_token(settings: Settings) -> str | None:
     """Return the console's token, None if it is not set. Raises `OperatorError` for an unreadable file."""
     return _secret(settings, "console_token")
+
+
+def erasure_key(settings: Settings) -> str | None:
+    """Return the key of the deny list: the one that is set, or the one that `up` made; None if there is neither.
+
+    Raises `OperatorError` for an unreadable file.
+    """
+    made = made_erasure_key(settings)
+    if settings.erasure_key is None and settings.erasure_key_file is None and made.exists():
+        return read_secret_file(made, "the erasure key").strip()
+    return _secret(settings, "erasure_key")
+
+
+def made_erasure_key(settings: Settings) -> Path:
+    """Return the path of the erasure key in the data directory."""
+    return settings.data_dir / "erasure-key"
+
+
+def ensure_erasure_key(settings: Settings) -> None:
+    """Make the erasure key of the data directory, mode 0600, unless it is there."""
+    with suppress(FileExistsError):
+        created = os.open(made_erasure_key(settings), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(created, "w") as file:  # noqa: PTH123 - a descriptor
+            file.write(f"{secrets.token_urlsafe(_RANDOM_BYTES)}\n")
 
 
 def _secret(settings: Settings, field: str) -> str | None:

@@ -117,12 +117,12 @@ class Settings(BaseModel):
         "`EVENTPUSH_DATA_DIR`, where a restart finds them again.",
     )
     streams_batch_max_events: Annotated[int, Field(ge=1, le=20_000)] = Field(
-        16_000, description="Most raw events in one transaction."
+        16_000, description="Most raw events of one partition in one transaction."
     )
     streams_linger_ms: Annotated[int, Field(ge=5, le=10_000)] = Field(
         50,
-        description="How long the broker lets raw events accumulate for a stream worker, in milliseconds; with a "
-        "backlog it does not wait.",
+        description="How long the broker lets raw events accumulate for a stream worker, in milliseconds, and how long "
+        "a transaction waits for batches of other partitions; with a backlog neither waits.",
     )
     streams_compression: Compression = Field(
         "zstd",
@@ -138,7 +138,8 @@ class Settings(BaseModel):
     )
     transaction_timeout_s: Annotated[int, Field(ge=2, le=900)] = Field(
         10,
-        description="Seconds after which a dead worker's transaction is aborted; readers wait for it that long.",
+        description="Seconds after which the broker aborts a dead worker's transaction, if none has taken its "
+        "partitions over by then; readers wait for it that long.",
     )
     stall_timeout_s: Annotated[int, Field(ge=10)] = Field(
         60, description="A worker with lag and no progress for this many seconds ends itself with a reason."
@@ -184,6 +185,24 @@ class Settings(BaseModel):
         "month",
         description="Length of a partition of the events, by device time. Only the first migration of a new "
         "installation reads it; `docs/deploying.md` says which length suits which volume.",
+    )
+    clickhouse_retention_d: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        None,
+        description="Days after their arrival that ClickHouse keeps events and dead letters; for ever when not set. At "
+        "least as long as Kafka keeps them and as the window. `eventpush migrate` and each sink's start apply it: set "
+        "it the same for all.",
+    )
+
+    # --- erasure -------------------------------------------------------------------------------------------------
+    erasure_key: Annotated[SecretStr, Field(min_length=16)] | None = Field(
+        None,
+        description="Secret key of the deny list of erased devices, at least 16 characters: the same for `erase`, "
+        "every stream worker and every sink, and never changed. Needed once a device was erased.",
+    )
+    erasure_key_file: Path | None = Field(
+        None,
+        description="File that holds the erasure key. When neither is set: `erasure-key` in the data directory, where "
+        "`up` makes one.",
     )
 
     # --- ingress -------------------------------------------------------------------------------------------------
@@ -299,6 +318,25 @@ class Settings(BaseModel):
         10, description="How long a stopping ingress finishes what it has begun, in seconds."
     )
 
+    # --- event stream --------------------------------------------------------------------------------------------
+    sse_port: Port = Field(
+        9104, description="Port of the event stream: `/events/stream`, `/metrics`, `/healthz`, `/readyz`."
+    )
+    sse_tokens: SecretStr | None = Field(
+        None,
+        description="Bearer tokens that may read the event stream, in the form of EVENTPUSH_INGRESS_TOKENS. Without "
+        "one here or in the file it does not start.",
+    )
+    sse_tokens_file: Path | None = Field(
+        None, description="File of bearer tokens, one a line as in EVENTPUSH_SSE_TOKENS; read again on change."
+    )
+    sse_clients_max: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        20, description="Most clients of the event stream at once; a further one is answered 503."
+    )
+    sse_send_timeout_s: Annotated[float, Field(gt=0, le=300)] = Field(
+        10, description="Seconds in which a client must take what was sent; a slower one is disconnected."
+    )
+
     # --- console -------------------------------------------------------------------------------------------------
     console_host: str = Field(
         "127.0.0.1",
@@ -321,7 +359,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _secrets_are_given_once(self) -> "Settings":
-        for field in ("kafka_sasl_password", "clickhouse_password", "console_token"):
+        for field in ("kafka_sasl_password", "clickhouse_password", "console_token", "erasure_key"):
             if field in self.model_fields_set and getattr(self, f"{field}_file") is not None:
                 raise ValueError(f"{variable(field)} and {variable(field)}_FILE are both set: unset one of them")
         return self
@@ -332,6 +370,20 @@ class Settings(BaseModel):
             msg = (
                 f"{PREFIX}WINDOW_S={self.window_s} is smaller than {PREFIX}SENDER_RETRY_S={self.sender_retry_s}: "
                 "a late retry would be taken for a new event; make the window at least as long as the sender retries"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _rows_outlive_records(self) -> "Settings":
+        longest_s, name = max(
+            (self.topic_retention_h * 3_600, f"{PREFIX}TOPIC_RETENTION_H={self.topic_retention_h}"),
+            (self.window_s, f"{PREFIX}WINDOW_S={self.window_s}"),
+        )
+        if self.clickhouse_retention_d is not None and self.clickhouse_retention_d * 86_400 < longest_s:
+            msg = (
+                f"{PREFIX}CLICKHOUSE_RETENTION_D={self.clickhouse_retention_d} is shorter than {name}: rows would go "
+                f"while their records can still be read and repeated; make it at least {-(-longest_s // 86_400)}"
             )
             raise ValueError(msg)
         return self
@@ -379,7 +431,7 @@ def _complaint(error: Any) -> str:
     name = variable(str(error["loc"][0]))
     if error["type"] == "extra_forbidden":
         return f"{name} is not a setting of eventpush: see docs/settings.md for the list"
-    secret = "PASSWORD" in name or "TOKEN" in name or "SECRET" in name
+    secret = "PASSWORD" in name or "TOKEN" in name or "SECRET" in name or name.endswith("_KEY")
     found = "(hidden)" if secret else repr(error["input"])
     return f"{name}={found}: {error['msg'].lower()}; see docs/settings.md"
 

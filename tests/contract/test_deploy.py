@@ -106,6 +106,12 @@ def test_every_alert_has_its_runbook() -> None:
     assert listed == [(rule["alert"], rule["labels"]["severity"], rule["annotations"]["summary"]) for rule in ALERTS]
 
 
+def test_every_runbook_has_its_drill() -> None:
+    """The drills name each page once: there is none without one."""
+    drills = (DEPLOY.parent / "tests" / "integration" / "test_runbooks.py").read_text()
+    assert sorted(re.findall(r'"(Eventpush\w+)"', drills)) == sorted(rule["alert"] for rule in ALERTS)
+
+
 def promtool(*arguments: str) -> str:
     """What promtool prints; it must succeed."""
     program = os.environ.get("PROMTOOL") or shutil.which("promtool")

@@ -29,7 +29,7 @@ README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 DOCUMENTS = documents()
 #: A pattern of names, and what running programs make.
-NO_FILES = {"schemas/migrations/NNNN_name.sql", ".eventpush/", "history/"}
+NO_FILES = {"schemas/migrations/NNNN_name.sql", ".eventpush/", ".containers/", "history/"}
 _SAMPLE = (ROOT / "schemas" / "examples" / "overspeed.json").read_bytes()
 
 

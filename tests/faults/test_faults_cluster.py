@@ -47,7 +47,9 @@ async def test_coordinator_killed_during_commit(three: Pipeline, of: str):
     async def harm():
         assert await struck(worker, "streams between outputs and offsets", "stop")
         topic, key = (
-            ("__transaction_state", f"{group}-0") if of == "the transactions" else ("__consumer_offsets", group)
+            ("__transaction_state", _transactional_id(worker))
+            if of == "the transactions"
+            else ("__consumer_offsets", group)
         )
         coordinator = await _leader(three, topic, key)
         assert coordinator.send_signal(signal.SIGKILL)

@@ -13,6 +13,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from faust.types import TP
 
+from runtime.adapters import aiokafka
+from runtime.adapters.aiokafka_transactions import GroupMember
 from runtime.kafka.record_format import records_of
 from runtime.kafka.topic_admin import admin, create
 from schemas import topics
@@ -33,15 +35,16 @@ async def test_a_new_topic_holds_up_no_transaction(pipeline: Pipeline):
     """The first record for a new topic, beside one for a topic in use: both are committed within the timeout."""
     old, *new = (f"test.{number}" for number in range(3))
     await _create(pipeline, old)
-    transactions = Transactions(
-        pipeline.settings.model_copy(update={"streams_app_id": "test-new-topic"}), TopicPartition(old, 0)
-    )
+    aiokafka.install()
+    group = "test-new-topic"
+    transactions = Transactions(pipeline.settings.model_copy(update={"streams_app_id": group}), lambda: 1)
+    source, member = TopicPartition(old, 0), GroupMember.made(group, -1, "")
     await transactions.start()
     try:
-        await transactions.commit({old: RECORD}, 1)
+        await transactions.commit(source, {old: RECORD}, 1, member)
         for topic in new:
             await _create(pipeline, topic)
-            await transactions.commit({old: RECORD, topic: RECORD}, 2)
+            await transactions.commit(source, {old: RECORD, topic: RECORD}, 2, member)
     finally:
         await transactions.stop()
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -89,12 +90,12 @@ class Pipeline:
             self.start_process(name)
         until(self._all_well, f"everything ready (logs in {self.home})")
 
-    def start_process(self, name: str) -> None:
-        """Start one of the three."""
+    def start_process(self, name: str, **environ: str) -> None:
+        """Start one of the three, with further settings."""
         with (self.home / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "eventpush", name],
-                env=clean_environ(self.environ),
+                env=clean_environ(self.environ | environ),
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,
@@ -139,6 +140,11 @@ class Pipeline:
         url = f"{self.clickhouse_url}/?output_format_json_quote_64bit_integers=0"
         with post(url, statement.encode(), {}) as answer:
             return bytes(answer.read())
+
+    def insert(self, table: str, native: bytes) -> None:
+        """Insert rows in ClickHouse's native format."""
+        query = urllib.parse.quote(f"INSERT INTO {table} FORMAT Native")
+        post(f"{self.clickhouse_url}/?query={query}", native, {})
 
     def row(self, condition: str, table: str = "telematics.events") -> dict[str, Any]:
         """The one row that there will be soon."""

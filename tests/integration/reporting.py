@@ -48,6 +48,13 @@ class Reporting:
             EVENTS, [row | {"received_at": "2026-07-01 00:00:00", "changes": -1} for row in rows[: len(rows) // 2]]
         )
 
+    def register(self, imei: str, *intervals: tuple[str, str | None, str | None]) -> None:
+        """Give a device its history: driver, beginning and end of each interval."""
+        held = [{"fleet": "Indore", "driver": driver, "valid_from": begin, "valid_to": end}
+                for driver, begin, end in intervals]  # fmt: skip
+        body = json.dumps({"imei": imei, "intervals": held}).encode()
+        self.client.raw_insert(f"{DATABASE}.devices_store", insert_block=body, fmt="JSONEachRow")
+
     def store_dead_letters(self, letters: Sequence[Mapping[str, Any]]) -> None:
         """Store dead letters."""
         self._insert(DEAD_LETTERS, [{"dead_letter_id": _uuid(n), "stage": "streams"} | dict(letter)

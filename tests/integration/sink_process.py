@@ -12,11 +12,11 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from runtime.consumer.offset_committer import Committed, OffsetCommitter
 from runtime.platform import logging, settings
 from sinks import app
 from sinks.clickhouse_writer import ClickHouseWriter
 from sinks.dead_letters import DeadLetterPublisher
-from sinks.offset_committer import Committed, OffsetCommitter
 
 #: Point → the method or function, whether the kill comes before or after it, and which of its calls are meant.
 POINTS: dict[str, tuple[Any, str, str, Callable[..., bool]]] = {

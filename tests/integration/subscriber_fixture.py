@@ -21,6 +21,7 @@ from schemas.identity import digest_of, uuid_text
 from schemas.sent_schema import example
 from tests.integration.pipeline_support import eventpush, until
 from tests.integration.quiet import assert_quiet
+from tests.sse_reader import TOKEN
 from tests.stack import ROOT, Kafka
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -30,12 +31,13 @@ class Publisher:
     """The part of the pipeline before the topics, as processes of their own."""
 
     def __init__(self, bootstrap: str, home: Path) -> None:
-        ports = preflight.free_ports(3)
-        names = ("INGRESS_PORT", "INGRESS_METRICS_PORT", "STREAMS_METRICS_PORT")
+        ports = preflight.free_ports(4)
+        names = ("INGRESS_PORT", "INGRESS_METRICS_PORT", "STREAMS_METRICS_PORT", "SSE_PORT")
         self.bootstrap = bootstrap
         self.environ = {f"EVENTPUSH_{name}": str(port) for name, port in zip(names, ports, strict=True)}
         self.environ |= {"EVENTPUSH_KAFKA_BOOTSTRAP": bootstrap, "EVENTPUSH_DATA_DIR": str(home / "data")}
-        self.home, self._ports = home, ports
+        self.home, self._ports = home, ports[:3]
+        self.stream_port = ports[3]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -58,6 +60,12 @@ class Publisher:
                 command, env=environ | self.environ, cwd=ROOT, stdout=log, stderr=log
             )
 
+    def start_event_stream(self) -> None:
+        """Start the event stream too, with a token for the tests and little patience."""
+        self.environ |= {"EVENTPUSH_SSE_TOKENS": f"tests {TOKEN}", "EVENTPUSH_SSE_SEND_TIMEOUT_S": "2"}
+        self._spawn("sse")
+        until(partial(_answers, f"http://127.0.0.1:{self.stream_port}/readyz"), f"ready (logs in {self.home})")
+
     def replace_streams(self) -> None:
         """Kill the stream worker and start another, without waiting."""
         self._processes["streams"].kill()
@@ -70,7 +78,7 @@ class Publisher:
             process.terminate()
         for name, process in self._processes.items():
             assert process.wait(30) == 0, name
-            assert_quiet(self.home / f"{name}.log")
+            assert_quiet(self.home / f"{name}.log", allowed="client is disconnected")
 
     def end(self) -> None:
         """End both, surely."""

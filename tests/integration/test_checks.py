@@ -3,15 +3,33 @@
 import asyncio
 import json
 import re
+import shlex
+import shutil
 import signal
 from collections.abc import Iterator
+from concurrent.futures import Future
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.protocol.admin import CreateAclsRequest
 from aiokafka.structs import TopicPartition
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 
+from eventpush.checking import access
+from eventpush.contract.acls import SERVICES, Right, of_a_service
+from runtime.adapters import aiokafka_admin
+from runtime.adapters.aiokafka_admin import LogDir
+from runtime.kafka import topic_admin
+from runtime.platform.settings import Settings, load
 from schemas import topics
 from tests.integration.pipeline_support import Pipeline, until
 from tests.integration.test_pipeline import SAMPLE, settled
@@ -21,7 +39,7 @@ AUTHORIZER = (
     ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
     ("allow.everyone.if.no.acl.found", "true"),
 )
-_TOPIC, _LITERAL, _READ, _ALLOW = 2, 3, 3, 3  # Kafka's ResourceType, PatternType, AclOperation, AclPermissionType
+ME = "User:ANONYMOUS"
 
 
 @pytest.fixture(scope="module")
@@ -119,22 +137,91 @@ def test_a_column_that_somebody_dropped(pipeline: Pipeline) -> None:
     assert finding(pipeline, "schema")[0] == "ok"
 
 
-async def _grant_to_another(bootstrap: str) -> None:
-    """Allow another user to read the raw topic: from then on, everyone else needs an ACL."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        request = CreateAclsRequest(_TOPIC, topics.RAW, _LITERAL, "User:other", "*", _READ, _ALLOW)
-        await admin._send_to_controller(request)  # aiokafka has the request, and no method for it
-    finally:
-        await admin.close()
+def acl(resource: str, name: str, operation: str, *, user: str = ME, prefixed: bool = False) -> AclBinding:
+    """An allowance, in the words of `kafka-acls.sh`."""
+    return AclBinding(
+        ResourceType[resource.upper().replace("-", "_")],
+        name, ResourcePatternType.PREFIXED if prefixed else ResourcePatternType.LITERAL, user, "*",
+        AclOperation[re.sub(r"(?<=[a-z])(?=[A-Z])", "_", operation).upper()], AclPermissionType.ALLOW,
+    )  # fmt: skip
 
 
-def test_an_acl_that_is_missing(pipeline: Pipeline) -> None:
-    """The user, the topic, and the command that adds it."""
-    assert finding(pipeline, "access")[0] == "ok"
-    asyncio.run(_grant_to_another(pipeline.kafka_bootstrap))
-    until(lambda: finding(pipeline, "access")[0] == "failed" or None, "the ACL takes effect")
-    _, detail = finding(pipeline, "access")
-    assert "User:ANONYMOUS may not use topic telematics.raw.v1" in detail
-    assert "kafka-acls.sh" in detail
+def granted_by(command: str) -> list[AclBinding]:
+    """The allowances that a command of `kafka-acls.sh` adds; the tool itself is not part of the embedded Kafka."""
+    words = shlex.split(command)
+    options = list(pairwise(words))
+    ((kind, name),) = [(o[2:], v) for o, v in options if o in {"--topic", "--group", "--transactional-id"}]
+    return [
+        acl(kind, name, operation, user=dict(options)["--allow-principal"], prefixed="prefixed" in words)
+        for option, operation in options if option == "--operation"
+    ]  # fmt: skip
+
+
+def test_acls_that_are_missing(pipeline: Pipeline) -> None:
+    """With the declared rights alone the pipeline runs; without one, `check` names it, and its command grants it."""
+    admin = AdminClient({"bootstrap.servers": pipeline.kafka_bootstrap})
+    settings = load(pipeline.environ)
+    rights = list(dict.fromkeys(right for service in SERVICES for right in of_a_service(service, settings)))
+    declared = {binding for right in rights for binding in granted_by(right.command(ME, "-"))}
+    kinds = ("topic", "group", "transactional-id")
+    # An allowance for somebody else closes a resource to everybody without one.
+    done(admin.create_acls([*declared, *(acl(kind, "*", "Read", user="User:other") for kind in kinds)]))
+    until(lambda: lacking(settings) is None or None, "the ACLs take effect")
+
+    for service in list(pipeline.processes):
+        process = pipeline.processes.pop(service)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        pipeline.start_process(service)
+    until(lambda: all(finding(pipeline, s)[0] == "ok" for s in ("ingress", "streams", "sink")) or None, "all ready")
+    receipts = [pipeline.post(SAMPLE | fields) for fields in ({"Event": "never seen before"}, {"Changes": "many"})]
+    pipeline.row(f"receipt_id = '{receipts[0]}'")
+    pipeline.row(f"receipt_id = '{receipts[1]}'", "telematics.dead_letters")
+    settled(pipeline)
+
+    for right in rights:
+        missing = right._replace(operations=right.operations[-1:])
+        (taken,) = granted_by(missing.command(ME, "-"))
+        done(admin.delete_acls([as_filter(taken)]))
+        state, detail = until(lambda: lacking(settings), f"{missing} is missing")
+        assert str(missing) in detail
+        (command,) = re.findall(r"`(kafka-acls.sh [^`]*)`", detail)
+        assert state == ("warning" if right == Right(("Write",), "topic", topics.RAW) else "failed")
+        done(admin.create_acls(granted_by(command)))
+        until(lambda: lacking(settings) is None or None, f"{missing} is granted")
+
+
+def lacking(settings: Settings) -> tuple[str, str] | None:
+    """What `eventpush check` says of rights, if any is missing."""
+    found = asyncio.run(access.check(settings))
+    return None if found[0] == "ok" else found
+
+
+def as_filter(binding: AclBinding) -> AclBindingFilter:
+    """A filter that only this allowance passes."""
+    return AclBindingFilter(
+        binding.restype, binding.name, binding.resource_pattern_type, binding.principal, binding.host,
+        binding.operation, binding.permission_type,
+    )  # fmt: skip
+
+
+def done(futures: dict[Any, Future[Any]]) -> None:
+    """Wait for the answers of an admin client."""
+    for future in futures.values():
+        future.result(10)
+
+
+def test_the_disks_of_the_brokers_are_seen(pipeline: Pipeline) -> None:
+    """By DescribeLogDirs: the directory of the broker, with what is free on its disk."""
+    disks = asyncio.run(_log_dirs(load(pipeline.environ)))
+    assert disks is not None
+    (disk,) = disks
+    usage = shutil.disk_usage(disk.path)
+    assert disk.size_bytes == usage.total
+    assert abs(disk.free_bytes - usage.free) < 2**30
+    assert "of broker 1 has" in finding(pipeline, "disks")[1]
+
+
+async def _log_dirs(settings: Settings) -> list[LogDir] | None:
+    async with topic_admin.admin(settings) as client:
+        return await aiokafka_admin.log_dirs(client)

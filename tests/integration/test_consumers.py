@@ -16,6 +16,7 @@ from schemas.topics import of_type
 from tests.integration.pipeline_support import until
 from tests.integration.subscriber_fixture import Publisher, event_id, events_of_type, publisher
 from tests.stack import JARS_DIR, ROOT
+from tests.toolchain import require
 
 __all__ = ["publisher"]
 
@@ -43,22 +44,17 @@ def javascript(home: Path) -> list[str]:
 
 def java(home: Path) -> list[str]:
     """Compile against the client that the embedded Kafka brings."""
-    _require("javac", "a JDK")
+    require("javac", "a JDK")
     _build(["javac", "-d", str(home), "-cp", f"{JARS_DIR}/*", str(KIT / "java" / "Consumer.java")], home)
     return ["java", "-cp", f"{home}:{JARS_DIR}/*", "Consumer"]
 
 
 def go(home: Path) -> list[str]:
     """Build what go.sum names, with its hashes."""
-    _require("go", "Go")
+    require("go", "Go")
     shutil.copytree(KIT / "go", home, dirs_exist_ok=True)
     _build(["go", "build", "-mod=readonly", "-o", "consumer", "."], home)
     return [str(home / "consumer")]
-
-
-def _require(command: str, what: str) -> None:
-    if shutil.which(command) is None:
-        pytest.skip(f"needs {what}: no {command} on the path")
 
 
 def _build(command: list[str], home: Path, environ: dict[str, str] | None = None) -> None:

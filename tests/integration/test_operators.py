@@ -3,8 +3,6 @@
 import asyncio
 import gzip
 import json
-import os
-import re
 import signal
 import subprocess
 import sys
@@ -214,42 +212,6 @@ def test_a_killed_replay_continues(pipeline: Pipeline, tmp_path: Path, sender: s
     )
     assert {row["attempt"]: row["letters"] for row in pipeline.select(by_attempt)} == {0: LETTERS, 1: broken}
     assert dead_letters(pipeline, "replay", "--continue", replay_id, status=1)["counts"] == continued["counts"]
-
-
-def run_commands(pipeline: Pipeline, alert: str, **variables: str) -> str:
-    """Run the commands of an alert's runbook in a shell, as they stand there; what they print."""
-    page = (ROOT / "docs" / "runbooks" / f"{alert}.md").read_text()
-    (block,) = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environ = clean_environ(pipeline.environ) | {"PATH": path} | variables
-    return subprocess.run(
-        ["bash", "-c", block], env=environ, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
-    ).stdout
-
-
-def test_the_runbook_of_many_dead_letters_repairs_them(pipeline: Pipeline) -> None:
-    """A sender changes its time format; the page's commands, as they are, make events of its dead letters."""
-    devices = [f"3506120751962{number:02d}" for number in range(20)]
-    for device in devices:
-        pipeline.post(SAMPLE | {"IMEI": device, "Device_Time": "2024-06-28 17:52:13"})
-    query = "SELECT count() AS letters FROM telematics.dead_letters WHERE imei LIKE '3506120751962%' AND"
-    until(lambda: pipeline.select(f"{query} attempt = 0") == [{"letters": 20}] or None, "20 dead letters")
-    printed = run_commands(pipeline, "EventpushManyDeadLetters")
-    assert "fleet-f" in printed
-    assert pipeline.select(f"{query} resolved_by_event_id IS NOT NULL") == [{"letters": 20}]
-    settled(pipeline)
-
-
-def test_the_runbook_of_a_dead_lettered_emergency_repairs_it(pipeline: Pipeline) -> None:
-    """An SOS with a broken time reaches its subscribers through the page's commands, with its first arrival."""
-    receipt = pipeline.post(SOS | {"IMEI": "350612075196301", "Device_Time": 1719597133})
-    letter = pipeline.row(f"receipt_id = '{receipt}'", "telematics.dead_letters")
-    printed = run_commands(pipeline, "EventpushEmergencyDeadLettered", LETTER=letter["dead_letter_id"])
-    assert "^ wrong_type" in printed
-    event = pipeline.row(f"receipt_id = '{receipt}'")
-    assert (event["event"], event["received_at"]) == ("sos", letter["received_at"])
-    messages = pipeline.messages("sos", count=1)
-    assert [message["event_id"] for message in messages] == [event["event_id"]]
 
 
 # --- backfill ---------------------------------------------------------------------------------------------------------

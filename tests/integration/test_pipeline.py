@@ -169,6 +169,17 @@ def test_unknown_types_and_fields_are_kept(pipeline: Pipeline) -> None:
     assert message["extra"] == {"Odometer": 123_456, "Sensors": {"t": [20.5, None]}}
 
 
+def test_what_only_rfc_8259_allows_is_kept_as_it_was_sent(pipeline: Pipeline) -> None:
+    """An unpaired surrogate and a number beyond a float in unknown fields reach the row, the trace and `tail`."""
+    receipt_id = pipeline.post(at(4, Event="lone_surrogate", Note="Depot \ud83d", Odometer=1e308, Far=10**400))
+    row = pipeline.row(f"receipt_id = '{receipt_id}'")
+    assert row["extra"] == f'{{"Note":"Depot \\ud83d","Odometer":1e+308,"Far":1{"0" * 400}}}'
+    for command in (["trace", receipt_id], ["tail", "lone_surrogate", "--from-beginning", "--max", "1"]):
+        result = pipeline.run(*command)
+        assert result.returncode == 0, result.stderr
+        assert "lone_surrogate" in result.stdout
+
+
 def test_two_events_in_one_instant_are_both_kept(pipeline: Pipeline) -> None:
     """An overspeed and an SOS of one device in the same microsecond are two events."""
     pipeline.post(at(3))
@@ -188,11 +199,11 @@ def test_a_change_of_the_registry_shows_without_a_restart(pipeline: Pipeline, tm
     file = tmp_path / "fleet.csv"
     file.write_text("imei,vehicle,fleet,driver\n350612075195931,MP09-HG-1234,Indore,\n867000000000000,other,,\n")
     loaded = pipeline.run("devices", "load", str(file), "--json")
-    assert json.loads(loaded.stdout) == {"loaded": 2, "removed": 0, "bad_lines": []}
+    assert json.loads(loaded.stdout) == {"loaded": 2, "unchanged": 0, "removed": 0, "bad_lines": []}
     until(lambda: shows("MP09-HG-1234"), "the vehicle on an event")
     file.write_text("imei,vehicle,fleet,driver\n867000000000000,other,,\n")
     replaced = pipeline.run("devices", "load", str(file), "--json", "--replace")
-    assert json.loads(replaced.stdout) == {"loaded": 1, "removed": 1, "bad_lines": []}
+    assert json.loads(replaced.stdout) == {"loaded": 1, "unchanged": 1, "removed": 1, "bad_lines": []}
     until(lambda: shows(None), "no vehicle on an event")
 
 

@@ -93,7 +93,10 @@ def test_inside_now(reporting: Reporting) -> None:
 
 
 def test_overspeed_by_driver(reporting: Reporting) -> None:
-    """Each event counts once, in its period, at its local hour."""
+    """Each event counts once, in its period, at its local hour, for who drove then, whoever was known on arrival."""
+    noon = "2026-06-10 12:00:00"
+    reporting.register(IMEI, ("B. Sen", None, noon), ("A. Rao", noon, None))
+    reporting.register(OTHER, ("C. Das", "2026-07-01 00:00:00", None))
     reporting.store([
         at("08:00:00", "overspeed", changes=20), at("09:00:00", "overspeed", changes=40),
         at("17:00:00", "overspeed", changes=30, device_time_local="2026-06-10 22:30:00"),
@@ -102,7 +105,8 @@ def test_overspeed_by_driver(reporting: Reporting) -> None:
     ])  # fmt: skip
     shown = "driver, overspeeds, vehicles, days, over_kmh_mean, over_kmh_max, over_30_kmh, at_night, last_at"
     assert reporting.report(views.OVERSPEED_BY_DRIVER, shown, *JUNE) == [
-        ["A. Rao", 3, 1, 1, 30, 40, 1, 1, _time("17:00:00")],
+        ["A. Rao", 1, 1, 1, 30, 30, 0, 1, _time("17:00:00")],
+        ["B. Sen", 2, 1, 1, 30, 40, 1, 0, _time("09:00:00")],
         [None, 1, 1, 1, 5, 5, 0, 0, _time("09:00:00")],
     ]
 

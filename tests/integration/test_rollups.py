@@ -27,6 +27,8 @@ TRUTH = {
     f" {_MEASURES.format(vehicles='uniqExact(vehicle),')} FROM telematics.events GROUP BY ALL",
     "events_daily": "SELECT toDate(device_time), event, category, severity, fleet, vehicle, sender,"
     f" {_MEASURES.format(vehicles='')} FROM telematics.events GROUP BY ALL",
+    "events_daily_as_of": "SELECT toDate(device_time), event, category, severity, fleet, vehicle, driver,"
+    f" {_MEASURES.format(vehicles='')} FROM telematics.events_as_of GROUP BY ALL",
     "device_latest": "SELECT imei, device_time, event, changes, latitude, longitude, location, geofence_name, category,"
     " severity, vehicle, fleet, driver, received_at, event_id FROM telematics.events"
     " ORDER BY imei, device_time DESC, event_id DESC LIMIT 1 BY imei",
@@ -36,6 +38,8 @@ STORED = {
     "events_hourly": "SELECT * EXCEPT (through, computed_at) FROM telematics.events_hourly_store FINAL"
     " WHERE events > 0 AND hour < '2106-02-07 06:00:00'",
     "events_daily": "SELECT * EXCEPT (through, computed_at) FROM telematics.events_daily_store FINAL"
+    " WHERE events > 0 AND day < '2149-06-06'",
+    "events_daily_as_of": "SELECT * EXCEPT (through, computed_at) FROM telematics.events_daily_as_of_store FINAL"
     " WHERE events > 0 AND day < '2149-06-06'",
     "device_latest": "SELECT * EXCEPT (present, through, computed_at) FROM telematics.device_latest_store FINAL"
     " WHERE present AND imei != '~'",
@@ -77,7 +81,7 @@ class Warehouse:
 
     def empty(self) -> None:
         """No rows anywhere."""
-        for name in ("events_store", "rollup_marks", *(f"{rollup}_store" for rollup in TRUTH)):
+        for name in ("events_store", "rollup_marks", "devices_store", *(f"{rollup}_store" for rollup in TRUTH)):
             self.client.command(f"TRUNCATE TABLE telematics.{name}")
 
     def insert(self, seed: int, rows: int, years_ago: int) -> None:
@@ -99,6 +103,19 @@ class Warehouse:
             INSERT INTO {EVENTS.store} ({_COLUMNS}) SELECT * REPLACE (
                 received_at + {seconds} AS received_at, changes + 1000 AS changes, 'replayed' AS fleet)
             FROM (SELECT {_COLUMNS} FROM {EVENTS.view} WHERE cityHash64(event_id) % {share} = 0)""")
+
+    def attribute(self, device: int, day: int, driver: str) -> None:
+        """Correct a device's history as the sink does: mark the days that the change is about, then write it."""
+        imei, since = f"35061207519000{device}", f"2026-06-0{day} 12:00:00"
+        self.client.command(
+            "INSERT INTO telematics.rollup_marks (hour) SELECT DISTINCT toStartOfDay(device_time)"
+            f" FROM {EVENTS.store} WHERE imei = '{imei}'"
+        )
+        self.client.command(
+            "INSERT INTO telematics.devices_store (imei, intervals, offset) SELECT"
+            f" '{imei}', [('MP09', 'Indore', 'A. Rao', NULL, '{since}'), ('MP10', NULL, '{driver}', '{since}', NULL)],"
+            " (SELECT max(offset) + 1 FROM telematics.devices_store)"
+        )
 
     def erase(self, device: int) -> None:
         """Delete a device as an erasure does: mark what it touches, delete, mark again."""
@@ -189,6 +206,7 @@ _STEPS = st.one_of(
     st.tuples(st.just("insert"), st.integers(0, 3), st.integers(1, 40), st.sampled_from([0, 0, 0, 1, 7])),
     st.tuples(st.just("repeat"), st.sampled_from([-50, 50]), st.integers(1, 3)),
     st.tuples(st.just("erase"), st.integers(0, 3)),
+    st.tuples(st.just("attribute"), st.integers(0, 3), st.integers(1, 2), st.sampled_from(["B. Sen", "C. Das"])),
     st.tuples(st.just("refresh")),
     st.tuples(st.just("interrupted_refresh"), st.integers(1, 10)),
     st.tuples(st.just("merge")),

@@ -1,7 +1,10 @@
 """What a subscriber reads from a real Kafka: headers and values, with clients that share no code with ours."""
 
+import itertools
 import json
-import shutil
+import threading
+import urllib.request
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
@@ -10,7 +13,17 @@ from schemas.contract import headers_schema, schemas
 from schemas.event_types import TYPES
 from schemas.sent_schema import example
 from schemas.topics import EVENTS, of_type
-from tests.integration.subscriber_fixture import TRACEPARENT, Publisher, lines_of, publisher
+from tests.integration.pipeline_support import until
+from tests.integration.subscriber_fixture import (
+    TRACEPARENT,
+    Publisher,
+    event_id,
+    events_of_type,
+    lines_of,
+    publisher,
+)
+from tests.sse_reader import Message, SseReader
+from tests.toolchain import require
 
 __all__ = ["publisher"]
 
@@ -32,8 +45,7 @@ def test_records_of_every_type_keep_the_contract(publisher: Publisher) -> None:
 
 def test_kcat_shows_the_headers(publisher: Publisher) -> None:
     """And the value, from topics with the default compression."""
-    if shutil.which("kcat") is None:
-        pytest.skip("needs kcat: apt-get install kcat")
+    require("kcat", "kcat (apt-get install kcat)")
     publisher.post(example("sos"), traceparent=TRACEPARENT)
     topic = of_type("sos")
     publisher.wait_for_records(topic)
@@ -60,3 +72,89 @@ def test_tail_chooses_records_and_shows_their_headers(publisher: Publisher) -> N
     refused = publisher.run("tail", "--where", "severty == 1")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "no field severty" in refused.stderr
+
+
+@pytest.fixture(scope="module")
+def stream(publisher: Publisher) -> Publisher:
+    """The publisher with the event stream running."""
+    publisher.start_event_stream()
+    return publisher
+
+
+def sse_metric(publisher: Publisher, name: str) -> float:
+    """A metric of the event stream, from the port that serves it."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{publisher.stream_port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    (value,) = (line.split()[-1] for line in text.splitlines() if line.startswith(f"eventpush_sse_{name} "))
+    return float(value)
+
+
+def ids(messages: list[Message]) -> list[str]:
+    """The ids of the events that were sent."""
+    return [json.loads(message.data)["event_id"] for message in messages]
+
+
+def test_a_client_of_the_event_stream_gets_each_event_once_though_it_reconnects(stream: Publisher) -> None:
+    """It disconnects after each few events and resumes by Last-Event-ID; meanwhile a stream worker is killed."""
+    warm_up, *events = events_of_type("sse_resume", 301)
+    stream.post(warm_up)
+    stream.wait_for_records(of_type("sse_resume"))  # the topic exists
+    found = list[Message]()
+    with SseReader(stream.stream_port, type="sse_resume") as reader:
+        assert reader.response.headers["Content-Type"] == "text/event-stream"
+        for number in range(3):
+            stream.post(*events[number * 100 : number * 100 + 100])
+            if number == 1:
+                stream.replace_streams()
+        found += itertools.islice(reader, 30)
+    while len(found) < len(events):
+        with SseReader(stream.stream_port, found[-1].last_id, type="sse_resume") as reader:
+            found += itertools.islice(reader, min(90, len(events) - len(found)))
+    assert len(ids(found)) == len(set(ids(found)))
+    assert set(ids(found)) == {event_id(sent) for sent in events}
+    with SseReader(stream.stream_port, found[-1].last_id, type="sse_resume") as reader:
+        stream.post(*(last := events_of_type("sse_resume", 302)[301:]))  # nothing was left over
+        assert ids(list(itertools.islice(reader, 1))) == [event_id(last[0])]
+
+
+def test_a_slow_client_is_disconnected_and_another_gets_every_event(stream: Publisher) -> None:
+    """The one that takes nothing is dropped with a reason in the metrics; the pipeline and the other do not wait."""
+    events = [event | {"Note": "x" * 100_000} for event in events_of_type("sse_slow", 60)]
+    found = list[Message]()
+
+    def read(reader: SseReader) -> None:
+        found.extend(itertools.islice(reader, len(events)))
+
+    slow_before = sse_metric(stream, 'disconnects_total{reason="slow"}')
+    where = 'event == "sse_slow"'
+    with (
+        SseReader(stream.stream_port, receive_bytes=4_096, where=where) as slow,
+        SseReader(stream.stream_port, where=where) as quick,
+    ):
+        assert slow.response.status == 200
+        until(lambda: sse_metric(stream, "clients") == 2 or None, "two clients: those before have left")
+        thread = threading.Thread(target=read, args=(quick,))
+        thread.start()
+        for n in range(0, len(events), 5):
+            stream.post(*events[n : n + 5])
+        thread.join(60)
+        assert set(ids(found)) == {event_id(sent) for sent in events}
+        until(lambda: sse_metric(stream, 'disconnects_total{reason="slow"}') > slow_before or None, "disconnected")
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "why"),
+    [
+        ({"token": "wrong"}, 401, "unknown or expired bearer token"),
+        ({"where": "severty == 1"}, 400, "no field severty"),
+        ({"type": "never_seen"}, 404, "has no topic telematics.event.never_seen.v1"),
+        ({"last_id": "999999-0-0-0"}, 410, "partition 0 does not have the events after Last-Event-ID"),
+    ],
+)
+def test_the_event_stream_refuses_with_a_reason(
+    stream: Publisher, options: dict[str, Any], status: int, why: str
+) -> None:
+    """A wrong token, a wrong filter, a type that never came, an id that Kafka does not have."""
+    with SseReader(stream.stream_port, **options) as reader:
+        assert reader.response.status == status
+        assert why in reader.response.read().decode()

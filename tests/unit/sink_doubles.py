@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from faust.types import TP
 
 from runtime.consumer.batch import Batch
+from runtime.consumer.offset_committer import Committed
 from sinks.bisection import Refusal
 from sinks.clickhouse_writer import RowsRefusedError
-from sinks.offset_committer import Committed
 from sinks.row_encoder import RowEncoder
 
 EVENTS = TP("telematics.events.v1", 3)

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eventpush.backfill import sources
 from eventpush.backfill.run import FileReport, Plan, run
 from eventpush.backfill.sources import CsvMapping, Source
+from eventpush.commands.backfill import command
+from ingress.access.signatures import signer
 from runtime.platform.errors import OperatorError
-from tests.unit.ingress_support import EVENT, Running, running
+from tests.unit.ingress_support import EVENT, Running, running, settings
 
 CSV = "\n".join((
     "\ufeffdevice,DEVICE_TIME,Server_Time,Coordinates,Changes,Location,speed",
@@ -177,6 +180,46 @@ async def test_a_token_is_required_as_of_any_sender(tmp_path: Path) -> None:
         await backfill(path, ingress, headers={"Authorization": "Bearer a-token-of-16-characters"})
         (record,) = ingress.publisher.records
         assert dict(record.headers)["sender"] == b"history"
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        {"ingress_verifier": "hmac-sha256", "ingress_signature_header": "X-Mac"},
+        {"ingress_verifier": "hmac-sha256", "ingress_signature_encoding": "base64"},
+        {"ingress_verifier": "standard-webhooks"},
+    ],
+    ids=["hmac-sha256", "base64", "standard-webhooks"],
+)
+async def test_a_signature_is_required_as_of_any_sender(tmp_path: Path, scheme: dict[str, str]) -> None:
+    """With the ingress's scheme and a secret of the file, the events carry the secret's name; no other name is one."""
+    path = tmp_path / "events.ndjson"
+    path.write_bytes(json.dumps(EVENT).encode() + b"\n\xff")
+    secrets = tmp_path / "secrets"
+    secrets.write_text("Zmlyc3Qgc2VjcmV0 name=live\nc2Vjb25kIHNlY3JldA== name=history\n")
+    of_both = settings(**scheme, ingress_signature_secrets_file=secrets, ingress_drain_s=0)
+    async with running(of_both) as ingress:
+        with pytest.raises(OperatorError, match="not signed") as caught:
+            await backfill(path, ingress)
+        assert "EVENTPUSH_INGRESS_SIGNATURE_SECRETS_FILE" in caught.value.remedy
+        assert (await backfill(path, ingress, sign=signer(of_both, "history"))).refused == 1
+        (record,) = ingress.publisher.records
+        assert dict(record.headers)["sender"] == b"history"
+    with pytest.raises(OperatorError, match="no signature secret is called other"):
+        signer(of_both, "other")
+    assert signer(settings(), None) is None
+
+
+def test_the_command_signs_with_the_secret_of_the_settings(tmp_path: Path) -> None:
+    """A name without a scheme, or a scheme without a secret, is one message before anything is sent."""
+    path = tmp_path / "events.ndjson"
+    path.write_text(json.dumps(EVENT))
+    for environ, arguments, what in (
+        ({}, ["--sign-as", "live"], "--sign-as live needs the scheme: set EVENTPUSH_INGRESS_VERIFIER"),
+        ({"EVENTPUSH_INGRESS_VERIFIER": "hmac-sha256"}, [], "EVENTPUSH_INGRESS_VERIFIER=hmac-sha256 has no secret"),
+    ):
+        result = CliRunner(env=environ).invoke(command, [str(path), *arguments])
+        assert what in str(result.exception)
 
 
 async def test_the_rate_is_bounded(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """What `eventpush check` says of each problem, and the remedy that it names."""
 
+from itertools import chain
+
 import pytest
 
 from eventpush import checks
 from eventpush.checking import access, groups, resources
 from eventpush.checking.groups import Moved
 from eventpush.checking.resources import Disk
+from eventpush.contract.acls import SERVICES, of_a_service
+from runtime.adapters import aiokafka_admin
 from runtime.platform import settings as settings_module
 from runtime.platform.settings import Settings
 
@@ -62,18 +66,61 @@ def test_a_sink_group_that_was_moved_ahead_is_found() -> None:
     assert "skips offsets 6 to 8" in str(moved)
 
 
+NEEDED = {service: of_a_service(service, settings()) for service in SERVICES}
+RIGHTS = list(chain(*NEEDED.values()))
+TOPICS = {right.name for right in RIGHTS if right.resource == "topic" and not right.prefixed}
+RESOURCES = [
+    *(("topic", topic) for topic in (*TOPICS, "telematics.event.sos.v1")),
+    *((right.resource, right.name) for right in RIGHTS if right.resource != "topic"),
+]
+
+
+def access_without(*taken: tuple[str, str, str]) -> tuple[str, str]:
+    """The finding for a user who has all rights but these: kind, name and operation."""
+    granted = {
+        resource: frozenset(operation for operation in aiokafka_admin.OPERATIONS if (*resource, operation) not in taken)
+        for resource in RESOURCES
+    }
+    return access.access_finding("User:eventpush", NEEDED, granted, settings())
+
+
 @pytest.mark.parametrize(
-    ("refused", "grant"),
+    ("taken", "said", "grant"),
     [
-        ({"telematics.raw.v1": "topic"}, "--topic telematics. "),
-        ({"eventpush-sink": "group"}, "--group eventpush-sink "),
+        (
+            ("topic", "telematics.dead-letter.v1", "Write"),
+            "streams lacks Write on topic telematics.dead-letter.v1. sink lacks Write on",
+            "--operation Write --topic telematics.dead-letter.v1`",
+        ),
+        (
+            ("topic", "telematics.event.sos.v1", "Create"),
+            "streams lacks Create on topic telematics.event.…",
+            "--operation Create --resource-pattern-type prefixed --topic telematics.event.`",
+        ),
+        (("group", "eventpush-sink", "Read"), "sink lacks Read", "--operation Read --group eventpush-sink`"),
+        (
+            ("transactional-id", "eventpush-streams-", "Write"),
+            "streams lacks Write on transactional-id eventpush-streams-…",
+            "--operation Write --resource-pattern-type prefixed --transactional-id eventpush-streams-`",
+        ),
     ],
 )
-def test_an_acl_that_is_missing_comes_with_the_command_that_adds_it(refused: dict[str, str], grant: str) -> None:
-    """For this user, and for what was refused."""
-    state, detail = access.access_finding(refused, settings())
+def test_an_acl_that_is_missing_comes_with_the_command_that_adds_it(
+    taken: tuple[str, str, str], said: str, grant: str
+) -> None:
+    """The service that lacks it, and once the command of Kafka's own tool, for this user."""
+    state, detail = access_without(taken)
     assert state == "failed"
-    assert "kafka-acls.sh" in detail
-    assert "User:ANONYMOUS" in detail
-    assert grant in detail
-    assert access.access_finding({}, settings())[0] == "ok"
+    assert said in detail
+    assert detail.count(grant) == 1
+    assert detail.count("kafka-acls.sh") == 1
+    assert "--allow-principal User:eventpush" in detail
+
+
+def test_a_user_for_one_service_is_no_failure() -> None:
+    """What other services need is said as a warning; a user who can run none of them is a failure."""
+    assert access_without()[0] == "ok"
+    state, detail = access_without(("topic", "telematics.raw.v1", "Write"))
+    assert (state, "ingress lacks Write on topic telematics.raw.v1" in detail) == ("warning", True)
+    everything = [(*resource, operation) for resource in RESOURCES for operation in aiokafka_admin.OPERATIONS]
+    assert access_without(*everything)[0] == "failed"

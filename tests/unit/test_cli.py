@@ -122,7 +122,10 @@ def test_a_wrong_setting_is_named(name: str) -> None:
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", sorted(LEAVES.keys() - {"up", "ingress", "streams", "sink", "console", "reset"}))
+PROCESSES = {"up", "ingress", "streams", "sink", "console", "sse"}
+
+
+@pytest.mark.parametrize("name", sorted(LEAVES.keys() - PROCESSES - {"reset"}))
 def test_each_command_with_results_prints_them_as_json(name: str) -> None:
     """Every command has --json but those that run a process and `reset`, which asks a person."""
     assert any("--json" in parameter.opts for parameter in LEAVES[name].params)

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from eventpush.cli import cli
 from eventpush.device_csv import BadLine, DeviceRow, read
+from eventpush.device_history import Row
 from runtime.platform.errors import OperatorError
 from schemas.device import Device
 from tests.unit.cli_support import logging_as_it_was  # noqa: F401 - a fixture
@@ -22,27 +23,73 @@ def read_all(text: str) -> list[DeviceRow | BadLine]:
 def test_a_good_line_is_a_device() -> None:
     """Columns may be in any order, quoted, with a byte order mark; an empty field means none."""
     assert read_all(HEADER + '350612075195931,MP09-HG-1234,Indore,"Rao, A."\n') == [
-        DeviceRow("350612075195931", Device("MP09-HG-1234", "Indore", "Rao, A."))
+        DeviceRow("350612075195931", Row(Device("MP09-HG-1234", "Indore", "Rao, A.")))
     ]
     assert read_all("\ufeffDriver,fleet,IMEI,vehicle\n,,350612075195931, X \n") == [
-        DeviceRow("350612075195931", Device("X", None, None))
+        DeviceRow("350612075195931", Row(Device("X", None, None)))
     ]
 
 
 def test_a_deleted_device_has_no_entry() -> None:
-    """`yes` in the column `delete` removes the device."""
-    text = "imei,vehicle,fleet,driver,delete\n350612075195931,,,,yes\n350612075195932,X,,,\n"
+    """`yes` in the column `delete` removes the device, `forget` its history too."""
+    text = "imei,vehicle,fleet,driver,delete\n350612075195931,,,,yes\n350612075195932,X,,,\n350612075195933,,,,Forget\n"
     assert read_all(text) == [
-        DeviceRow("350612075195931", None),
-        DeviceRow("350612075195932", Device("X", None, None)),
+        DeviceRow("350612075195931", Row(None)),
+        DeviceRow("350612075195932", Row(Device("X", None, None))),
+        DeviceRow("350612075195933", None),
     ]
+
+
+PERIODS = "imei,vehicle,fleet,driver,valid_from,valid_to,delete\n"
+IMEI = "350612075195931"
+MAY, JUNE = "2026-05-01T00:00:00.000000Z", "2026-06-01T00:00:00.000000Z"
+
+
+def test_a_line_may_name_its_period() -> None:
+    """Dates and times of ISO 8601, in UTC or with an offset; periods of one device may come in any order and touch."""
+    text = (
+        f"{PERIODS}{IMEI},B,,,2026-06-01,2026-07-01,\n{IMEI},A,,,2026-05-01T05:30:00+05:30,2026-06-01,\n"
+        f"{IMEI},C,,,2026-07-01 08:00:00.000001,,\n{IMEI},,,,2026-08-01,2026-09-01,yes\n{IMEI},D,,,,,\n"
+    )
+    assert read_all(text) == [
+        DeviceRow(IMEI, Row(Device("B"), "2026-06-01T00:00:00.000000Z", "2026-07-01T00:00:00.000000Z")),
+        DeviceRow(IMEI, Row(Device("A"), "2026-05-01T00:00:00.000000Z", "2026-06-01T00:00:00.000000Z")),
+        DeviceRow(IMEI, Row(Device("C"), "2026-07-01T08:00:00.000001Z")),
+        DeviceRow(IMEI, Row(None, "2026-08-01T00:00:00.000000Z", "2026-09-01T00:00:00.000000Z")),
+        DeviceRow(IMEI, Row(Device("D"))),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (f"{IMEI},B,,,2026-05-31T23:59:59,,", f"overlaps line 2, valid_from {MAY} valid_to {JUNE}"),
+        (f"{IMEI},B,,,2026-04-01,2026-05-02,", f"valid_to 2026-05-02T00:00:00.000000Z of imei {IMEI} overlaps line 2"),
+        (f"{IMEI},B,,,2026-05-01,,", "overlaps line 2"),
+        (f"{IMEI},B,,,,2026-06-01,", "valid_to 2026-06-01T00:00:00.000000Z needs a valid_from"),
+        (f"{IMEI},B,,,2026-08-01,2026-08-01,", "valid_to 2026-08-01T00:00:00.000000Z is not after valid_from"),
+        (f"{IMEI},B,,,1.6.2026,,", "valid_from '1.6.2026' is not a time from 1900 to 2299 like 2026-06-01"),
+        (f"{IMEI},B,,,2300-01-01,,", "valid_from '2300-01-01' is not a time from 1900 to 2299"),
+        (f"{IMEI},B,,,1899-12-31,,", "valid_from '1899-12-31' is not a time from 1900 to 2299"),
+        (f"{IMEI},,,,,,forget", "it takes no valid_from, no other line"),
+        ("350612075195932,,,,,,maybe", "delete is 'maybe', expected yes, forget or empty"),
+    ],
+)  # fmt: skip
+def test_a_period_that_cannot_be_says_why(line: str, why: str) -> None:
+    """Periods of one device that overlap, and times that are none: the line, the value, and the other line."""
+    good = f"{IMEI},A,,,2026-05-01,2026-06-01,\n"
+    found = read_all(f"{PERIODS}{good}{line}\n{IMEI},C,,,2026-06-01,,\n")
+    assert [type(row) for row in found] == [DeviceRow, BadLine, DeviceRow]
+    assert isinstance(found[1], BadLine)
+    assert found[1].line == 3
+    assert why in found[1].why
 
 
 @pytest.mark.parametrize("name", ["کرایه\u200cخودرو", "क्\u200dष परिवहन", "A.\u00a0Rao", "東京 12-34"])
 def test_names_of_any_script_are_loaded(name: str) -> None:
     """Joiners and no-break spaces, as Persian, Hindi and French names have them, are kept."""
     assert read_all(f"{HEADER}350612075195931,{name},{name},{name}\n") == [
-        DeviceRow("350612075195931", Device(name, name, name))
+        DeviceRow("350612075195931", Row(Device(name, name, name)))
     ]
 
 

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 
-from schemas import times
+from schemas import headers, times
 from schemas.contract import headers_schema, schemas
 from schemas.event_types import TYPES
+from schemas.headers import event_headers
 from schemas.topics import EVENTS, OTHER, of_type
+from streams import event_headers as encoder
 from tests.unit.published_records import read
 from tests.unit.test_batch_processor import EXAMPLES, SAMPLE, process, record
 
@@ -79,3 +81,21 @@ def test_headers_that_break_the_contract_are_found(changed: dict[str, str]) -> N
     validator = Draft202012Validator(headers_schema(of_type("sos")), format_checker=FormatChecker())
     validator.validate(headers)
     assert not validator.is_valid(headers | changed)
+
+
+def test_every_event_says_when_its_topic_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a date is declared, the header `sunset` has it, beside all other headers, and so says the contract."""
+    ends = "Sat, 01 May 2027 00:00:00 GMT"
+    before, _, _ = published(SAMPLE, traceparent=TRACEPARENT)
+    monkeypatch.setattr(encoder, "EVENT_HEADERS", event_headers(ends))
+    monkeypatch.setattr(headers, "EVENT_HEADERS", event_headers(ends))
+    encoder._of_type.cache_clear()
+    try:
+        after, _, _ = published(SAMPLE, traceparent=TRACEPARENT)
+    finally:
+        encoder._of_type.cache_clear()
+    assert after == before | {"sunset": ends}
+    schema = headers_schema(of_type("overspeed"))
+    assert schema is not None
+    Draft202012Validator(schema, format_checker=FormatChecker()).validate(after)
+    assert schema["properties"]["sunset"]["const"] == ends

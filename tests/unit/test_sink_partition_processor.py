@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.consumer.batch import Batch
+from runtime.consumer.offset_committer import Committed
 from sinks.joint_inserts import JointInserts
-from sinks.offset_committer import Committed
 from sinks.partition_processor import PartitionProcessor
 from sinks.row_encoder import EVENT_ROWS
 from sinks.write_intent import WriteIntent, found

@@ -6,7 +6,7 @@ from eventpush import record_text
 from runtime.kafka.topic_admin import configuration, refuse_other_partition_counts
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import load
-from schemas.topics import DEVICES_TOPIC, EVENTS_TOPIC, LATEST_TOPIC, WINDOW_TOPIC, all_topics
+from schemas.topics import DEVICES_TOPIC, ERASED_TOPIC, EVENTS_TOPIC, LATEST_TOPIC, WINDOW_TOPIC, all_topics
 
 
 def test_what_is_kept_by_key_is_compacted_and_the_rest_expires() -> None:
@@ -14,7 +14,7 @@ def test_what_is_kept_by_key_is_compacted_and_the_rest_expires() -> None:
     settings = load({"EVENTPUSH_TOPIC_RETENTION_H": "5"})
     for topic in all_topics():
         config = configuration(topic, settings)
-        by_key = topic in (DEVICES_TOPIC, LATEST_TOPIC)
+        by_key = topic in (DEVICES_TOPIC, LATEST_TOPIC, ERASED_TOPIC)
         assert config["cleanup.policy"] == ("compact" if by_key else "delete")
         assert ("retention.ms" in config) is not by_key
     assert configuration(EVENTS_TOPIC, settings)["retention.ms"] == str(5 * 3_600_000)

@@ -60,6 +60,9 @@ CASES = {
         sink_behind=4,
     ),
     "missing": Facts(raw=HERE, arrival=ARRIVAL, streams_behind=0),
+    "erased": Facts(
+        raw=HERE, arrival=ARRIVAL, is_erased=True, published=[Position(topics.EVENTS, 2, 3)], streams_behind=0
+    ),
 }
 
 
@@ -68,7 +71,7 @@ def test_each_outcome_is_named(case: str) -> None:
     """Event, duplicate of which, conflict with what, dead letter, waiting where, or missing."""
     found = timeline(CASES[case])
     assert found.outcome == case.split(maxsplit=1)[0]
-    assert case.startswith(("event", "dead_letter", "conflict", "missing")) or case in found.summary
+    assert case.startswith(("event", "dead_letter", "conflict", "missing", "erased")) or case in found.summary
     if found.outcome == "duplicate":
         assert str(EARLIER) in found.summary
     if found.outcome == "conflict":

@@ -10,7 +10,7 @@ from aiokafka.errors import IllegalGenerationError, OffsetMetadataTooLargeError,
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
 
-from sinks.offset_committer import Committed, FencedError, OffsetCommitter
+from runtime.consumer.offset_committer import Committed, FencedError, OffsetCommitter
 
 TOPIC_PARTITION = TopicPartition("telematics.events.v1", 3)
 
@@ -20,6 +20,8 @@ class FakeGroup:
     """A broker's group and this member's view of it, with the few things of aiokafka that the committer uses."""
 
     generation: int = 7  # as this member knows it
+    group_id: str = "a-group"
+    member_id: str = "this-member"
     broker_generation: int = 7
     stored: dict[TopicPartition, OffsetAndMetadata] = field(default_factory=dict)
     reassignment_in_progress: bool = False

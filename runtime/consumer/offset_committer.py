@@ -9,7 +9,7 @@ the check of the generation and the creation of the request.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka.errors import (
@@ -23,6 +23,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.types import TP
 
 from runtime.adapters.aiokafka import commit_offsets, ensure_coordinator_known, fetch_committed, group_generation, owns
+from runtime.adapters.aiokafka_transactions import GroupMember
 from runtime.adapters.faust import BatchApp
 
 _PAUSE_S = 0.05
@@ -44,19 +45,31 @@ class _StaleError(Exception):
     """The generation has changed, or a rebalance is in progress."""
 
 
+#: How to ask for a committed offset, with the consumer in its own thread.
+FetchOffset = Callable[[Any, TopicPartition], Awaitable[OffsetAndMetadata | None]]
+
+
 class OffsetCommitter:
     """The committed offset of one partition."""
 
-    def __init__(self, app: BatchApp, tp: TP, *, rebalance_timeout_s: float) -> None:
+    def __init__(
+        self, app: BatchApp, tp: TP, *, rebalance_timeout_s: float, fetch: FetchOffset = fetch_committed
+    ) -> None:
         self._app = app
         self._timeout_s = rebalance_timeout_s
+        self._fetch = fetch
         self.partition = TopicPartition(tp.topic, tp.partition)
-        self.generation = -1  # in which `committed` was read
+        self.member: GroupMember | None = None  # as which `committed` was read
         self.committed = Committed(0, "")
+
+    @property
+    def generation(self) -> int:
+        """The generation in which `committed` was read; negative before."""
+        return -1 if self.member is None else self.member.generation
 
     async def read(self) -> Committed:
         """Return the committed offset once the partition is assigned; ties later commits to this generation."""
-        self.generation, self.committed = await self._once_settled(self._read)
+        self.member, self.committed = await self._once_settled(self._read)
         return self.committed
 
     async def commit(self, offset: int, metadata: str = "") -> None:
@@ -71,9 +84,9 @@ class OffsetCommitter:
                 self.committed = wanted
                 return
 
-    def follow(self, offset: int) -> None:
+    def follow(self, offset: int, metadata: str = "") -> None:
         """Note that the offset was committed in a transaction."""
-        self.committed = Committed(offset, "")
+        self.committed = Committed(offset, metadata)
 
     async def confirm(self, wanted: Committed | None = None) -> None:
         """Raise `FencedError` unless the partition is assigned and its committed offset is the one we left.
@@ -100,14 +113,14 @@ class OffsetCommitter:
     async def _in_thread(self, function: Any, *args: Any) -> Any:
         return await self._app.with_consumer(lambda consumer: function(consumer, *args))
 
-    async def _read(self, consumer: Any) -> tuple[int, Committed]:
-        generation = group_generation(consumer)
-        if not owns(consumer, self.partition):
+    async def _read(self, consumer: Any) -> tuple[GroupMember, Committed]:
+        member = GroupMember.of(consumer)
+        if member.generation < 0 or not owns(consumer, self.partition):
             raise _StaleError
-        stored = await fetch_committed(consumer, self.partition)
-        if generation != group_generation(consumer):
+        stored = await self._fetch(consumer, self.partition)
+        if member.generation != group_generation(consumer):
             raise _StaleError
-        return generation, Committed(stored.offset, stored.metadata or "") if stored else Committed(0, "")
+        return member, Committed(stored.offset, stored.metadata or "") if stored else Committed(0, "")
 
 
 async def commit_together(app: BatchApp, commits: Sequence[tuple[OffsetCommitter, Committed]]) -> bool:

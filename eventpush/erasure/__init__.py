@@ -1,0 +1,1 @@
+"""Erase a device or a driver from every store, and search for what is left."""

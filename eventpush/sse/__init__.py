@@ -1,0 +1,1 @@
+"""Events as server-sent events, for those who cannot read Kafka."""

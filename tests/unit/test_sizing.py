@@ -1,0 +1,140 @@
+"""`eventpush size`: what a load needs, from the benchmark's figures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eventpush.cli import cli
+from eventpush.sizing.costs import DRIVERS, costs, non_negative, read
+from eventpush.sizing.layout import UTILISATION, Load, layout
+
+#: CPU-seconds per event, transaction and insert of made-up processes.
+_EVENT, _BATCH = 20e-6, 2e-3
+
+
+def paced(*rates: int, wrong_at: int | None = None) -> dict[str, Any]:
+    """The committed figures, with paced runs that follow the made-up costs exactly, but for one rate."""
+    figures = []
+    for rate in rates:
+        for partitions in (4, 64):
+            batches = 10 + partitions / 2
+            wanted = {name: _EVENT * rate + (_BATCH * batches if len(of) > 1 else 0) for name, of in DRIVERS.items()}
+            values = {f"{name}, cores": value * (1.5 if rate == wrong_at else 1) for name, value in wanted.items()}
+            values |= {"transactions": batches, "inserts": batches}
+            what = f"{rate:,} events/s, {partitions} partitions, 8 types: "
+            figures += [{"what": what + name, "value": value} for name, value in values.items()]
+    return read() | {"paced": {"figures": figures}}
+
+
+def test_costs_are_found_again_in_paced_runs() -> None:
+    """Per event, per transaction and per insert; runs in between, which are not fitted, agree."""
+    found = costs(paced(100, 1_000, 5_000))
+    assert found.of["streams"].events == pytest.approx(_EVENT)
+    assert found.of["streams"].transactions == pytest.approx(_BATCH)
+    assert found.of["sink"].inserts == pytest.approx(_BATCH)
+    assert found.of["ingress"].events == pytest.approx(_EVENT)
+    assert all(cost.error == pytest.approx(0, abs=1e-9) for cost in found.of.values())
+    assert (found.transactions_per_worker, found.missing) == (42, [])
+
+
+def test_the_error_is_that_of_runs_that_were_not_fitted() -> None:
+    """A run in between that cost half as much again is a third off; without one there is no error to state."""
+    assert costs(paced(100, 1_000, 5_000, wrong_at=1_000)).of["streams"].error == pytest.approx(1 / 3)
+    assert costs(paced(100, 5_000)).of["streams"].error is None
+
+
+@given(st.lists(st.tuples(st.floats(1, 1e5), st.floats(1, 1e3), st.floats(0.01, 50)), min_size=2, max_size=10))
+def test_no_cost_is_below_zero(runs: list[tuple[float, float, float]]) -> None:
+    """Whatever was measured: more events never make a process cheaper."""
+    measured = np.array(runs)
+    assert (non_negative(measured[:, :2], measured[:, 2]) >= 0).all()
+
+
+def test_without_paced_runs_the_answer_says_what_is_missing() -> None:
+    """The costs are those of the backlog, and the brokers' cores are unknown."""
+    found = costs({name: section for name, section in read().items() if name != "paced"})
+    assert len(found.missing) == 2
+    assert "kafka" not in found.of
+    assert 0 < found.of["streams"].events < 1e-3
+    assert layout(Load(1_000, 50_000, 86_400, 8), found).kafka_cores is None
+
+
+@pytest.mark.parametrize("document", [read(), paced(100, 1_000, 5_000)], ids=["committed", "paced"])
+def test_a_layout_bears_its_peak(document: dict[str, Any]) -> None:
+    """No process above its share of a core or its memory, no more workers than partitions, each with as many."""
+    measured = costs(document)
+    before = 0
+    for rate in (10, 1_000, 20_000, 200_000):
+        load = Load(rate, min(rate * 100, 5_000_000), 86_400, 40)
+        needed = layout(load, measured)
+        for processes in (needed.ingress, needed.streams, needed.sink):
+            assert processes.peak_cores <= processes.count * UTILISATION + 1e-9
+            assert processes.cores <= processes.peak_cores
+        assert needed.worker_gb <= load.worker_memory_gb
+        assert needed.partitions >= needed.streams.count * 4
+        assert needed.sink.count <= needed.partitions
+        assert needed.brokers >= 3
+        size = needed.ingress.count + needed.streams.count + needed.sink.count + needed.brokers
+        assert size >= before
+        before = size
+
+
+def test_the_window_decides_the_workers_of_a_high_rate() -> None:
+    """20,000 events/s for 24 hours are 2.16 billion identities: more memory than their cores ask for."""
+    needed = layout(Load(20_000, 2_000_000, 86_400, 40), costs(read()))
+    assert needed.streams_by == "memory"
+    assert needed.window_gb == pytest.approx(20_000 * 86_400 * 1.25 * 91 / 1e9)
+    assert needed.rocksdb_gb < needed.window_gb / 10
+
+
+def size(*arguments: str) -> Any:
+    """Run the command."""
+    return CliRunner().invoke(cli, ["size", *arguments])
+
+
+def test_the_command_prints_the_layout() -> None:
+    """In words, and as JSON with load, layout, costs and what is missing."""
+    given_load = ("--rate", "20000", "--devices", "2000000", "--window", "24h", "--types", "40")
+    words = size(*given_load)
+    assert words.exit_code == 0
+    for name in (
+        "ingress processes",
+        "stream workers",
+        "sinks",
+        "partitions",
+        "brokers",
+        "Kafka's disks",
+        "ClickHouse",
+    ):
+        assert name in words.output
+    found = json.loads(size(*given_load, "--json").output)
+    assert set(found) == {"load", "layout", "costs", "missing"}
+    assert found["load"]["window_s"] == 86_400
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--rate", "0", "--devices", "1"), "--rate"),
+        (("--rate", "1", "--devices", "1", "--window", "24"), "'24' is not a duration such as 24h"),
+        (("--rate", "1", "--devices", "200000000"), "raise --worker-memory-gb"),
+        (("--rate", "1", "--devices", "1", "--benchmarks", "pyproject.toml"), "is not the result of `make bench`"),
+    ],
+)
+def test_wrong_input_gets_one_clear_message(arguments: tuple[str, ...], says: str) -> None:
+    """It names the option and what is wrong."""
+    result = size(*arguments)
+    assert result.exit_code in (1, 2)
+    assert says in result.output
+
+
+def test_a_wheel_has_the_figures() -> None:
+    """The build copies them to where an installed command looks."""
+    pyproject = Path("pyproject.toml").read_text()
+    assert '"docs/benchmarks.json" = "eventpush/sizing/benchmarks.json"' in pyproject
