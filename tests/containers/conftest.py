@@ -10,12 +10,15 @@ from tests.containers.docker_cli import IMAGE, docker
 @pytest.fixture(scope="session")
 def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Show what the run measured, a line at a time and at once: a run that is cut off has shown what it had."""
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    reporter = request.config.pluginmanager.getplugin("terminalreporter")
+    capture = request.config.pluginmanager.getplugin("capturemanager")
     assert reporter is not None
+    assert capture is not None
 
     def show(line: str) -> None:
-        reporter.ensure_newline()
-        reporter.write_line(f"  {line}")
+        with capture.global_and_fixture_disabled():
+            reporter.ensure_newline()
+            reporter.write_line(f"  {line}")
 
     return show
 

@@ -314,7 +314,7 @@ def partitions_of(worker: str) -> set[str]:
     """Return the partitions that a stream worker has, as its metrics say."""
     program = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9102/metrics').read().decode())"
     shown = docker("exec", worker, "python", "-c", program)
-    return set(re.findall(r'^eventpush_streams_lag_records\{.*partition="(\d+)".*\}', shown, re.MULTILINE))
+    return set(re.findall(r'^eventpush_streams_complete_through_seconds\{.*partition="(\d+)".*\}', shown, re.MULTILINE))
 
 
 def share_all_partitions(workers: list[str]) -> bool:
