@@ -261,6 +261,40 @@ LATENESS = View(
     {},
 )
 
+COMPLETENESS = View(
+    "completeness",
+    "Up to when is everything here? Every event accepted before complete_through is in telematics.events, or in "
+    "telematics.dead_letters. In all: min(complete_through).",
+    {
+        "partition": ("UInt32", "partition of the raw topic; a device's events are in one partition"),
+        "complete_through": (TIME, "everything accepted before is stored; 1970 while nothing is proven"),
+        "proven_at": (TIME, "when that was known"),
+    },
+    {},
+)
+
+ACCOUNT_MINUTES = View(
+    "account_minutes",
+    "What became of everything that was accepted? The counts of `eventpush account`, for each minute that lies in the "
+    "period: accepted + replayed = unique + duplicate + dead_lettered.",
+    {
+        "minute": ("DateTime('UTC')", "minute of arrival"),
+        "event": (WORD, "event type; empty where none can be read"),
+        "accepted": ("UInt64", "events from senders"),
+        "replayed": ("UInt64", "dead letters that were sent again, in the minute of their first arrival"),
+        "unique": ("UInt64", "of both, how many became an event"),
+        "duplicate": ("UInt64", "how many repeat an earlier one"),
+        "dead_lettered": ("UInt64", "how many became a dead letter"),
+        "stored": ("UInt64", "rows in telematics.events"),
+        "stored_dead_letters": ("UInt64", "rows in telematics.dead_letters"),
+        "not_stored": (
+            "Int64",
+            "unique + dead_lettered - stored - stored_dead_letters; in a complete minute, repeats beyond the window",
+        ),
+    },
+    _ARRIVALS,
+)
+
 VIEWS = (
     EVENTS_HOURLY,
     EVENTS_DAILY,
@@ -273,4 +307,6 @@ VIEWS = (
     DEVICE_HEALTH,
     INGESTION_WARNINGS,
     LATENESS,
+    COMPLETENESS,
+    ACCOUNT_MINUTES,
 )

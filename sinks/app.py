@@ -2,6 +2,8 @@
 
 telematics.events.v1       ──> telematics.events
 telematics.dead-letter.v1  ──> telematics.dead_letters
+
+Beside them, one sink keeps the books: `sinks.bookkeeping`.
 """
 
 import asyncio
@@ -19,6 +21,7 @@ from runtime.kafka.topic_admin import ensure_topics
 from runtime.platform import metrics
 from runtime.platform.settings import Settings
 from schemas import topics
+from sinks.bookkeeping import Bookkeeper
 from sinks.clickhouse_connection import UNAVAILABLE
 from sinks.clickhouse_writer import ClickHouseWriter
 from sinks.dead_letters import DeadLetterPublisher
@@ -92,6 +95,12 @@ class Sink:
                 log.warning("ClickHouse is not ready; retrying", error=str(error).splitlines()[0][:300])
                 await asyncio.sleep(_CONNECT_PAUSE_S)
 
+    async def keep_books(self) -> None:
+        """Keep completeness and account up to date while this worker has partition 0 of the events."""
+        await self.migrated.wait()
+        first = TP(topics.EVENTS, 0)
+        await Bookkeeper(self.settings, self.writer.servers, lambda: first in self.stage.tasks.open).run()
+
     async def follow_deny_list(self) -> None:
         """Read the deny list for ever."""
         await table_topic.follow(self.settings, {topics.ERASED: applied_to(self.erased)}, self.erased_loaded.set)
@@ -112,6 +121,7 @@ async def run(settings: Settings) -> int:
             metrics.SINK_COMPLETE_THROUGH,
             settings.sink_metrics_port,
             sink.migrate,
+            sink.keep_books,
             sink.follow_deny_list,
             checks={"clickhouse": sink.writer.failure},
             paused_by=sink.paused_by,

@@ -54,9 +54,8 @@ async def erase(settings: Settings, subject: Subject) -> Certificate:
     """Erase; raise `OperatorError` if Kafka or ClickHouse is unavailable, or the erasure key is not the list's."""
     names, listed = pseudonyms(settings), await read_deny_list(settings)
     erased_at = _erased_at(listed, subject) or times.rfc3339(time.time_ns() // 1000)
-    async with connected(
-        settings, answer_timeout_s=_ANSWER_TIMEOUT_S
-    ) as client:  # before the first change: a missing ClickHouse is an error at once
+    # Connected before the first change, so that a missing ClickHouse is an error at once.
+    async with connected(settings, answer_timeout_s=_ANSWER_TIMEOUT_S) as client:
         await kafka.deny(settings, names, subject, erased_at)
         await asyncio.sleep(kafka.SETTLE_S)
         behind = await kafka.passed(settings)

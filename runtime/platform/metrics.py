@@ -134,6 +134,13 @@ SINK_COMPLETE_THROUGH = Gauge(
     ("topic", "partition"),
 )
 
+COMPLETE_THROUGH = Gauge(
+    "eventpush_complete_through_timestamp_seconds",
+    "Every event of a partition of the raw topic that was accepted before is stored, proven by offsets, in seconds "
+    "since the epoch. Shown by the sink that has partition 0 of the events.",
+    ("partition",),
+)
+
 # --- event stream -------------------------------------------------------------------------------------------------
 SSE_CLIENTS = Gauge("eventpush_sse_clients", "Connected clients of the event stream.")
 SSE_EVENTS = Counter("eventpush_sse_events", "Events sent to clients of the event stream.")

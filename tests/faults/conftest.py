@@ -32,7 +32,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def pipeline(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pipeline]:
     """Kafka, ClickHouse, ingress, two stream workers, sink."""
-    async with running(tmp_path_factory.mktemp("pipeline")) as pipeline:
+    # Completeness lags behind by the time that a body may take.
+    environ = {"EVENTPUSH_INGRESS_BODY_TIMEOUT_S": "1"}
+    async with running(tmp_path_factory.mktemp("pipeline"), environ=environ) as pipeline:
         yield pipeline
 
 

@@ -1,4 +1,4 @@
-"""The queries of docs/analysts.md with their answers; `python -m tests.integration.cookbook` renews them."""
+"""The queries of docs/analysts.md with answers and pictures; `python -m tests.integration.cookbook` renews them."""
 
 import re
 import tempfile
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests import stack
-from tests.integration import simulated_fleet
+from tests.integration import pictures, simulated_fleet
 from tests.integration.reporting import Reporting
 
 PAGES = [Path(__file__).parents[2] / "docs" / name for name in ("analysts.md", "analysts-questions.md")]
@@ -35,13 +35,14 @@ def write(reporting: Reporting) -> None:
 
 
 def main() -> None:
-    """Start a server with the simulated fleet, and renew the pages."""
+    """Start a server with the simulated fleet, and renew the pages and their pictures."""
     with tempfile.TemporaryDirectory() as home:
         reporting = Reporting(stack.ClickHouse(Path(home)))
         reporting.start()
         try:
             simulated_fleet.fill(reporting)
             write(reporting)
+            pictures.write(reporting)
         finally:
             reporting.client.close()
             reporting.server.end_if_running()

@@ -2,15 +2,18 @@
 
 import json
 import re
+import time
 from itertools import islice
 from types import SimpleNamespace
 from typing import Any, cast
 
 from eventpush.simulation.fleet import Shares, generate
 from schemas import times
+from schemas.account import BatchAccount
 from schemas.device import Device
 from schemas.tables import DEAD_LETTERS, EVENTS
 from schemas.validation import ClockLimits
+from sinks import account_rows
 from sinks.row_encoder import DEAD_LETTER_ROWS, EVENT_ROWS
 from streams.batch_processor import BatchProcessor, BatchResult
 from streams.content import content_of, default_content_fields
@@ -29,13 +32,22 @@ _TIMES = re.compile(rb'"Device_Time":"([^"]+)",(.*?)"Server_Time":"([^"]+)"')
 
 
 def fill(reporting: Reporting) -> None:
-    """Store the fleet's events and dead letters."""
+    """Store the fleet's events and dead letters, their account, and how far they are complete."""
     result = processed()
     events = [record.value for record in read(result.events)]
     letters = [value for _, value, _ in result.dead_letters]
     for table, rows, values in ((EVENTS, EVENT_ROWS, events), (DEAD_LETTERS, DEAD_LETTER_ROWS, letters)):
         names = [column.name for column in table.columns]
         reporting.client.raw_insert(table.store, column_names=names, insert_block=rows.blocks(values), fmt="Native")
+    now = times.rfc3339(time.time_ns() // 1_000)
+    summary = BatchAccount(0, 0, EVENTS_PLANNED, now, result.counts)
+    reporting.client.raw_insert(
+        account_rows.STORE, insert_block=account_rows.as_row(summary, 0), **account_rows.AS_JSON
+    )
+    reporting.client.command(
+        "INSERT INTO telematics.completeness_store (partition, complete_through) VALUES"
+        " (0, '2024-07-11 06:00:00'), (1, '2024-07-11 06:00:03')"
+    )
 
 
 def processed() -> BatchResult:

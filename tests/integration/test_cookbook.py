@@ -1,14 +1,17 @@
 """Every query for analysts in the documents is executed, and its answer is the one that the page shows."""
 
 import json
+import re
 from collections.abc import Iterator
+from typing import Any
 
+import clickhouse_connect
 import pytest
 
 from tests import stack
 from tests.contract.test_deploy import DASHBOARDS, as_the_plugin_sends
-from tests.integration import simulated_fleet
-from tests.integration.cookbook import answer, queries
+from tests.integration import pictures, simulated_fleet
+from tests.integration.cookbook import PAGES, answer, queries
 from tests.integration.reporting import Reporting
 
 QUERIES = list(queries())
@@ -41,6 +44,30 @@ def test_there_are_twenty_recipes_and_ten_questions() -> None:
 def test_a_query_has_the_answer_that_is_shown(reporting: Reporting, query: str, table: str) -> None:
     """`python -m tests.integration.cookbook` renews the answers after a change of the views."""
     assert answer(reporting, query) == table
+
+
+@pytest.mark.parametrize("name", pictures.PICTURES)
+def test_a_picture_is_drawn_of_the_fleet(reporting: Reporting, name: str) -> None:
+    """It has marks for what its query found, and the page shows the file that `python -m tests.integration.cookbook`
+    writes.
+    """
+    figure = pictures.PICTURES[name](reporting)
+    (axes, *_) = figure.axes
+    points = sum(len(line.get_xdata()) for line in axes.lines)
+    cells = sum(len(drawn.get_paths()) for drawn in axes.collections)
+    assert len(axes.patches) + points + cells > 10
+    assert f"({pictures.file_of(name).name})" in PAGES[0].read_text(encoding="utf-8")
+    assert pictures.file_of(name).exists()
+
+
+def test_the_data_frames_are_those_of_the_page(reporting: Reporting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's Python for pandas and Arrow runs as it is, but for the address and the user."""
+    (code,) = re.findall(r"```python\n(.*?)```", PAGES[0].read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.setattr(clickhouse_connect, "get_client", lambda **_: reporting.client)
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102 - what a reader would run
+    assert names["frame"]["events"].sum() > 1_000
+    assert names["arrow"].num_rows >= len(names["frame"])
 
 
 def test_the_export_is_parquet(reporting: Reporting) -> None:
