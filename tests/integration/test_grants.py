@@ -151,7 +151,7 @@ def test_every_view_has_a_reader(home: Path) -> None:
     assert {name for (name,) in rows or []} == {*OPEN_VIEWS, *PAYLOAD_VIEWS}
 
 
-@pytest.mark.docker
+@pytest.mark.containers
 def test_the_statements_run_on_the_official_image() -> None:
     """Twice; then a user with a role reads its views, and a fleet's user its fleet."""
     with stack.clickhouse_container() as url:
