@@ -82,9 +82,7 @@ ERASED_TOPIC = Topic(
     compacted=True,
 )
 ACCOUNT_TOPIC = Topic(
-ACCOUNT_TOPIC = Topic(
-    ACCOUNT, "one summary of each batch of the stream stage", "", ("streams",), ("streams", "account", "sink")
-)
+    ACCOUNT, "one summary of each batch of the stream stage", "", ("streams",), ("streams", "sink", "account")
 )
 WINDOW_TOPIC = Topic(
     WINDOW, "changelog of the deduplication window", "", ("streams",), ("streams",), window_retention=True
