@@ -90,9 +90,12 @@ class RowEncoder:
     def _struct(self, value: bytes) -> Any:
         """Decode a record whose unknown fields may hold unpaired surrogates; keep these fields as they were sent."""
         struct = self._decode_unpaired(value)
-        as_sent = {member.name: msgspec.Raw(member.value_text.encode()) for member in members_of(value) or ()}
-        raw = {name for name in as_sent if isinstance(getattr(struct, name, None), msgspec.Raw)}
-        return msgspec.structs.replace(struct, **{name: as_sent[name] for name in raw})
+        as_sent = {
+            member.name: msgspec.Raw(member.value_text.encode())
+            for member in members_of(value) or ()
+            if isinstance(getattr(struct, member.name, None), msgspec.Raw)
+        }
+        return msgspec.structs.replace(struct, **as_sent)
 
 
 def _reader(column: Column) -> Callable[[Sequence[Any]], native.Values]:
