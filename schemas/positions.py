@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 
 import msgspec
 import numpy as np
@@ -30,8 +31,9 @@ def parse_column(texts: Sequence[str]) -> tuple[Float64s, Float64s, list[int]]:
     positions = np.empty((len(texts), 2), np.float64)
     for begin in range(0, len(texts), _PIECE_TEXTS):
         piece = texts[begin : begin + _PIECE_TEXTS]
-        plain = _parse_plain(piece)
-        positions[begin : begin + len(piece)] = list(map(_parse_or_nowhere, piece)) if plain is None else plain
+        pairs = _parse_plain(piece) or list(map(_parse_or_nowhere, piece))
+        numbers = np.fromiter(chain.from_iterable(pairs), np.float64, 2 * len(piece))
+        positions[begin : begin + len(piece)] = numbers.reshape(-1, 2)
     unread = np.flatnonzero(np.isnan(positions[:, 0])).tolist()
     return positions[:, 0].copy(), positions[:, 1].copy(), unread
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, compress
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,7 +21,9 @@ import numpy as np
 from runtime.consumer.batch import Record
 from runtime.kafka.record_format import NO_RECORDS, Output, Records, encode_records, joined
 from schemas.account import Count, minute_of
+from schemas.column_types import Bools
 from schemas.dead_letter import Violation
+from schemas.device_latest import state_of
 from schemas.erasure import NOBODY, Erased
 from schemas.event import Event
 from schemas.event_types import canonical, type_of
@@ -32,7 +35,7 @@ from streams.dead_letters import dead_letter, event_and_imei
 from streams.decoding import InvalidRecord, ValidEvents, decode
 from streams.enrichment import Source, enrich
 from streams.event_headers import encode_event_headers
-from streams.latest_states import LatestStates, Newer
+from streams.latest_states import LatestStates
 from streams.window import NO_ROWS, DeduplicationWindow, DedupResult, DedupResults, Rows, identity_rows, payload_rows
 
 _encoder = msgspec.json.Encoder()
@@ -59,7 +62,8 @@ class BatchResult:
 
     types: list[str] = field(default_factory=list)  # canonical, of the events, one each
     events: Records = NO_RECORDS  # in order of arrival
-    states: Newer = field(default_factory=dict)  # of devices
+    states: list[Any] = field(default_factory=list)  # `DeviceLatest` of devices that have a newer one
+    states_us: dict[str, int] = field(default_factory=dict)  # their device times, by IMEI
     dead_letters: list[Output] = field(default_factory=list)
     rows: Rows = field(default_factory=lambda: NO_ROWS)  # what the window must remember once this is committed
     counts: list[Count] = field(default_factory=list)
@@ -75,6 +79,10 @@ class Piece:
 
     events: ValidEvents
     digests: list[bytes]
+
+    def only(self, chosen: Bools) -> "Piece":
+        """Return the events for which `chosen` is true."""
+        return Piece(self.events.only(chosen), list(compress(self.digests, chosen.tolist())))
 
 
 class BatchProcessor:
@@ -111,10 +119,13 @@ class BatchProcessor:
         rows = np.concatenate([self._rows(piece) for piece in pieces])
         found = self._window.classify(rows)
         ends = np.cumsum([len(piece.digests) for piece in pieces])
+        unique = list[Piece]()
         for piece, of_piece in zip(pieces, np.split(found, ends[:-1]), strict=True):
             _count_valid(piece.events, of_piece, counter)
             broken += _conflicts(piece, of_piece)
-            published.append(self._publish(piece, of_piece == DedupResult.UNIQUE, result))
+            unique.append(piece.only(of_piece == DedupResult.UNIQUE))
+        for piece, newest in zip(unique, self._newest(unique, result), strict=True):
+            published.append(self._publish(piece, newest, result))
         result.events = joined(published)
         result.rows = np.concatenate([rows[found == DedupResult.UNIQUE], self._dead_letter(broken, result, counter)])
         result.counts = _counts(counter)
@@ -145,16 +156,24 @@ class BatchProcessor:
         events = piece.events
         return identity_rows(list(map(int, events.imei)), events.device_us, piece.digests, self._content(events))
 
-    def _publish(
-        self, piece: Piece, unique: "np.ndarray[tuple[int], np.dtype[np.bool_]]", result: BatchResult
-    ) -> Records:
-        """Enrich and encode the unique events, with their headers."""
-        events = piece.events.only(unique)
-        event_ids = event_ids_of(list(compress(piece.digests, unique.tolist())))
-        enriched = enrich(events, event_ids, self._source)
+    def _newest(self, pieces: Sequence[Piece], result: BatchResult) -> list[list[int]]:
+        """Return the positions in each piece of the events that are their device's new state."""
+        imeis = list(chain.from_iterable(piece.events.imei for piece in pieces))
+        device_us = np.concatenate([piece.events.device_us for piece in pieces])
+        newer = self._states.find_newer(imeis, device_us)
+        positions = np.array(sorted(newer.values()), np.int64)
+        result.states_us = dict(zip(newer, device_us[list(newer.values())].tolist(), strict=True))
+        ends = np.cumsum([len(piece.digests) for piece in pieces])
+        of_pieces = np.split(positions, np.searchsorted(positions, ends[:-1]))
+        return [(of_piece - begin).tolist() for of_piece, begin in zip(of_pieces, [0, *ends[:-1]], strict=True)]
+
+    def _publish(self, piece: Piece, newest: Sequence[int], result: BatchResult) -> Records:
+        """Enrich and encode unique events, with their headers; the `newest` become states of their devices."""
+        events = piece.events
+        enriched = enrich(events, event_ids_of(piece.digests), self._source)
         result.types += events.event
         result.warnings.update(chain.from_iterable(event.warnings for event in enriched))
-        self._states.find_newer(events.imei, events.device_us.tolist(), enriched, result.states)
+        result.states += [state_of(enriched[at]) for at in newest]
         headers = encode_event_headers(events.event, enriched, events.traceparents)
         keys = list(map(str.encode, events.imei))
         return encode_records(keys, _encoded(enriched), events.written_ms, *headers)

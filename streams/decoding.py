@@ -8,7 +8,7 @@ the rules that `schemas.event` declares, and a property test compares them.
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -35,6 +35,8 @@ _NO_EXTRA = msgspec.Raw(NO_EXTRA)
 _CONTRACTS_ZONE = "+0000"
 _ARRIVAL_MAX_US = 253_402_300_799_999_999  # the year 9999 ends
 _ARRIVAL_DIGITS_MAX = 18  # of an integer that fits into 64 bits
+
+_POWERS = 10 ** np.arange(15, -1, -1, dtype=np.int64)  # of ten, for 16 digits
 
 _OPTIONAL = [field.attribute for field in SENT_FIELDS.values() if field.nullable]
 
@@ -146,12 +148,7 @@ def decode(records: Sequence[Record], clock: ClockLimits) -> tuple[ValidEvents, 
     for time_rule in TIME_RULES:
         suspects.update(np.flatnonzero(~time_rule.holds(moments)).tolist())
     latitude, longitude = parsed["Coordinates"][0]
-    event = sent["event"]
-    as_sent: list[str | None] = [None] * len(event)
-    canonical_types = {text: canonical(text) for text in set(event)}
-    if any(text != name for text, name in canonical_types.items()):
-        event = list(map(canonical_types.__getitem__, event))
-        as_sent = list(map(_if_different, sent["event"], event))
+    event, event_as_sent = _canonical(sent["event"])
     events = ValidEvents(
         records=list(records),
         received_us=arrived.received_us,
@@ -159,7 +156,7 @@ def decode(records: Sequence[Record], clock: ClockLimits) -> tuple[ValidEvents, 
         senders=arrived.senders,
         traceparents=arrived.traceparents,
         event=event,
-        event_as_sent=as_sent,
+        event_as_sent=event_as_sent,
         changes=sent["changes"],
         imei=sent["imei"],
         device_time=sent["device_time"],
@@ -225,23 +222,39 @@ def _headers_by_name(records: Sequence[Record]) -> Callable[[str], list[bytes | 
     The ingress writes the same headers in the same order: then the records' headers are a table, and read as one.
     """
     headers = [record.headers for record in records]
-    if len(set(map(len, headers))) == 1:
-        columns = [tuple(zip(*column, strict=True)) for column in zip(*headers, strict=True)]
-        if all(names.count(names[0]) == len(names) for names, _ in columns):
-            values = {names[0]: list(texts) for names, texts in columns}
-            return lambda name: values.get(name) or [None] * len(headers)
+    width = len(headers[0]) if headers else 0
+    if width and set(map(len, headers)) == {width}:
+        names, texts = zip(*chain.from_iterable(headers), strict=True)
+        if names == names[:width] * len(headers):
+            columns = {name: list(texts[at::width]) for at, name in enumerate(names[:width])}
+            return lambda name: columns.get(name) or [None] * len(headers)
     by_record = list(map(dict, headers))
     return lambda name: [named.get(name) for named in by_record]
 
 
 def _arrival_times(records: Sequence[Record], column: Sequence[bytes | None]) -> Int64s:
-    times_us = [
-        int(arrival)
-        if arrival and len(arrival) <= _ARRIVAL_DIGITS_MAX and arrival.isdigit()
-        else min(max(record.timestamp, 0) * 1000, _ARRIVAL_MAX_US)
-        for record, arrival in zip(records, column, strict=True)
-    ]
-    return np.minimum(np.array(times_us, np.int64), _ARRIVAL_MAX_US)
+    times_us = _plain_times(column)
+    if times_us is None:
+        times_us = np.array(
+            [
+                int(arrival)
+                if arrival and len(arrival) <= _ARRIVAL_DIGITS_MAX and arrival.isdigit()
+                else min(max(record.timestamp, 0) * 1000, _ARRIVAL_MAX_US)
+                for record, arrival in zip(records, column, strict=True)
+            ],
+            np.int64,
+        )
+    return np.minimum(times_us, _ARRIVAL_MAX_US)
+
+
+def _plain_times(column: Sequence[bytes | None]) -> Int64s | None:
+    """Read times of 16 digits each, as those from 2001 to 2286 have; None if there is another one."""
+    texts = [text for text in column if text is not None]
+    if len(texts) < len(column) or set(map(len, texts)) != {len(_POWERS)}:
+        return None
+    digits = np.frombuffer(b"".join(texts), np.uint8).reshape(-1, len(_POWERS)) - ord("0")  # wraps below "0"
+    times_us: Int64s = digits @ _POWERS
+    return times_us if digits.max() <= 9 else None  # noqa: PLR2004 - a digit
 
 
 def _replayed(records: Sequence[Record], column: Sequence[bytes | None]) -> Bools:
@@ -251,9 +264,13 @@ def _replayed(records: Sequence[Record], column: Sequence[bytes | None]) -> Bool
 
 
 def _texts(column: list[bytes | None]) -> list[str | None]:
-    if column.count(None) == len(column):
+    known = [text for text in column if text is not None]
+    if not known:
         return [None] * len(column)
-    return [None if header is None else header.decode("utf-8", "replace") for header in column]
+    texts: list[str | None] = list(b"\n".join(known).decode("utf-8", "replace").split("\n"))
+    if len(texts) == len(column):  # as nearly always: every record has one, of a single line
+        return texts
+    return [None if text is None else text.decode("utf-8", "replace") for text in column]
 
 
 _FORMATTED: list[Any] = [field for field in SENT_FIELDS.values() if field.format is not None]
@@ -334,8 +351,15 @@ def _names(column: list[str | None]) -> list[str | None]:
     return [None if name is None else blank_as_none(name) for name in column]
 
 
-def _if_different(sent: str, event: str) -> str | None:
-    return None if event == sent else sent
+def _canonical(sent: list[str]) -> tuple[list[str], list[str | None]]:
+    """Return the canonical types, and what was sent where that differs."""
+    different = {text: name for text in set(sent) if (name := canonical(text)) != text}
+    event, as_sent = sent.copy(), list[str | None]([None] * len(sent))
+    if different:
+        for at, text in enumerate(sent):
+            if text in different:
+                event[at], as_sent[at] = different[text], text
+    return event, as_sent
 
 
 def _put(events: ValidEvents, at: int, found: ValidEvent) -> None:

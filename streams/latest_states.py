@@ -4,19 +4,16 @@ Only the times are kept, so that a late event, or one that is processed again, n
 of the same instant does not replace the first.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from itertools import repeat
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from runtime.kafka.record_format import NO_HEADERS, Records, encode_records
 from schemas import times
-from schemas.device_latest import state_of
-from schemas.event import Event
-
-#: By IMEI: device time in µs since the epoch, and the event.
-Newer = dict[str, tuple[int, Event]]
+from schemas.column_types import Int64s
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 _NEVER_US = -(2**63)
@@ -38,17 +35,19 @@ class LatestStates:
     def __len__(self) -> int:
         return len(self._device_us)
 
-    def find_newer(self, imeis: Iterable[str], device_us: Iterable[int], events: Iterable[Event], newer: Newer) -> None:
-        """Put the events into `newer` that are newer than their device's state and than what is there."""
-        known = self._device_us
-        for imei, at_us, event in zip(imeis, device_us, events, strict=True):
-            found = newer.get(imei)
-            if at_us > (known.get(imei, _NEVER_US) if found is None else found[0]):
-                newer[imei] = at_us, event
+    def find_newer(self, imeis: Sequence[str], device_us: Int64s) -> dict[str, int]:
+        """Return the position of each device's newest event, by IMEI, where it is newer than the device's state.
 
-    def update(self, newer: Newer) -> None:
-        """Take over what has been published."""
-        self._device_us.update({imei: at_us for imei, (at_us, _) in newer.items()})
+        In ascending order of time, and of equal times in descending order of position, the last one of a device counts.
+        """
+        positions = (len(imeis) - 1 - np.argsort(device_us[::-1], kind="stable")).tolist()
+        newest = dict(zip(map(imeis.__getitem__, positions), positions, strict=True))
+        known, times_us = self._device_us, device_us.tolist()
+        return {imei: at for imei, at in newest.items() if times_us[at] > known.get(imei, _NEVER_US)}
+
+    def update(self, newer_us: Mapping[str, int]) -> None:
+        """Take over the device times of states that have been published, by IMEI."""
+        self._device_us.update(newer_us)
 
     def restore(self, imei: str, value: bytes | None) -> None:
         """Take over a record of the topic; one without a value removes the state."""
@@ -58,8 +57,8 @@ class LatestStates:
             self._device_us[imei] = times.parse(_decode(value).device_time)
 
 
-def states_of(newer: Newer, written_ms: int) -> Records:
-    """Encode the states of devices; there is at least one."""
-    states = [state_of(event) for _, event in newer.values()]
+def encode_states(states: Sequence[Any], written_ms: int) -> Records:
+    """Encode states (`schemas.device_latest.DeviceLatest`), each the only one of its device; there is at least one."""
     values = _encode_lines(states).split(b"\n")[:-1]  # a third of the time of one by one
-    return encode_records(list(map(str.encode, newer)), values, np.full(len(newer), written_ms), repeat(NO_HEADERS))
+    keys = [state.imei.encode() for state in states]
+    return encode_records(keys, values, np.full(len(states), written_ms), repeat(NO_HEADERS))

@@ -22,7 +22,7 @@ from streams.content import content_of
 from streams.device_registry import DeviceRegistry
 from streams.disk_segment import forget_window, window_on_disk
 from streams.enrichment import Source
-from streams.latest_states import LatestStates, states_of
+from streams.latest_states import LatestStates, encode_states
 from streams.memory_segment import MemorySegment
 from streams.state_restore import encode, next_offset, reader, restore, restore_states
 from streams.takeover import Fence, Takeover
@@ -105,7 +105,7 @@ class PartitionProcessor:
         await self._type_topics.ensure(result.types)
         offsets = await self._commit(self._outputs(batch, result, stream_time_us), batch.next_offset)
         self._window.add(result.rows, stream_time_us, offsets.get(topics.WINDOW, -1))
-        self._states.update(result.states)
+        self._states.update(result.states_us)
         _measure(result, len(batch.records), time.perf_counter() - started_s)
 
     async def close(self) -> None:
@@ -176,7 +176,7 @@ class PartitionProcessor:
                 of_type[event].append(at)
             outputs |= {topic: result.events.at(positions) for topic, positions in of_topic.items()}
         if result.states:
-            outputs[topics.LATEST] = states_of(result.states, result.latest_us // 1000)
+            outputs[topics.LATEST] = encode_states(result.states, result.latest_us // 1000)
         if result.dead_letters:
             outputs[topics.DEAD_LETTER] = records_of(result.dead_letters)
         if len(result.rows):

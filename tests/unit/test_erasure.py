@@ -148,7 +148,7 @@ def test_the_stream_stage_drops_and_counts_erased_devices() -> None:
     result = BatchProcessor(source, window, CLOCK, content, LatestStates(), denied).process(sent)
     assert [json.loads(published.value or b"")["imei"] for published in read(result.events)] == [OTHER]
     assert [json.loads(value)["imei"] for _, value, _ in result.dead_letters] == ["12"]
-    assert (len(result.rows), set(result.states), result.erased) == (2, {OTHER}, 3)
+    assert (len(result.rows), set(result.states_us), result.erased) == (2, {OTHER}, 3)
     assert sum(count.erased for count in result.counts) == 3
     counted = sum(count.unique + count.duplicate + count.dead_lettered + count.erased for count in result.counts)
     assert counted == len(sent)

@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from schemas.contract import schemas
 from schemas.topics import LATEST
-from streams.latest_states import LatestStates, states_of
+from streams.latest_states import LatestStates, encode_states
 from tests.unit.published_records import read
 from tests.unit.test_batch_processor import ARRIVAL_US, SAMPLE, process, record
 
@@ -23,8 +23,8 @@ def published(states: LatestStates, *payloads: dict[str, object]) -> dict[str, d
     result = process(*(record(n, payload) for n, payload in enumerate(payloads)), states=states)
     if not result.states:
         return {}
-    states.update(result.states)
-    found = read(states_of(result.states, ARRIVAL_US // 1000))
+    states.update(result.states_us)
+    found = read(encode_states(result.states, ARRIVAL_US // 1000))
     return {(one.key or b"").decode(): json.loads(one.value or b"") for one in found}
 
 
