@@ -180,6 +180,7 @@ NOT_BLANK = Rule(
     schema_is_exact=False,  # what counts as blank is Unicode's (White_Space and format characters)
 )
 
+
 def _outside_64_bits(column: Sequence[int]) -> Sequence[int]:
     if min(column, default=0) >= INT64_MIN and max(column, default=0) <= INT64_MAX:
         return ()

@@ -280,7 +280,7 @@ COMPLETENESS = View(
 ACCOUNT_MINUTES = View(
     "account_minutes",
     "What became of everything that was accepted? The counts of `eventpush account`, for each minute that lies in the "
-    "period: accepted + replayed = unique + duplicate + dead_lettered.",
+    "period: accepted + replayed = unique + duplicate + dead_lettered + erased.",
     {
         "minute": ("DateTime('UTC')", "minute of arrival"),
         "event": (WORD, "event type; empty where none can be read"),
@@ -289,11 +289,12 @@ ACCOUNT_MINUTES = View(
         "unique": ("UInt64", "of both, how many became an event"),
         "duplicate": ("UInt64", "how many repeat an earlier one"),
         "dead_lettered": ("UInt64", "how many became a dead letter"),
+        "erased": ("UInt64", "how many were dropped, being of erased devices"),
         "stored": ("UInt64", "rows in telematics.events"),
         "stored_dead_letters": ("UInt64", "rows in telematics.dead_letters"),
         "not_stored": (
             "Int64",
-            "unique + dead_lettered - stored - stored_dead_letters; in a complete minute, repeats beyond the window",
+            "unique + dead_lettered - stored - stored_dead_letters; later repeats beyond the window, or erased",
         ),
     },
     _ARRIVALS,

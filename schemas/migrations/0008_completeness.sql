@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS telematics.account_store{on_cluster} (
     first_offset UInt64 COMMENT 'the batch''s first raw offset' CODEC(Delta, ZSTD(1)),
     next_offset UInt64 COMMENT 'the raw offset after its last one' CODEC(Delta, ZSTD(1)),
     committed_at DateTime64(6, 'UTC') COMMENT 'when the batch was committed' CODEC(Delta, ZSTD(1)),
-    counts Array(Tuple(minute DateTime('UTC'), event LowCardinality(String), unique UInt32, duplicate UInt32, dead_lettered UInt32, replayed UInt32)) COMMENT 'its records by minute of arrival, type and outcome' CODEC(ZSTD(1)),
+    counts Array(Tuple(minute DateTime('UTC'), event LowCardinality(String), unique UInt32, duplicate UInt32, dead_lettered UInt32, replayed UInt32, erased UInt32)) COMMENT 'its records by minute of arrival, type and outcome' CODEC(ZSTD(1)),
     account_offset UInt64 COMMENT 'offset of the summary on the account topic' CODEC(Delta, ZSTD(1))
 )
 ENGINE = {engine:ReplacingMergeTree(account_offset)}
@@ -36,14 +36,15 @@ SETTINGS {deduplication_window};
 
 CREATE OR REPLACE VIEW telematics.account_minutes{on_cluster}
 AS SELECT a.minute AS minute, a.event AS event, a.accepted AS accepted, a.replayed AS replayed, a.unique AS unique,
-    a.duplicate AS duplicate, a.dead_lettered AS dead_lettered, e.stored AS stored,
+    a.duplicate AS duplicate, a.dead_lettered AS dead_lettered, a.erased AS erased, e.stored AS stored,
     d.stored AS stored_dead_letters,
     toInt64(unique + dead_lettered) - toInt64(stored + stored_dead_letters) AS not_stored
 FROM (
     SELECT count.minute AS minute, toString(count.event) AS event,
-        toUInt64(sum(count.unique + count.duplicate + count.dead_lettered) - sum(count.replayed)) AS accepted,
+        toUInt64(sum(count.unique + count.duplicate + count.dead_lettered + count.erased) - sum(count.replayed))
+            AS accepted,
         sum(count.replayed) AS replayed, sum(count.unique) AS unique, sum(count.duplicate) AS duplicate,
-        sum(count.dead_lettered) AS dead_lettered
+        sum(count.dead_lettered) AS dead_lettered, sum(count.erased) AS erased
     FROM (
         SELECT arrayJoin(counts) AS count FROM telematics.account_store FINAL
         WHERE committed_at >= {begin:DateTime64(6, 'UTC')} - INTERVAL 1 HOUR
