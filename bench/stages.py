@@ -38,7 +38,7 @@ REPORT_FILE = Path("docs/profile.md")
 _BATCH = 1_000  # events that the worker processes at once
 _ROUNDS = 20
 _CLOCK = ClockLimits.of_seconds(300, 86_400)
-_SOURCE = enrichment.Source(topics.RAW, 0, {}, _CLOCK.skew_us)
+_SOURCE = enrichment.Source(topics.RAW, {}, _CLOCK.skew_us)
 _CONTENT = content_of(default_content_fields())
 _WINDOW = 1_000_000  # identities in the window
 _OUTPUT_BYTES = 900_000
@@ -87,8 +87,8 @@ def _round(watch: _Stopwatch, window: DeduplicationWindow, wire: list[bytes]) ->
     def run(name: str, work: Callable[[], Any], *, part: bool = False) -> Any:
         return watch.run(name, work, count, part=part)
 
-    values = [record.value or b"" for record in records]
-    valid, _ = run("decode: valid events as columns", lambda: decoding.decode(records, _CLOCK))
+    values, partitions = [record.value or b"" for record in records], np.zeros(count, np.int64)
+    valid, _ = run("decode: valid events as columns", lambda: decoding.decode(records, partitions, _CLOCK))
     run("headers of raw records", lambda: decoding.arrivals(records), part=True)
     sent = run("typed decode of the JSON", lambda: decoding._decoded(values), part=True).sent
     run("two times", lambda: [time_columns.parse(sent[name]) for name in ("device_time", "server_time")], part=True)
@@ -111,8 +111,9 @@ def _round(watch: _Stopwatch, window: DeduplicationWindow, wire: list[bytes]) ->
     outputs = run("outputs: records", lambda: _records(valid, encoded, headers))
     built = run("outputs: into batches, twice (all, by type)", lambda: [*_batches(outputs), *_batches(outputs)])
     run("outputs: compression and checksum, twice", lambda: [encoded_batch(batch) for batch in built])
-    processor = batch_processor.BatchProcessor(_SOURCE, window, _CLOCK, _CONTENT, LatestStates())
-    result = run("decode to encode as the worker does it, in one", lambda: processor.process(records))
+    processor = batch_processor.BatchProcessor(_SOURCE, _CLOCK, _CONTENT)
+    batch = batch_processor.RawBatch(batch_processor.PartitionState(0, window, LatestStates()), records)
+    (result,) = run("decode to encode as the worker does it, in one", lambda: processor.process([batch]))
     run("changelog record", lambda: encode_rows(result.rows, result.latest_us))
     run("window: remember", lambda: window.add(result.rows, result.latest_us))
 

@@ -12,13 +12,17 @@ from runtime.adapters.faust import Fetch
 from runtime.consumer.stage import Stage
 from runtime.kafka.topic_admin import ensure_topics
 from runtime.platform import directories, metrics
-from runtime.platform.clock import steady_clock
+from runtime.platform.clock import clock_limits, steady_clock
 from runtime.platform.settings import Settings
 from schemas import topics
 from schemas.event_types import CATEGORIES
 from schemas.event_warnings import WARNINGS
 from schemas.rules import Reason
+from streams.batch_processor import BatchProcessor
+from streams.content import content_of
 from streams.device_registry import DeviceRegistry
+from streams.enrichment import Source
+from streams.joint_processing import JointProcessing
 from streams.partition_processor import PartitionProcessor
 from streams.takeover import Fence
 from streams.transactions import Transactions
@@ -27,6 +31,13 @@ from streams.window_table import WindowTable, window_table
 
 #: Compressed raw events that are worth a transaction at once: some hundreds.
 _ENOUGH_BYTES = 128 * 1024
+
+
+def batch_processor(settings: Settings, registry: DeviceRegistry) -> BatchProcessor:
+    """Return the processor that these settings ask for."""
+    clock = clock_limits(settings)
+    source = Source(topics.RAW, registry.devices, clock.skew_us)
+    return BatchProcessor(source, clock, content_of(settings.content_fields.split(",")), registry.erased)
 
 
 class StreamStage:
@@ -47,13 +58,17 @@ class StreamStage:
         self.registry = DeviceRegistry(settings)
         self.type_topics = TypeTopics(settings)
         self.clock = steady_clock()
-        self.transactions = Transactions(settings, partial(self.stage.app.batches_in_progress, topics.RAW))
+        in_progress = partial(self.stage.app.batches_in_progress, topics.RAW)
+        self.transactions = Transactions(settings, in_progress)
+        self.processing = JointProcessing(
+            batch_processor(settings, self.registry), lambda: in_progress() - self.transactions.held
+        )
         self.fence = Fence(settings)
 
     def processor(self, tp: TP) -> PartitionProcessor:
         """Return the processor of a partition that this worker takes over."""
         return PartitionProcessor(
-            self.settings, self.stage.app, self.transactions, self.fence, tp,
+            self.settings, self.stage.app, self.processing, self.transactions, self.fence, tp,
             self.table, self.registry, self.type_topics, self.clock,
         )  # fmt: skip
 

@@ -15,8 +15,8 @@ from streams.decoding import InvalidRecord
 _CUT_BYTES = 2**20
 
 
-def dead_letter(invalid: InvalidRecord, digest: bytes, topic: str, partition: int) -> DeadLetter:
-    """Build the dead letter; `digest` stands for the payload, `topic` and `partition` are those of the record."""
+def dead_letter(invalid: InvalidRecord, digest: bytes, topic: str) -> DeadLetter:
+    """Build the dead letter; `digest` stands for the payload, `topic` is that of the record."""
     raw = invalid.record.value or b""
     payload, encoding = _payload_text(raw)
     event, imei = event_and_imei(raw)
@@ -34,7 +34,7 @@ def dead_letter(invalid: InvalidRecord, digest: bytes, topic: str, partition: in
         conflict_with=Conflict(invalid.conflict) if invalid.conflict else None,
         replay_of=invalid.replay.dead_letter_id if invalid.replay else None,
         attempt=invalid.replay.attempt if invalid.replay else 0,
-        raw=RawPosition(topic, partition, invalid.record.offset),
+        raw=RawPosition(topic, invalid.partition, invalid.record.offset),
     )
 
 

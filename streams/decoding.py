@@ -49,6 +49,7 @@ class ValidEvents(NamedTuple):
     """Valid events in order of arrival: one column a field, all of the same length; times in µs since the epoch."""
 
     records: list[Record]
+    partitions: Int64s  # of the raw topic
     received_us: Int64s
     receipt_ids: list[str | None]
     senders: list[str | None]
@@ -73,7 +74,9 @@ class ValidEvents(NamedTuple):
     def invalid(self, at: int, violations: list[Violation], conflict: str | None = None) -> "InvalidRecord":
         """Return one of the events as an invalid record."""
         received_us, receipt_id = int(self.received_us[at]), self.receipt_ids[at]
-        return InvalidRecord(self.records[at], received_us, receipt_id, self.senders[at], violations, conflict)
+        return InvalidRecord(
+            self.records[at], int(self.partitions[at]), received_us, receipt_id, self.senders[at], violations, conflict
+        )
 
     @property
     def written_ms(self) -> Int64s:
@@ -98,6 +101,7 @@ class InvalidRecord(NamedTuple):
     """A record that cannot be an event, with all the reasons; `conflict` is the event_id that a conflict is with."""
 
     record: Record
+    partition: int
     received_us: int
     receipt_id: str | None
     sender: str | None
@@ -124,8 +128,13 @@ class _Payloads(NamedTuple):
     duplicate_keys: Bools
 
 
-def decode(records: Sequence[Record], clock: ClockLimits) -> tuple[ValidEvents, list[InvalidRecord]]:
-    """Split records into valid events and the others, both in order; any bytes are one or the other."""
+def decode(
+    records: Sequence[Record], partitions: Int64s, clock: ClockLimits
+) -> tuple[ValidEvents, list[InvalidRecord]]:
+    """Split records into valid events and the others, both in order; any bytes are one or the other.
+
+    `partitions` are those of the raw topic, one a record.
+    """
     values = [record.value or b"" for record in records]
     arrived = arrivals(records)
     payloads = _decoded(values)
@@ -151,6 +160,7 @@ def decode(records: Sequence[Record], clock: ClockLimits) -> tuple[ValidEvents, 
     event, event_as_sent = _canonical(sent["event"])
     events = ValidEvents(
         records=list(records),
+        partitions=partitions,
         received_us=arrived.received_us,
         receipt_ids=arrived.receipt_ids,
         senders=arrived.senders,
@@ -254,7 +264,7 @@ def _plain_times(column: Sequence[bytes | None]) -> Int64s | None:
         return None
     digits = np.frombuffer(b"".join(texts), np.uint8).reshape(-1, len(_POWERS)) - ord("0")  # wraps below "0"
     times_us: Int64s = digits @ _POWERS
-    return times_us if digits.max() <= 9 else None  # noqa: PLR2004 - a digit
+    return times_us if digits.max() <= 9 else None
 
 
 def _replayed(records: Sequence[Record], column: Sequence[bytes | None]) -> Bools:

@@ -33,10 +33,9 @@ Column = Sequence[Any]
 
 
 class Source(NamedTuple):
-    """Where a batch's records are on the raw topic, and what is known besides them."""
+    """Where records come from, and what is known besides them."""
 
     topic: str
-    partition: int
     devices: Mapping[str, Device]  # by IMEI
     future_skew_us: int  # how far a clock may be ahead without a warning
 
@@ -84,7 +83,10 @@ def enrich(events: ValidEvents, event_ids: Sequence[str], source: Source) -> lis
         "extra": events.extra,
         "receipt_id": events.receipt_ids,
         "sender": events.senders,
-        "raw": [RawPosition(source.topic, source.partition, record.offset) for record in events.records],
+        "raw": [
+            RawPosition(source.topic, partition, record.offset)
+            for partition, record in zip(events.partitions.tolist(), events.records, strict=True)
+        ],
     }
     return list(map(Event, *(columns[name] for name in Event.__struct_fields__)))
 

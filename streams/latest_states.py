@@ -35,15 +35,15 @@ class LatestStates:
     def __len__(self) -> int:
         return len(self._device_us)
 
-    def find_newer(self, imeis: Sequence[str], device_us: Int64s) -> dict[str, int]:
-        """Return the position of each device's newest event, by IMEI, where it is newer than the device's state.
+    def find_newer(self, imeis: Sequence[str], device_us: Int64s) -> list[int]:
+        """Return the positions of the devices' newest events, in order, that are newer than the devices' states.
 
         In ascending order of time, and of equal times in descending order of position, the last one of a device counts.
         """
         positions = (len(imeis) - 1 - np.argsort(device_us[::-1], kind="stable")).tolist()
         newest = dict(zip(map(imeis.__getitem__, positions), positions, strict=True))
         known, times_us = self._device_us, device_us.tolist()
-        return {imei: at for imei, at in newest.items() if times_us[at] > known.get(imei, _NEVER_US)}
+        return sorted(at for imei, at in newest.items() if times_us[at] > known.get(imei, _NEVER_US))
 
     def update(self, newer_us: Mapping[str, int]) -> None:
         """Take over the device times of states that have been published, by IMEI."""

@@ -14,14 +14,12 @@ from runtime.consumer.batch import Batch
 from runtime.consumer.offset_committer import OffsetCommitter
 from runtime.kafka.record_format import Records, records_of
 from runtime.platform import metrics
-from runtime.platform.clock import clock_limits
 from runtime.platform.settings import Settings
 from schemas import account, times, topics
-from streams.batch_processor import BatchProcessor, BatchResult
-from streams.content import content_of
+from streams.batch_processor import BatchResult, PartitionState
 from streams.device_registry import DeviceRegistry
 from streams.disk_segment import forget_window, window_on_disk
-from streams.enrichment import Source
+from streams.joint_processing import JointProcessing
 from streams.latest_states import LatestStates, encode_states
 from streams.memory_segment import MemorySegment
 from streams.state_restore import encode, next_offset, reader, restore, restore_states
@@ -53,6 +51,7 @@ class PartitionProcessor:
         self,
         settings: Settings,
         app: BatchApp,
+        processing: JointProcessing,
         transactions: Transactions,
         fence: Fence,
         tp: TP,
@@ -71,6 +70,7 @@ class PartitionProcessor:
         self._type_topics = type_topics
         self._steady_now_us = steady_now_us
         self._app = app
+        self._processing = processing
         self._transactions = transactions
         self._committer = OffsetCommitter(app, tp, rebalance_timeout_s=settings.stall_timeout_s, fetch=stable_offset)
         self._takeover = Takeover(settings, app, self._committer, fence, transactions.id)
@@ -93,19 +93,18 @@ class PartitionProcessor:
             consumer.resume(self._latest)
             await restore_states(consumer, self._latest, states)
         await self._takeover.claim(position)
-        self._states = states
-        self._processor = _processor(self._settings, self._source, self._window, self._registry, states)
+        self._state = PartitionState(self._source.partition, self._window, states)
         return position
 
     async def process(self, batch: Batch) -> None:
         """Process the batch, commit its outcome, then add its identities to the window."""
         started_s = time.perf_counter()
-        result = self._processor.process(batch.records)
+        result = await self._processing.process(self._state, batch.records)
         stream_time_us = advance(self._window.stream_time_us, result.latest_us, self._steady_now_us())
         await self._type_topics.ensure(result.types)
         offsets = await self._commit(self._outputs(batch, result, stream_time_us), batch.next_offset)
         self._window.add(result.rows, stream_time_us, offsets.get(topics.WINDOW, -1))
-        self._states.update(result.states_us)
+        self._state.states.update(result.states_us)
         _measure(result, len(batch.records), time.perf_counter() - started_s)
 
     async def close(self) -> None:
@@ -187,24 +186,6 @@ class PartitionProcessor:
         )
         outputs[topics.ACCOUNT] = records_of([(b"", account.encode(summary), now_us // 1000)])
         return outputs
-
-
-def _processor(
-    settings: Settings,
-    source: TopicPartition,
-    window: DeduplicationWindow,
-    registry: DeviceRegistry,
-    states: LatestStates,
-) -> BatchProcessor:
-    clock = clock_limits(settings)
-    return BatchProcessor(
-        Source(source.topic, source.partition, registry.devices, clock.skew_us),
-        window,
-        clock,
-        content_of(settings.content_fields.split(",")),
-        states,
-        registry.erased,
-    )
 
 
 def _measure(result: BatchResult, records: int, seconds: float) -> None:

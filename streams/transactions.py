@@ -63,6 +63,7 @@ class Transactions:
         self._in_progress = in_progress
         self._waiting: list[_Waiting] = []
         self._running: asyncio.Task[None] | None = None
+        self.held = 0  # batches that wait for their commit
         self._known_topics: set[str] = set()
         self._producer = AIOKafkaProducer(
             **connection(settings),
@@ -103,9 +104,11 @@ class Transactions:
         self._waiting.append(waiting)
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())
+        self.held += 1
         try:
             return await waiting.done
         finally:
+            self.held -= 1
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
 

@@ -36,6 +36,10 @@ class Records(NamedTuple):
         bodies = itemgetter(*positions)(self.bodies) if len(positions) > 1 else [self.bodies[at] for at in positions]
         return Records(bodies, self.sizes[positions], self.timestamps_ms[positions])
 
+    def between(self, begin: int, end: int) -> "Records":
+        """Return those from one position up to another."""
+        return Records(self.bodies[begin:end], self.sizes[begin:end], self.timestamps_ms[begin:end])
+
 
 class Batch(NamedTuple):
     """The records of one batch, one after the other."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 import msgspec
 
 from eventpush.simulation.fleet import Shares, generate
-from schemas import times
+from schemas import times, topics
 from schemas.account import BatchAccount
 from schemas.device import Device, Interval
 from schemas.tables import DEAD_LETTERS, EVENTS
@@ -18,7 +18,7 @@ from schemas.validation import ClockLimits
 from sinks import account_rows, device_mirror
 from sinks.device_mirror import Row
 from sinks.row_encoder import DEAD_LETTER_ROWS, EVENT_ROWS
-from streams.batch_processor import BatchProcessor, BatchResult
+from streams.batch_processor import BatchProcessor, BatchResult, PartitionState, RawBatch
 from streams.content import content_of, default_content_fields
 from streams.enrichment import Source
 from streams.latest_states import LatestStates
@@ -68,9 +68,9 @@ def processed() -> BatchResult:
     devices = {imei: device for imei in {_imei(body) for body, _ in bodies} if (device := _device(imei))}
     window = DeduplicationWindow(86_400_000_000, lambda _: MemorySegment())
     clock = ClockLimits.of_seconds(300, 86_400)
-    source = Source("telematics.raw.v1", 0, devices, clock.skew_us)
-    processor = BatchProcessor(source, window, clock, content_of(default_content_fields()), LatestStates())
-    return processor.process(records)
+    processor = BatchProcessor(Source(topics.RAW, devices, clock.skew_us), clock, content_of(default_content_fields()))
+    (result,) = processor.process([RawBatch(PartitionState(0, window, LatestStates()), records)])
+    return result
 
 
 def _stretched(body: bytes) -> tuple[bytes, int]:

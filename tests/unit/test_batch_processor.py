@@ -19,7 +19,7 @@ from schemas.event import Event
 from schemas.identity import uuid_text
 from schemas.replay import Replay
 from schemas.validation import ClockLimits
-from streams.batch_processor import BatchProcessor, BatchResult, event_ids_of
+from streams.batch_processor import BatchProcessor, BatchResult, PartitionState, RawBatch, event_ids_of
 from streams.content import content_of, default_content_fields
 from streams.enrichment import Source
 from streams.latest_states import LatestStates
@@ -59,9 +59,11 @@ def process(
 ) -> BatchResult:
     """The outcome of records on partition 3."""
     window = window or DeduplicationWindow(86_400_000_000, lambda _: MemorySegment())
-    source = Source("telematics.raw.v1", 3, devices or {}, CLOCK.skew_us)
-    content_words = content_of(content or default_content_fields())
-    return BatchProcessor(source, window, CLOCK, content_words, states or LatestStates()).process(records)
+    partition = PartitionState(3, window, states or LatestStates())
+    source = Source("telematics.raw.v1", devices or {}, CLOCK.skew_us)
+    processor = BatchProcessor(source, CLOCK, content_of(content or default_content_fields()))
+    (result,) = processor.process([RawBatch(partition, records)])
+    return result
 
 
 def events(result: BatchResult) -> list[Event]:
@@ -398,3 +400,41 @@ def test_headers_that_cannot_be_read_are_no_replay(wrong: dict[str, str]) -> Non
     result = process(record(0, SAMPLE | {"IMEI": "12"}, **headers))
     (letter,) = letters(result)
     assert (letter.replay_of, letter.attempt, result.counts[0].replayed) == (None, 0, 0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(range(10))), min_size=1, max_size=30))
+@settings(max_examples=50)
+def test_partitions_processed_together_have_the_outcomes_of_each_alone(sent: list[tuple[int, int]]) -> None:
+    """Events, dead letters, states, window rows and counts do not depend on the batches of other partitions."""
+    payloads = _payloads()
+    records = {number: [record(at, payloads[kind]) for at, (of, kind) in enumerate(sent) if of == number]
+               for number in (2, 0, 3, 1)}  # fmt: skip
+    batches = [RawBatch(_partition(number), of_partition) for number, of_partition in records.items() if of_partition]
+    processor = BatchProcessor(Source("telematics.raw.v1", {}, CLOCK.skew_us), CLOCK, content_of(["Changes"]))
+    together = processor.process(batches)
+    alone = [result for batch in batches for result in processor.process([batch])]
+    assert list(map(_comparable, together)) == list(map(_comparable, alone))
+
+
+def _partition(number: int) -> PartitionState:
+    """A partition that remembers the sample's identity with its content."""
+    window = DeduplicationWindow(86_400_000_000, lambda _: MemorySegment())
+    remembered = process(record(0, SAMPLE | {"Event": "sos"}), window=window, content=["Changes"])
+    window.add(remembered.rows, ARRIVAL_US)
+    return PartitionState(number, window, LatestStates())
+
+
+def _payloads() -> list[bytes | dict[str, Any] | None]:
+    """Valid, repeated, conflicting, invalid, of another device, with warnings, unreadable, none."""
+    known = SAMPLE | {"Event": "sos"}
+    other = SAMPLE | {"IMEI": "490154203237518"}
+    return [SAMPLE, known, known | {"Changes": 99}, SAMPLE | {"IMEI": "12"}, other, other | {"Coordinates": "0,0"},
+            SAMPLE | {"Device_Time": "2009-06-28T17:52:13.000000+0000"}, b"not JSON", None, b"{}"]  # fmt: skip
+
+
+def _comparable(result: BatchResult) -> tuple[Any, ...]:
+    published = [(one.key, one.value, one.headers) for one in read(result.events)]
+    return (
+        result.types, published, result.states, result.states_us, result.dead_letters, result.rows.tolist(),
+        result.counts, result.latest_us, result.warnings, result.reasons,
+    )  # fmt: skip

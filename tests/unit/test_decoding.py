@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas import time_columns, times
 from schemas.validation import ClockLimits, ValidEvent, validate
-from streams.decoding import ValidEvents, arrivals, decode
+from streams.decoding import InvalidRecord, ValidEvents, arrivals, decode
 
 EXAMPLES = sorted(Path("schemas/examples").glob("*.json"))
 SAMPLE = json.loads(Path("schemas/examples/overspeed.json").read_text())
@@ -34,9 +34,14 @@ def at(events: ValidEvents, row: int) -> ValidEvent:
     return ValidEvent(**plain | {"extra": bytes(plain["extra"])})
 
 
+def decoded(records: list[Any]) -> tuple[ValidEvents, list[InvalidRecord]]:
+    """Decode records of partition 3."""
+    return decode(records, np.full(len(records), 3), CLOCK)
+
+
 def check(values: list[bytes]) -> None:
     """Every record is, in order, what the rules say of it."""
-    events, invalid = decode([record(offset, value) for offset, value in enumerate(values)], CLOCK)
+    events, invalid = decoded([record(offset, value) for offset, value in enumerate(values)])
     by_rule = [validate(value, RECEIVED_US, CLOCK) for value in values]
     valid = [(offset, found) for offset, found in enumerate(by_rule) if isinstance(found, ValidEvent)]
     assert [r.offset for r in events.records] == [offset for offset, _ in valid]
@@ -118,7 +123,7 @@ def test_a_record_that_came_past_the_ingress_counts_by_its_timestamp() -> None:
         [("arrival_us", b"9" * 30)],
     ]
     records = [record(n, b"", h, timestamp=1_719_600_586_000) for n, h in enumerate(headers)]
-    _, invalid = decode([*records, record(4, b"", [], -1), record(5, b"", [], 2**63 - 1)], CLOCK)
+    _, invalid = decoded([*records, record(4, b"", [], -1), record(5, b"", [], 2**63 - 1)])
     last_us = 253_402_300_799_999_999
     assert [i.received_us for i in invalid] == [RECEIVED_US, RECEIVED_US, last_us, RECEIVED_US, 0, last_us]
 

@@ -24,7 +24,7 @@ from schemas.erasure import Erased, Erasure, Kind, OtherKeyError, Pseudonyms
 from schemas.tables import Table
 from sinks.clickhouse_writer import ClickHouseWriter
 from sinks.row_encoder import EVENT_ROWS, RowEncoder
-from streams.batch_processor import BatchProcessor
+from streams.batch_processor import BatchProcessor, PartitionState, RawBatch
 from streams.content import content_of, default_content_fields
 from streams.device_registry import DeviceRegistry
 from streams.enrichment import Source
@@ -143,9 +143,10 @@ def test_the_stream_stage_drops_and_counts_erased_devices() -> None:
         record(4, SAMPLE | {"IMEI": "12"}),
     ]
     window = DeduplicationWindow(86_400_000_000, lambda _: MemorySegment())
-    content, source = content_of(default_content_fields()), Source("telematics.raw.v1", 3, {}, CLOCK.skew_us)
+    content, source = content_of(default_content_fields()), Source("telematics.raw.v1", {}, CLOCK.skew_us)
     denied = erased(("device", IMEI))
-    result = BatchProcessor(source, window, CLOCK, content, LatestStates(), denied).process(sent)
+    partition = PartitionState(3, window, LatestStates())
+    (result,) = BatchProcessor(source, CLOCK, content, denied).process([RawBatch(partition, sent)])
     assert [json.loads(published.value or b"")["imei"] for published in read(result.events)] == [OTHER]
     assert [json.loads(value)["imei"] for _, value, _ in result.dead_letters] == ["12"]
     assert (len(result.rows), set(result.states_us), result.erased) == (2, {OTHER}, 3)

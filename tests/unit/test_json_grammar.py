@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ingress.dry_run import validated
@@ -113,7 +114,7 @@ def in_the_dry_run(raw: bytes) -> bool:
 
 def in_the_stream_stage(raw: bytes) -> bool:
     record: Any = SimpleNamespace(offset=0, timestamp=ARRIVAL_US // 1000, key=None, value=raw, headers=[])
-    events, invalid = decode([record], CLOCK)
+    events, invalid = decode([record], np.zeros(1, np.int64), CLOCK)
     assert len(events.event) + len(invalid) == 1
     return len(events.event) == 1
 

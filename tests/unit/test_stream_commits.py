@@ -68,7 +68,7 @@ class Partition:
         consumer = SimpleNamespace(_coordinator=self.group, _subscription=self.group)
         app: Any = SimpleNamespace(aiokafka_consumer=consumer, with_consumer=lambda function: function(consumer))
         unused = [None] * 4
-        parts: list[Any] = [load({}), app, self.transactions, None, TP(*SOURCE), *unused]
+        parts: list[Any] = [load({}), app, None, self.transactions, None, TP(*SOURCE), *unused]
         self._processor = PartitionProcessor(*parts)
         self.committer: Any = vars(self._processor)["_committer"]
 
