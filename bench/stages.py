@@ -128,7 +128,7 @@ def _records(valid: decoding.ValidEvents, values: list[bytes], headers: tuple[li
 
 
 def _batches(records: Records) -> list[EncodedBatch]:
-    batches = [EncodedBatch(batch, _SETTINGS.streams_compression) for batch in batches_of(records, _OUTPUT_BYTES)]
+    batches = [EncodedBatch(batch, _SETTINGS.streams_compression) for batch in batches_of([records], _OUTPUT_BYTES)[0]]
     for batch in batches:
         batch.set_producer(1, 0, 0)
     return batches

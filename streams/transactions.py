@@ -190,9 +190,9 @@ class Transactions:
         all are added to the transaction in one request, and go to their broker in one.
         """
         targets = [(topic, waiting.source.partition) for waiting in taken for topic in waiting.outputs]
-        batches = [batches_of(records, _BATCH_BYTES) for waiting in taken for records in waiting.outputs.values()]
+        outputs = [records for waiting in taken for records in waiting.outputs.values()]
         delivered: dict[tuple[str, int], list[asyncio.Future[RecordMetadata]]] = {target: [] for target in targets}
-        for turn in zip_longest(*batches):
+        for turn in zip_longest(*batches_of(outputs, _BATCH_BYTES)):
             for (topic, partition), batch in zip(targets, turn, strict=True):
                 if batch is not None:
                     encoded = EncodedBatch(batch, self._compression)

@@ -7,8 +7,8 @@ A record's body is the same on every topic that it goes to, so it is encoded onc
 record and header by header, which takes three times as long with the eight headers of an event.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, repeat
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, islice, repeat
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -106,23 +106,47 @@ def joined(parts: Sequence[Records]) -> Records:
     return Records(bodies, sizes, timestamps_ms)
 
 
-def batches_of(records: Records, max_bytes: int) -> Iterator[Batch]:
-    """Put the records into as few batches as hold them at `max_bytes` each; a larger record has one to itself."""
+def batches_of(parts: Sequence[Records], max_bytes: int) -> list[list[Batch]]:
+    """Put the records of each part into as few batches as hold them at `max_bytes` each; none is empty.
+
+    A larger record has a batch to itself. All parts are encoded at once: many of a transaction's have few records.
+    """
+    pieces = [_pieces(records, max_bytes) for records in parts]
+    encoded = iter(_encoded(list(chain.from_iterable(pieces))))
+    return [list(islice(encoded, len(of_part))) for of_part in pieces]
+
+
+def _pieces(records: Records, max_bytes: int) -> list[Records]:
+    """Cut the records into what fits into a batch each."""
     filled_bytes = np.cumsum(records.sizes + _MEMBERS_MAX_BYTES)
+    if filled_bytes[-1] <= max_bytes:
+        return [records]
+    pieces = list[Records]()
     begin = before_bytes = 0
     while begin < len(records.bodies):
         end = max(int(np.searchsorted(filled_bytes, before_bytes + max_bytes, "right")), begin + 1)
-        yield _batch(records.bodies[begin:end], records.sizes[begin:end], records.timestamps_ms[begin:end])
+        pieces.append(records.between(begin, end))
         begin, before_bytes = end, int(filled_bytes[end - 1])
+    return pieces
 
 
-def _batch(bodies: Sequence[bytes], sizes: Int64s, timestamps_ms: Int64s) -> Batch:
-    timestamps, timestamp_sizes = _varints(timestamps_ms - timestamps_ms[0])
-    offsets, offset_sizes = _varints(np.arange(len(bodies)))
+def _encoded(pieces: Sequence[Records]) -> list[Batch]:
+    """Encode each piece as one batch; there is at least one."""
+    counts = np.array([len(records.bodies) for records in pieces])
+    ends = np.cumsum(counts)
+    begins = ends - counts
+    sizes, timestamps_ms = (np.concatenate(columns) for columns in list(zip(*pieces, strict=True))[1:])
+    first_ms, max_ms = timestamps_ms[begins], np.maximum.reduceat(timestamps_ms, begins)
+    timestamps, timestamp_sizes = _varints(timestamps_ms - np.repeat(first_ms, counts))
+    offsets, offset_sizes = _varints(np.arange(len(sizes)) - np.repeat(begins, counts))
     lengths, _ = _varints(1 + timestamp_sizes + offset_sizes + sizes)
-    members = zip(lengths, repeat(b"\0"), timestamps, offsets, bodies, strict=False)  # attributes are not in use
-    data = b"".join(chain.from_iterable(members))
-    return Batch(len(bodies), int(timestamps_ms[0]), int(timestamps_ms.max()), data)
+    bodies = chain.from_iterable(records.bodies for records in pieces)
+    members = list(zip(lengths, repeat(b"\0"), timestamps, offsets, bodies, strict=False))  # attributes are not in use
+    places = zip(counts.tolist(), begins.tolist(), ends.tolist(), first_ms.tolist(), max_ms.tolist(), strict=True)
+    return [
+        Batch(count, first, latest, b"".join(chain.from_iterable(members[begin:end])))
+        for count, begin, end, first, latest in places
+    ]
 
 
 def _varints(numbers: Int64s) -> tuple[list[bytes], Int64s]:

@@ -13,7 +13,7 @@ from runtime.kafka.record_format import Records, batches_of
 def read(records: Records, codec: str = "zstd", max_bytes: int = 900_000) -> list[Record]:
     """The records as aiokafka's parser reads them from the batches."""
     found: list[Record] = []
-    for batch in batches_of(records, max_bytes):
+    for batch in batches_of([records], max_bytes)[0] if records.bodies else ():
         encoded = EncodedBatch(batch, codec)
         encoded.set_producer(7, 1, 0)
         (read,) = _batches(encoded_batch(encoded))

@@ -34,7 +34,7 @@ def test_a_batch_is_byte_for_byte_that_of_aiokafka(records, producer_state: tupl
     builder = BatchBuilder(1_000_000, _ZSTD, is_transactional=1)
     for key, value, timestamp_ms, headers in records:
         builder.append(timestamp=timestamp_ms, key=key, value=value, headers=list(headers.items()))
-    (batch,) = batches_of(encoded(records), 1_000_000)
+    ((batch,),) = batches_of([encoded(records)], 1_000_000)
     ours = EncodedBatch(batch, "zstd")
     for built in (builder, ours):
         built._set_producer_state(*producer_state)
@@ -47,8 +47,16 @@ def test_batches_hold_all_records_in_order(records, max_bytes: int) -> None:
     """However small the batches are; none is larger than the bound, but for one that holds a single record."""
     found = read(encoded(records), max_bytes=max_bytes)
     assert [(r.key, r.value, r.timestamp, dict(r.headers)) for r in found] == records
-    for batch in batches_of(encoded(records), max_bytes):
+    for batch in batches_of([encoded(records)], max_bytes)[0]:
         assert batch.records == 1 or len(batch.data) <= max_bytes
+
+
+@given(st.lists(_RECORDS, min_size=1, max_size=4), st.integers(1, 600))
+def test_parts_encoded_together_are_what_they_are_alone(parts, max_bytes: int) -> None:
+    """The batches of a transaction do not depend on each other."""
+    encoded_parts = list(map(encoded, parts))
+    alone = [batches_of([part], max_bytes)[0] for part in encoded_parts]
+    assert batches_of(encoded_parts, max_bytes) == alone
 
 
 @given(_RECORDS, st.data())
