@@ -13,7 +13,8 @@ from streams.batch_processor import BatchProcessor, BatchResult, PartitionState,
 
 #: Records that are worth a call at once; beyond them, waiting for more batches saves nothing.
 _ENOUGH_RECORDS = 1_000
-_WAIT_S, _PAUSE_S = 0.005, 0.0005
+#: Batches are on their way for some milliseconds; those of a partition that is being restored, for much longer.
+_WAIT_S, _PAUSE_S = 0.05, 0.001
 
 
 @dataclass(eq=False, slots=True)

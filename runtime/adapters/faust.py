@@ -53,7 +53,8 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
     "faust.tables.base:Collection": ("_new_store",),
 }  # fmt: skip
 
-_BUSY_WAIT_S = 0.01
+#: How long partitions without a batch wait for those with one: they are fetched from together, and processed together.
+_TOGETHER_S = 0.05
 _IDLE_WAIT_S = 1.0
 _FETCH_GRACE_S = 2.0
 
@@ -112,6 +113,7 @@ class BatchConsumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.polls = 0  # of the loop that fetches
+        self._released = asyncio.Event()  # since the latest wait for it, a partition's batch was done
         self.undelivered: set[TP] = set()  # partitions whose batch of the latest fetch is not handed on yet
 
     def _new_consumer_thread(self) -> _ConsumerThread:
@@ -120,6 +122,7 @@ class BatchConsumer(driver.Consumer):
     def resume(self, tp: TP) -> None:
         """Fetch this partition again: its batch is done."""
         self.on_buffer_drop(tp)
+        self._released.set()
 
     def pause_fetching(self, tps: set[TP]) -> None:
         """Do not even prefetch from these partitions until the next rebalance."""
@@ -160,11 +163,21 @@ class BatchConsumer(driver.Consumer):
         """
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
+        await self._wait_for_busy()
         active = set() if self.app.rebalancing else set(self._get_active_partitions())
         if not active:
-            await asyncio.sleep(_BUSY_WAIT_S)
+            if self.app.rebalancing or not self._buffered_partitions:
+                await asyncio.sleep(_TOGETHER_S)
             return {}, active
-        return await self._fetch(active, _BUSY_WAIT_S if self._buffered_partitions else _IDLE_WAIT_S), active
+        return await self._fetch(active, _TOGETHER_S if self._buffered_partitions else _IDLE_WAIT_S), active
+
+    async def _wait_for_busy(self) -> None:
+        """Wait until no partition has a batch in progress, for a moment at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TOGETHER_S):
+                while self._buffered_partitions:
+                    self._released.clear()
+                    await self._released.wait()
 
     async def _fetch(self, active: set[TP], timeout_s: float) -> dict[TP, Fetched]:
         """Fetch in the consumer's thread, for a bounded time.

@@ -1,8 +1,10 @@
 """What one fetch hands on: records as they were parsed, complete from a known offset."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -124,8 +126,9 @@ async def test_nothing_is_handed_on_before_a_rebalance_is_over() -> None:
     consumer: Any = SimpleNamespace(
         app=app, flow_active=True, suspend_flow=SimpleNamespace(wait=lambda: None), callback=callback,
         wait_first=wait_first, on_buffer_full=lambda _: None, _read_offset={}, _get_active_partitions=lambda: {tp},
-        _buffered_partitions=set(), _fetch=fetch,
+        _buffered_partitions=set(), _released=asyncio.Event(), _fetch=fetch,
     )  # fmt: skip
+    consumer._wait_for_busy = partial(BatchConsumer._wait_for_busy, consumer)
     record: Any = SimpleNamespace(offset=6, timestamp=0)
     batch = Batch(tp, [record], 3, 5)
     assert await BatchConsumer._next_records(consumer) == ({}, set())
@@ -135,6 +138,35 @@ async def test_nothing_is_handed_on_before_a_rebalance_is_over() -> None:
     assert await BatchConsumer._next_records(consumer) == ({}, {tp})
     await BatchConsumer._deliver(consumer, tp, batch)
     assert handed_on == [batch]
+
+
+class Busy(SimpleNamespace):
+    """A consumer with a batch of two partitions in progress."""
+
+    def __init__(self) -> None:
+        super().__init__(_buffered_partitions={TP("raw", 0), TP("raw", 1)}, _released=asyncio.Event())
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        self._buffered_partitions.discard(tp)
+
+
+async def test_partitions_that_are_released_together_are_fetched_from_together() -> None:
+    """The loop waits for the last of them, and no longer."""
+    busy: Any = Busy()
+    waiting = asyncio.create_task(BatchConsumer._wait_for_busy(busy))
+    await asyncio.sleep(0)
+    BatchConsumer.resume(busy, TP("raw", 0))
+    await asyncio.sleep(0.005)
+    assert not waiting.done()
+    BatchConsumer.resume(busy, TP("raw", 1))
+    await waiting
+
+
+async def test_a_partition_that_stays_busy_does_not_keep_the_others() -> None:
+    """One that is being restored holds its batch for minutes: the loop goes on without it."""
+    busy: Any = Busy()
+    await asyncio.wait_for(BatchConsumer._wait_for_busy(busy), 10)
+    assert len(busy._buffered_partitions) == 2
 
 
 async def test_faust_logs_nothing_about_a_healthy_consumer_however_long_it_runs(
