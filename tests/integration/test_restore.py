@@ -122,6 +122,7 @@ def test_after_a_lost_kafka_rows_repeats_and_the_deny_list_are_as_before(site: S
 
     site.lose_kafka()
     assert pipeline.run("topics").returncode == 0
+    pipeline.execute("TRUNCATE TABLE telematics.devices_store")
     restored = run(site, "--after-restore", str(site.home / "certificate.json"))
     assert (restored["put_back"], restored["entries"]) == (1, 1)
     pipeline.start()
