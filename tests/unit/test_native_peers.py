@@ -12,6 +12,7 @@ from bench import native_peers
 from bench.native_peers import NativePeer, NoToolchainError
 from bench.same_work import DifferentWorkError, Outcome, compare
 from embedded.kafka import jars
+from tests.stack import JARS_DIR
 
 _GO = Path("bench/peers/go")
 _KAFKA_STREAMS = Path("bench/peers/kafka_streams")
@@ -79,6 +80,20 @@ def test_go_sources_compile_without_a_finding() -> None:
     )
     if "GOPROXY=off" in done.stderr:
         pytest.skip("the modules have not been downloaded")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_java_source_compiles_without_a_warning(tmp_path: Path) -> None:
+    """`javac` has nothing to say. Jars are not downloaded for this: without them it is skipped."""
+    wanted = [
+        JARS_DIR.absolute() / jar.filename for jar in [*jars.locked(), *jars.locked(_KAFKA_STREAMS / "jars.lock")]
+    ]
+    if shutil.which("javac") is None or not all(jar.exists() for jar in wanted):
+        pytest.skip("there is no javac on PATH, or the jars have not been downloaded")
+    arguments = ["-Xlint:all", "-Werror", "--release", "17", "-d", str(tmp_path), "-cp", ":".join(map(str, wanted))]
+    done = subprocess.run(
+        ["javac", *arguments, "StreamPeer.java"], cwd=_KAFKA_STREAMS, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
