@@ -8,6 +8,7 @@ import site
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from bench import native_peers, same_work, workload
 from bench.benchmark_stack import BenchmarkStack, benchmark_stack
@@ -22,6 +23,8 @@ PEERS_PYTHON = Path(".venv/peers/bin/python")
 COUNTER = "eventpush_streams_events_total"
 _VARIANTS = ("same", "lean")
 _TURNS = 3
+
+T = TypeVar("T")
 
 #: Measures a variant of a peer on these batches, for at most the given seconds.
 Peer = Callable[[str, list[EncodedBatch], float], Awaitable[Cost]]
@@ -38,22 +41,17 @@ async def measure(*, quick: bool) -> Section:
     if natives:
         await same_work.require_same_work(natives, COUNTER)
     batches = workload.encode(workload.events(count), partitions=4)
-    runs, of_natives = list[list[Sample]](), {peer.label: list[Cost]() for peer in natives}
-    for _ in range(_TURNS):
-        runs.append(await _ours(batches, count))
-        for native in natives:
-            of_natives[native.label].append(await _native(native, batches))
+    runs, native_costs = await _in_turns(natives, batches, count)
     costs = dict[tuple[Peer, str], Cost]()
     for peer in _NAMES:
         for variant in _VARIANTS:
             costs[peer, variant] = await peer(variant, batches, 20 if quick else 45)
-    samples = sorted(runs, key=lambda run: Cost.of(run).per_cpu_s)[_TURNS // 2]
+    samples = _median(runs, key=lambda run: Cost.of(run).per_cpu_s)
     ours = Cost.of(samples)
     section.series["streams"] = [[s.wall_s - samples[0].wall_s, s.events, s.cpu_s, s.rss_bytes] for s in samples]
     section.add("stream worker: events in a transaction", samples[-1].events / samples[-1].batches, "events")
     _add(section, "stream worker, everything on", ours, target=60_000)
-    for native in natives:
-        cost = sorted(of_natives[native.label], key=lambda cost: cost.per_cpu_s)[_TURNS // 2]
+    for native, cost in zip(natives, native_costs, strict=True):
         _add(section, native.label, cost)
         target = _LEAST.get(native.name)
         section.add(f"stream worker ÷ {native.label}", ours.per_cpu_s / cost.per_cpu_s, "×", target=target)
@@ -62,6 +60,22 @@ async def measure(*, quick: bool) -> Section:
         _add(section, label, cost)
         section.add(f"stream worker ÷ {label}", ours.per_cpu_s / cost.per_cpu_s, "×")
     return section
+
+
+async def _in_turns(
+    natives: list[NativePeer], batches: list[EncodedBatch], count: int
+) -> tuple[list[list[Sample]], list[Cost]]:
+    """Run the stream worker and its native peers in turn; return the worker's runs and each peer's median."""
+    runs, costs = list[list[Sample]](), [list[Cost]() for _ in natives]
+    for _ in range(_TURNS):
+        runs.append(await _ours(batches, count))
+        for native, of_native in zip(natives, costs, strict=True):
+            of_native.append(await _native(native, batches))
+    return runs, [_median(of_native, key=lambda cost: cost.per_cpu_s) for of_native in costs]
+
+
+def _median(runs: list[T], key: Callable[[T], float]) -> T:
+    return sorted(runs, key=key)[len(runs) // 2]
 
 
 def _add(section: Section, what: str, cost: Cost, target: float | None = None) -> None:

@@ -100,7 +100,8 @@ public final class StreamPeer implements Processor<byte[], byte[], byte[], byte[
     Topology topology = new Topology()
         .addSource("raw", bytes.deserializer(), bytes.deserializer(), RAW)
         .addProcessor("stage", StreamPeer::new, "raw")
-        .addStateStore(Stores.keyValueStoreBuilder(Stores.inMemoryKeyValueStore("window"), Serdes.Bytes(), bytes), "stage")
+        .addStateStore(
+            Stores.keyValueStoreBuilder(Stores.inMemoryKeyValueStore("window"), Serdes.Bytes(), bytes), "stage")
         .addSink("events", PEER + "events", bytes.serializer(), bytes.serializer(), "stage")
         .addSink("dead", PEER + "dead", bytes.serializer(), bytes.serializer(), "stage")
         .addSink("types", (key, value, record) -> topicOf(record.headers().lastHeader(TYPE).value()),

@@ -1,7 +1,7 @@
 // The stream stage in Go, for comparison: stream BOOTSTRAP.
 //
-// It reads the raw topic, validates, deduplicates, enriches, and writes one topic for all events, one for each type, and
-// dead letters, in transactions with the consumer's offsets (franz-go's GroupTransactSession), compressed as ours.
+// It reads the raw topic, validates, deduplicates, enriches, and writes one topic for all events, one for each type,
+// and dead letters, in transactions with the consumer's offsets (franz-go's GroupTransactSession), compressed as ours.
 //
 // It does less than the stream stage: its window is in memory only, so a restart forgets it, and it knows neither the
 // registry of devices, the newest state of each device, the account, replays, erasure nor metrics. A transaction that
