@@ -11,6 +11,7 @@ import pytest
 from bench import native_peers
 from bench.native_peers import NativePeer, NoToolchainError
 from bench.same_work import DifferentWorkError, Outcome, compare
+from bench.sampling import Sample, from_log
 from embedded.kafka import jars
 from tests.stack import JARS_DIR
 
@@ -95,6 +96,13 @@ def test_java_source_compiles_without_a_warning(tmp_path: Path) -> None:
         ["javac", *arguments, "StreamPeer.java"], cwd=_KAFKA_STREAMS, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_line_of_progress_counts_once_it_is_complete(tmp_path: Path) -> None:
+    """A peer may write a line in pieces."""
+    log = tmp_path / "peer.log"
+    log.write_text('{"events":1000,"cpu_s":1.5,"wall_s":2.5,"rss_bytes":4096}\n{"events":2000,"cpu_s":')
+    assert from_log(log)() == Sample(1000, 1.5, 2.5, 4096)
 
 
 _PEER = NativePeer("peer", "Peer", ["peer"], frozenset({"time_zone"}))

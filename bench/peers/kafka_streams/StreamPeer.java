@@ -21,6 +21,7 @@ import java.time.DateTimeException;
 import java.time.LocalDateTime;
 import java.time.ZoneOffset;
 import java.util.*;
+import java.util.concurrent.atomic.AtomicLong;
 import org.apache.kafka.common.header.internals.RecordHeaders;
 import org.apache.kafka.common.serialization.*;
 import org.apache.kafka.common.utils.Bytes;
@@ -57,6 +58,7 @@ public final class StreamPeer implements Processor<byte[], byte[], byte[], byte[
       "geofence_exit", new String[] {"geofence", "info"}, "geofence", new String[] {"geofence", "info"},
       "tampering", new String[] {"security", "critical"}, "power_cut", new String[] {"security", "critical"},
       "sos", new String[] {"emergency", "critical"});
+  static final AtomicLong PROCESSED = new AtomicLong(); // by all tasks: each has an instance
   static final String[] OTHER = {"other", "info"};
 
   record Violation(String code, String field, String found, String expected) {}
@@ -67,7 +69,6 @@ public final class StreamPeer implements Processor<byte[], byte[], byte[], byte[
   private final MessageDigest digest;
   private ProcessorContext<byte[], byte[]> context;
   private KeyValueStore<Bytes, byte[]> window;
-  private long processed;
 
   // What has been read of the current payload: the fields by their place in FIELDS.
   private final JsonToken[] tokens = new JsonToken[FIELDS.size()];
@@ -134,7 +135,8 @@ public final class StreamPeer implements Processor<byte[], byte[], byte[], byte[
     } catch (IOException impossible) {
       throw new UncheckedIOException(impossible);
     }
-    if (++processed % 1_000 == 0) report(processed);
+    long processed = PROCESSED.incrementAndGet();
+    if (processed % 1_000 == 0) report(processed);
   }
 
   /** Forward two records for a new event, one for a dead letter, and none for a duplicate. */
