@@ -1,24 +1,45 @@
-"""The ingress compared with an aiohttp handler with `send_and_wait`: requests per CPU-second, response latency."""
+"""The ingress compared with the same in aiohttp and in Go: requests per CPU-second, response latency.
+
+The peer in Go (net/http, franz-go) is measured where it can be built, and must give the same answers.
+"""
 
 import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import click
 
 from bench import http_load, workload
 from bench.benchmark_stack import BenchmarkStack, benchmark_stack, listening, wait_ready, wait_until
 from bench.http_load import LoadResult, closed, endless, paced
 from bench.measured_process import MeasuredProcess
+from bench.native_peers import NoToolchainError, go_program
 from bench.results import Section
 
 _CONNECTIONS = (1, 64, 512)
-_SINGLE = "ingress, single events"
-_PEER = "aiohttp with send_and_wait, single events"
 _ARRAY = 100
 _RUNS = 3
 _SHARE = 0.7  # of the maximum rate
 
 
+#: A body of each kind; the answer to it has this status.
+_ANSWERS = {b'{"IMEI":"350612075195931"}': 200, b"{}": 200, b'{"IMEI":': 400, b"7": 400, b'{"IMEI":"\xff"}': 400}
+
+
+class _Server(NamedTuple):
+    """A server of events; `least` are the targets of the ingress ÷ it, by number of connections."""
+
+    name: str
+    child: MeasuredProcess
+    port: int
+    least: Mapping[int, float]
+
+
 async def measure(*, quick: bool) -> Section:
-    """Measure single events by number of connections, alternating with the peer; arrays; NDJSON; two processes."""
+    """Measure single events by number of connections, alternating with the peers; arrays; NDJSON; two processes."""
     section = Section("ingress")
     duration_s = 3.0 if quick else 10.0
     bodies = [event.body for event in workload.events(20_000)]
@@ -27,8 +48,10 @@ async def measure(*, quick: bool) -> Section:
         ours = stack.start_command("ingress")
         port = stack.settings.ingress_port
         await wait_ready(ours, port)
-        peer, peer_port = await _start_peer(stack)
-        await _singles(section, [(_SINGLE, ours, port), (_PEER, peer, peer_port)], singles, duration_s)
+        peers = [await _start_aiohttp(stack), *await _start_go(stack)]
+        await _singles(section, _Server("ingress", ours, port, {}), peers, singles, duration_s)
+        for peer in peers:
+            await peer.child.stop()
         await _paced(section, port, singles, duration_s)
         await _several(section, ours, port, bodies, duration_s)
         await ours.stop()
@@ -40,30 +63,58 @@ async def measure(*, quick: bool) -> Section:
     return section
 
 
-async def _start_peer(stack: BenchmarkStack) -> tuple[MeasuredProcess, int]:
+async def _start_aiohttp(stack: BenchmarkStack) -> _Server:
     port = stack.free_port()
     arguments = (stack.bootstrap, str(port))
     child = stack.start("aiohttp", sys.executable, "-m", "bench.peers.aiohttp_handler", *arguments)
     await wait_until(lambda: listening(port), child, f"port {port}")
-    return child, port
+    return _Server("aiohttp with send_and_wait", child, port, {64: 1.8})
+
+
+async def _start_go(stack: BenchmarkStack) -> list[_Server]:
+    """Start the peer in Go; none, and a line on standard error, if it cannot be built."""
+    try:
+        program = go_program("ingress")
+    except NoToolchainError as problem:
+        click.echo(f"not measured: {problem}", err=True)
+        return []
+    port = stack.free_port()
+    child = stack.start("go", *program, stack.bootstrap, str(port))
+    await wait_ready(child, port)
+    for server_port in (stack.settings.ingress_port, port):
+        found = {body: _status(server_port, body) for body in _ANSWERS}
+        if found != _ANSWERS:
+            raise RuntimeError(f"the answers on port {server_port} are {found} instead of {_ANSWERS}")
+    return [_Server("Go with net/http and franz-go", child, port, {64: 1.05, 512: 1.05})]
+
+
+def _status(port: int, body: bytes) -> int:
+    url, headers = f"http://127.0.0.1:{port}/api/events", {"Content-Type": "application/json"}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=5) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as refused:
+        return refused.code
 
 
 async def _singles(
-    section: Section, servers: list[tuple[str, MeasuredProcess, int]], requests: list[bytes], duration_s: float
+    section: Section, ours: _Server, peers: Sequence[_Server], requests: list[bytes], duration_s: float
 ) -> None:
     """Alternate between the servers several times, so that disturbances affect all of them."""
+    servers = [ours, *peers]
     for connections in _CONNECTIONS:
-        totals = {what: _Total() for what, _, _ in servers}
-        for _, _, port in servers:
-            await closed(port, endless(requests), connections, 1.0)  # warm up
+        totals = {server.name: _Total() for server in servers}
+        for server in servers:
+            await closed(server.port, endless(requests), connections, 1.0)  # warm up
         for _ in range(_RUNS):
-            for what, child, port in servers:
-                await totals[what].measure(child, port, requests, connections, duration_s / _RUNS)
-        for what, total in totals.items():
-            _add(section, f"{what}, {connections} connections", total)
-        ratio = totals[_SINGLE].per_cpu_s / totals[_PEER].per_cpu_s
-        target = {"target": 1.8} if connections == 64 else {}
-        section.add(f"ingress ÷ aiohttp with send_and_wait, {connections} connections", ratio, "×", **target)
+            for server in servers:
+                await totals[server.name].measure(server.child, server.port, requests, connections, duration_s / _RUNS)
+        for name, total in totals.items():
+            _add(section, f"{name}, single events, {connections} connections", total)
+        for peer in peers:
+            ratio = totals[ours.name].per_cpu_s / totals[peer.name].per_cpu_s
+            label = f"ingress ÷ {peer.name}, {connections} connections"
+            section.add(label, ratio, "×", target=peer.least.get(connections))
 
 
 @dataclass

@@ -12,7 +12,7 @@ PEERS_PYTHON = Path(".venv/peers/bin/python")
 
 TITLES = {
     "streams": "Stream worker and its peers",
-    "ingress": "Ingress and its peer",
+    "ingress": "Ingress and its peers",
     "sink": "Sink",
     "end_to_end": "End to end",
     "growth": "Growth",

@@ -92,11 +92,11 @@ def from_metrics(
 
 
 def from_log(log_file: Path) -> Callable[[], Sample | None]:
-    """Sample a peer by the last JSON line of its log (see `bench.peers.progress`)."""
+    """Sample a peer by the last complete JSON line of its log (see `bench.peers.progress`)."""
 
     def take() -> Sample | None:
-        for line in reversed(log_file.read_text(errors="replace").splitlines()):
-            if line.startswith('{"events"'):
+        for line in reversed(log_file.read_text(errors="replace").splitlines(keepends=True)):
+            if line.startswith('{"events"') and line.endswith("\n"):
                 return Sample(**json.loads(line))
         return None
 

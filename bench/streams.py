@@ -1,13 +1,19 @@
-"""The stream worker compared with the same logic in plain Faust and Quix Streams: events per CPU-second."""
+"""The stream worker compared with the same logic elsewhere: events per CPU-second.
+
+Peers in Python: an ordinary Faust agent, and Quix Streams. Peers in Go and Java, where those can be built: franz-go and
+Kafka Streams (`bench.native_peers`), which must do the same work (`bench.same_work`).
+"""
 
 import site
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
-from bench import workload
+from bench import native_peers, same_work, workload
 from bench.benchmark_stack import BenchmarkStack, benchmark_stack
 from bench.measured_process import MeasuredProcess
+from bench.native_peers import NativePeer
 from bench.results import Section
 from bench.sampling import Cost, Sample, first_in_log, follow, from_log, from_metrics
 from bench.workload import EncodedBatch
@@ -16,36 +22,60 @@ from schemas import topics
 PEERS_PYTHON = Path(".venv/peers/bin/python")
 COUNTER = "eventpush_streams_events_total"
 _VARIANTS = ("same", "lean")
+_TURNS = 3
+
+T = TypeVar("T")
 
 #: Measures a variant of a peer on these batches, for at most the given seconds.
 Peer = Callable[[str, list[EncodedBatch], float], Awaitable[Cost]]
-_TYPES = ("overspeed", "geofence_enter", "geofence_exit", "fuel_fill", "fuel_drain", "power_cut", "tampering", "sos",
-          "harsh_braking")  # fmt: skip
 
 
 async def measure(*, quick: bool) -> Section:
-    """Measure one million events (100,000 when quick); peers process as many of them as fit into 45 s each.
+    """Measure one million events (100,000 when quick); peers in Python process as many of them as fit into 45 s each.
 
-    The stream worker is measured before, between and after its peers; the median of the three counts.
+    The stream worker and its native peers take turns; the median of each one's runs counts.
     """
     section = Section("streams")
     count = 100_000 if quick else 1_000_000
+    natives = native_peers.built((native_peers.go_stream, native_peers.kafka_streams))
+    if natives:
+        await same_work.require_same_work(natives, COUNTER)
     batches = workload.encode(workload.events(count), partitions=4)
-    runs, costs = [await _ours(batches, count)], dict[tuple[Peer, str], Cost]()
+    runs, native_costs = await _in_turns(natives, batches, count)
+    costs = dict[tuple[Peer, str], Cost]()
     for peer in _NAMES:
         for variant in _VARIANTS:
             costs[peer, variant] = await peer(variant, batches, 20 if quick else 45)
-        runs.append(await _ours(batches, count))
-    samples = sorted(runs, key=lambda run: Cost.of(run).per_cpu_s)[1]
+    samples = _median(runs, key=lambda run: Cost.of(run).per_cpu_s)
     ours = Cost.of(samples)
     section.series["streams"] = [[s.wall_s - samples[0].wall_s, s.events, s.cpu_s, s.rss_bytes] for s in samples]
     section.add("stream worker: events in a transaction", samples[-1].events / samples[-1].batches, "events")
     _add(section, "stream worker, everything on", ours, target=60_000)
+    for native, cost in zip(natives, native_costs, strict=True):
+        _add(section, native.label, cost)
+        target = _LEAST.get(native.name)
+        section.add(f"stream worker ÷ {native.label}", ours.per_cpu_s / cost.per_cpu_s, "×", target=target)
     for (peer, variant), cost in costs.items():
         label = f"{_NAMES[peer]}, {'same logic' if variant == 'same' else 'lean: parse, state, one send'}"
         _add(section, label, cost)
-        section.add(f"stream worker ÷ {label}", ours.per_cpu_s / cost.per_cpu_s, "×", target=_LEAST[peer])
+        section.add(f"stream worker ÷ {label}", ours.per_cpu_s / cost.per_cpu_s, "×")
     return section
+
+
+async def _in_turns(
+    natives: list[NativePeer], batches: list[EncodedBatch], count: int
+) -> tuple[list[list[Sample]], list[Cost]]:
+    """Run the stream worker and its native peers in turn; return the worker's runs and each peer's median."""
+    runs, costs = list[list[Sample]](), [list[Cost]() for _ in natives]
+    for _ in range(_TURNS):
+        runs.append(await _ours(batches, count))
+        for native, of_native in zip(natives, costs, strict=True):
+            of_native.append(await _native(native, batches))
+    return runs, [_median(of_native, key=lambda cost: cost.per_cpu_s) for of_native in costs]
+
+
+def _median(runs: list[T], key: Callable[[T], float]) -> T:
+    return sorted(runs, key=key)[len(runs) // 2]
 
 
 def _add(section: Section, what: str, cost: Cost, target: float | None = None) -> None:
@@ -69,9 +99,19 @@ async def _ours(batches: list[EncodedBatch], count: int) -> list[Sample]:
         return await run_worker(stack, count)
 
 
+async def _native(peer: NativePeer, batches: list[EncodedBatch]) -> Cost:
+    """Let the peer process all events; one that has to get warm is measured over the second half of them."""
+    async with benchmark_stack() as stack:
+        await workload.fill(stack.bootstrap, topics.RAW, batches)
+        child = await same_work.start(stack, peer)
+        all_events = sum(batch.records for batch in batches)
+        samples = await follow(from_log(child.log_file), [child], all_events * 0.99, timeout_s=240)
+        return Cost.of([s for s in samples if s.events >= all_events / 2] if peer.needs_warmth else samples)
+
+
 async def _faust(variant: str, batches: list[EncodedBatch], seconds: float) -> Cost:
     async with benchmark_stack() as stack:
-        names = [f"peer.faust.event.{name}" for name in _TYPES]
+        names = [f"peer.faust.event.{name}" for name in workload.EVENT_TYPES]
         await stack.create_topics("peer.faust.events", "peer.faust.dead", *names)
         await workload.fill(stack.bootstrap, topics.RAW, batches)
         arguments = (variant, stack.bootstrap, str(stack.home / "peer"))
@@ -81,7 +121,7 @@ async def _faust(variant: str, batches: list[EncodedBatch], seconds: float) -> C
 
 async def _quix(variant: str, batches: list[EncodedBatch], seconds: float) -> Cost:
     async with benchmark_stack() as stack:
-        names = [f"peer.quix.event.{name}" for name in _TYPES]
+        names = [f"peer.quix.event.{name}" for name in workload.EVENT_TYPES]
         await stack.create_topics("peer.quix.events", "peer.quix.dead", *names)
         await workload.fill(stack.bootstrap, topics.RAW, batches)
         return await _peer(_start_quix(stack, variant), batches, seconds)
@@ -102,4 +142,5 @@ async def _peer(child: MeasuredProcess, batches: list[EncodedBatch], seconds: fl
 
 
 _NAMES: dict[Peer, str] = {_faust: "ordinary Faust agent", _quix: "Quix Streams with state"}
-_LEAST: dict[Peer, float] = {_faust: 40.0, _quix: 5.0}
+#: Targets of the ratio to native peers, by name.
+_LEAST = {"kafka_streams": 1.25}

@@ -19,10 +19,13 @@ from aiokafka.protocol.produce import ProduceRequest
 
 from eventpush.simulation.fleet import PlannedEvent, Shares, generate
 from runtime.adapters.aiokafka import encoded_batch
+from schemas.event_types import TYPES
 from schemas.topics import HEADER_ARRIVAL_US, HEADER_RECEIPT_ID
 
 SEED = 1
 DEVICES = 5_000
+#: The types of a fleet's events.
+EVENT_TYPES = (*TYPES, "harsh_braking")
 SHARES = Shares(repeated=0.10, invalid=0.01, conflicting=0.0, unknown_type=0.0)
 _BATCH_BYTES = 200_000
 _ZSTD = 4  # the record format's number (KIP-110)

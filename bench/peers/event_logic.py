@@ -61,9 +61,9 @@ def _plainly_valid(raw: bytes, latest_us: int) -> ValidEvent | None:
     except (ValueError, RecursionError):
         return None
     moments = EventTimes(device_us, server_us, latest_us)
-    values = {field: getattr(sent, field.attribute) for field in SENT_FIELDS.values()}
+    values = [(field, getattr(sent, field.attribute)) for field in SENT_FIELDS.values()]
     if (
-        not all(rule.holds(value) for field, value in values.items() if value for rule in field.rules)
+        not all(rule.holds(value) for field, value in values if value for rule in field.rules)
         or not all(rule.holds(moments) for rule in TIME_RULES)
         or not (abs(latitude) <= 90 and abs(longitude) <= 180 and device_us >= 0 and sent.event)
         or sent.geofence_name is msgspec.UNSET

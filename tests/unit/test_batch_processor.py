@@ -1,6 +1,7 @@
 """What becomes of a batch."""
 
 import json
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.peers import event_logic
+from eventpush.simulation.fleet import generate
 from runtime.consumer.batch import Record
 from schemas import times
 from schemas.dead_letter import DeadLetter
@@ -438,3 +441,19 @@ def _comparable(result: BatchResult) -> tuple[Any, ...]:
         result.types, published, result.states, result.states_us, result.dead_letters, result.rows.tolist(),
         result.counts, result.latest_us, result.warnings, result.reasons,
     )  # fmt: skip
+
+
+def test_the_benchmarks_peers_have_the_same_logic() -> None:
+    """What peers in Python make of one event at a time is what the stream stage makes of the batch."""
+    records = [record(offset, planned.body) for offset, planned in enumerate(islice(generate(1, 50), 300))]
+    result = process(*records)
+    published = {event.raw.offset: json.loads(msgspec.json.encode(event)) for event in events(result)}
+    letter_ids = {letter.dead_letter_id for letter in letters(result)}
+    assert len(published) > 250
+    assert letter_ids
+    for one in records:
+        identified = event_logic.identify(one.value or b"", one.headers)
+        if one.offset in published:
+            assert json.loads(event_logic.clean(identified, 3, one.offset)) == published[one.offset]
+        elif identified.event is None:
+            assert identified.identity in letter_ids
