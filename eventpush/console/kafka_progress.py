@@ -81,7 +81,7 @@ class KafkaProgress:
         begins = await consumer.beginning_offsets(consumer.assignment())
         waiting = {tp: (max(begins[tp], done.get(tp, 0)), end) for tp, end in ends.items()}
         waiting = {tp: (begin, end) for tp, (begin, end) in waiting.items() if begin < end}
-        oldest_us, empty = await _first_times(consumer, waiting)
+        oldest_us, empty = await first_times(consumer, waiting)
         return Progress(
             backlogs=[
                 Backlog(
@@ -102,7 +102,7 @@ async def _committed(admin: AIOKafkaAdminClient, group: str) -> _Offsets:
     return {tp: at.offset for tp, at in found.items() if at.offset >= 0}
 
 
-async def _first_times(
+async def first_times(
     consumer: AIOKafkaConsumer, ranges: Mapping[TopicPartition, tuple[int, int]]
 ) -> tuple[_Offsets, set[TopicPartition]]:
     """Return the arrival (µs) of the first record of each range, and those ranges that hold only transaction markers.

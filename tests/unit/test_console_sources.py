@@ -2,10 +2,13 @@
 
 import asyncio
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from aiokafka.structs import TopicPartition
 
-from eventpush.console import flow, own_commands, wording
+from eventpush.console import flow, kafka_progress, own_commands, wording
 from eventpush.console.find import arguments
 from eventpush.console.metric_samples import Scrape, parse, percentile_s, rate, rates_by
 from eventpush.console.polled import Polled, Reading
@@ -82,6 +85,40 @@ def test_what_could_not_be_read_in_time_waits_all_the_same() -> None:
     found = progress(("sink", 1, None), ("streams", 3, 90 * S))
     assert (found.waiting("sink"), found.waiting("streams")) == (1, 3)
     assert (found.oldest_us("sink"), found.oldest_us()) == (None, 90 * S)
+
+
+async def test_only_markers_are_nothing_and_what_does_not_come_in_time_is_unknown() -> None:
+    """Of three partitions one has a record, one only a transaction's marker, and one does not answer in time."""
+    record, marker, slow = (TopicPartition("t", number) for number in range(3))
+
+    class Consumer:
+        """A broker with one record; a marker moves the position past itself."""
+
+        def __init__(self) -> None:
+            self.positions: dict[TopicPartition, int] = {}
+            self.paused: set[TopicPartition] = set()
+
+        def seek(self, tp: TopicPartition, offset: int) -> None:
+            self.positions[tp] = offset
+
+        def resume(self, *_: TopicPartition) -> None:
+            self.paused.clear()
+
+        def pause(self, *partitions: TopicPartition) -> None:
+            self.paused.update(partitions)
+
+        async def getmany(self, *partitions: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[object]]:
+            await asyncio.sleep(timeout_ms / 1000)
+            self.positions[marker] = 8
+            return {record: [SimpleNamespace(timestamp=90_000)]} if record in partitions else {}
+
+        async def position(self, tp: TopicPartition) -> int:
+            return self.positions[tp]
+
+    consumer: Any = Consumer()
+    found, empty = await kafka_progress.first_times(consumer, dict.fromkeys((record, marker, slow), (7, 8)))
+    assert (found, empty) == ({record: 90 * S}, {marker})
+    assert consumer.paused == {record, marker, slow}
 
 
 def stages(**problems: list[str]) -> dict[str, StageReading]:
