@@ -24,6 +24,7 @@ from sinks.finished_offsets import FinishedOffsets
 
 log = structlog.get_logger()
 
+_STORE = f"{DATABASE}.completeness_store"
 _INTERVAL_S = 1.0
 _RETRY_FIRST_S, _RETRY_MAX_S = 1.0, 5.0
 
@@ -46,7 +47,7 @@ class Bookkeeper:
                 continue
             try:
                 async with self._books() as (offsets, account):
-                    completeness = Completeness(self._settings.topic_partitions, append_delay_us(self._settings))
+                    completeness = await self._begin()
                     while self._is_due():
                         await self._round(offsets, completeness)
                         async with self._servers.client() as client:
@@ -73,21 +74,37 @@ class Bookkeeper:
     def _partitions(self) -> list[TopicPartition]:
         return [TopicPartition(topic, number) for topic in GATES for number in range(self._settings.topic_partitions)]
 
+    async def _begin(self) -> Completeness:
+        """Begin with what is stored: a partition that is not proven yet by this sink does not fall back to nothing."""
+        async with self._servers.client() as client:
+            stored = await client.query(
+                f"SELECT partition, toUnixTimestamp64Micro(max(complete_through)) FROM {_STORE} GROUP BY partition"  # noqa: S608 - a constant
+            )
+        proven_us = {int(partition): int(through_us) for partition, through_us in stored.result_rows}
+        completeness = Completeness(self._settings.topic_partitions, append_delay_us(self._settings), proven_us)
+        if proven_us:
+            self._show(completeness)
+        return completeness
+
     async def _round(self, offsets: FinishedOffsets, completeness: Completeness) -> None:
         """Take what is finished, then the time, then the ends: proofs rely on this order."""
         finished = await offsets.finished(completeness.awaited)
         now_us = time.time_ns() // 1_000
         if completeness.advance(finished, now_us, await offsets.ends(self._partitions)):
             await self._store(completeness)
-            for partition, through_us in completeness.through_us.items():
-                metrics.COMPLETE_THROUGH.metric.labels(str(partition)).set(through_us / 1_000_000)
+            self._show(completeness)
+
+    @staticmethod
+    def _show(completeness: Completeness) -> None:
+        for partition, through_us in completeness.through_us.items():
+            metrics.COMPLETE_THROUGH.metric.labels(str(partition)).set(through_us / 1_000_000)
 
     async def _store(self, completeness: Completeness) -> None:
         """Store all partitions in one insert; a clock that is ahead of ClickHouse's does not count."""
         rows = ", ".join(f"({partition}, {through_us})" for partition, through_us in completeness.through_us.items())
         async with self._servers.client() as client:
             await client.command(
-                f"INSERT INTO {DATABASE}.completeness_store (partition, complete_through) "  # noqa: S608 - numbers
+                f"INSERT INTO {_STORE} (partition, complete_through) "  # noqa: S608 - numbers
                 "SELECT proof.1, least(fromUnixTimestamp64Micro(toInt64(proof.2), 'UTC'), now64(6, 'UTC')) "
                 f"FROM (SELECT arrayJoin([{rows}]) AS proof)"
             )

@@ -49,13 +49,13 @@ class _Proof:
 
 
 class Completeness:
-    """The proofs of all partitions, one at a time for each."""
+    """The proofs of all partitions, one at a time for each; `proven_us` is what earlier ones have proven."""
 
-    def __init__(self, partitions: int, append_delay_us: int) -> None:
+    def __init__(self, partitions: int, append_delay_us: int, proven_us: Mapping[int, int]) -> None:
         self._append_delay_us = append_delay_us
         self._proofs: dict[int, _Proof] = {}
         #: Everything that arrived before (µs since the epoch) is stored; 0 while nothing is proven. It never decreases.
-        self.through_us: dict[int, int] = dict.fromkeys(range(partitions), 0)
+        self.through_us: dict[int, int] = {at: proven_us.get(at, 0) for at in range(partitions)}
 
     @property
     def awaited(self) -> dict[TopicPartition, int]:

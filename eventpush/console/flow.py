@@ -33,16 +33,17 @@ class Stored:
 
     events: int
     dead_letters: int
+    complete_through_us: int  # everything accepted before is stored; 0 while nothing is proven
 
 
 @dataclass(frozen=True)
 class Freshness:
-    """How old the oldest waiting event is, and up to when everything is stored."""
+    """How old the oldest waiting event is, and up to when everything is stored; None where it is not known."""
 
     oldest_us: int | None
     oldest_s: float | None
-    complete_through_us: int
-    behind_s: float
+    complete_through_us: int | None
+    behind_s: float | None
 
 
 def nodes(
@@ -61,15 +62,11 @@ def nodes(
     ]
 
 
-def freshness(progress: Progress, now_us: int) -> Freshness:
+def freshness(progress: Progress | None, stored: Stored | None, now_us: int) -> Freshness:
     """Return the oldest waiting event and the moment up to which all is stored."""
-    oldest_us, through_us = progress.oldest_us(), progress.complete_through_us
-    return Freshness(
-        oldest_us,
-        None if oldest_us is None else max(0.0, (now_us - oldest_us) / 1e6),
-        through_us,
-        max(0.0, (now_us - through_us) / 1e6),
-    )
+    oldest_us = progress.oldest_us() if progress else None
+    through_us = (stored.complete_through_us or None) if stored else None
+    return Freshness(oldest_us, _since_s(oldest_us, now_us), through_us, _since_s(through_us, now_us))
 
 
 def problems(flow: Iterable[Node]) -> list[str]:
@@ -181,8 +178,11 @@ def _state(reading: StageReading, progress: Reading[Progress] | None = None, sta
 
 
 def _age_s(progress: Progress, stage: str, now_us: int) -> float | None:
-    oldest_us = progress.oldest_us(stage)
-    return None if oldest_us is None else max(0.0, (now_us - oldest_us) / 1e6)
+    return _since_s(progress.oldest_us(stage), now_us)
+
+
+def _since_s(us: int | None, now_us: int) -> float | None:
+    return None if us is None else max(0.0, (now_us - us) / 1e6)
 
 
 def _outcome(reading: StageReading, outcome: str) -> float | None:

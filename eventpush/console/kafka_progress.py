@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Mapping
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -71,20 +72,17 @@ class KafkaProgress:
         self._consumer.pause(*self._consumer.assignment())
 
     async def _read(self, consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient) -> Progress:
-        at_us = time.time_ns() // 1_000
         inputs = {tp for tp in consumer.assignment() if tp.topic == topics.RAW}
         outputs = consumer.assignment() - inputs
-        # This order makes `Progress.complete_through_us` true.
         ends: _Offsets = await consumer.end_offsets(inputs)
-        done = await _committed(admin, self._settings.streams_app_id)
         ends |= await consumer.end_offsets(outputs)
+        done = await _committed(admin, self._settings.streams_app_id)
         done |= {tp: at for tp, at in (await _committed(admin, self._settings.sink_app_id)).items() if tp in outputs}
         begins = await consumer.beginning_offsets(consumer.assignment())
         waiting = {tp: (max(begins[tp], done.get(tp, 0)), end) for tp, end in ends.items()}
         waiting = {tp: (begin, end) for tp, (begin, end) in waiting.items() if begin < end}
-        oldest_us = await _first_times(consumer, {tp: begin for tp, (begin, _) in waiting.items()})
+        oldest_us, empty = await first_times(consumer, waiting)
         return Progress(
-            at_us=at_us,
             backlogs=[
                 Backlog(
                     stage="streams" if tp in inputs else "sink",
@@ -94,6 +92,7 @@ class KafkaProgress:
                     oldest_us=oldest_us.get(tp),
                 )
                 for tp, (begin, end) in sorted(waiting.items())
+                if tp not in empty
             ],
         )
 
@@ -103,17 +102,26 @@ async def _committed(admin: AIOKafkaAdminClient, group: str) -> _Offsets:
     return {tp: at.offset for tp, at in found.items() if at.offset >= 0}
 
 
-async def _first_times(consumer: AIOKafkaConsumer, begins: _Offsets) -> dict[TopicPartition, int]:
-    """Return the arrival (µs) of the first record at or after each offset; partitions without one are left out."""
-    found: dict[TopicPartition, int] = {}
+async def first_times(
+    consumer: AIOKafkaConsumer, ranges: Mapping[TopicPartition, tuple[int, int]]
+) -> tuple[_Offsets, set[TopicPartition]]:
+    """Return the arrival (µs) of the first record of each range, and those ranges that hold only transaction markers.
+
+    What cannot be read in time is in neither.
+    """
+    found: _Offsets = {}
+    empty: set[TopicPartition] = set()
     deadline_s = time.monotonic() + _READ_TIMEOUT_S
-    for tp, begin in begins.items():
+    for tp, (begin, _) in ranges.items():
         consumer.seek(tp, begin)
-    consumer.resume(*begins)
+    consumer.resume(*ranges)
     try:
-        while len(found) < len(begins) and time.monotonic() < deadline_s:
-            for tp, records in (await consumer.getmany(*(begins.keys() - found.keys()), timeout_ms=_POLL_MS)).items():
+        while (unread := ranges.keys() - found.keys() - empty) and time.monotonic() < deadline_s:
+            for tp, records in (await consumer.getmany(*unread, timeout_ms=_POLL_MS)).items():
                 found[tp] = records[0].timestamp * 1_000
+            for tp in unread - found.keys():
+                if await consumer.position(tp) >= ranges[tp][1]:
+                    empty.add(tp)
     finally:
-        consumer.pause(*begins)
-    return found
+        consumer.pause(*ranges)
+    return found, empty

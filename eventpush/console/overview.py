@@ -6,7 +6,7 @@ from nicegui import ui
 from nicegui.element import Element
 
 from eventpush.console import flow, wording
-from eventpush.console.flow import Node
+from eventpush.console.flow import Node, Stored
 from eventpush.console.layout import heading, tag, text
 from eventpush.console.polled import Reading
 from eventpush.console.progress import Progress
@@ -35,7 +35,7 @@ class _Overview:
             with tag("section").classes("panel"):
                 heading(2, "Freshness")
                 self._freshness = _Figures(("Oldest event that waits", "It arrived", "Complete through", "Behind by"))
-                text("p", "Every event that was answered with 200 before “complete through” is in ClickHouse.")
+                text("p", "Every event accepted before “complete through” is in ClickHouse, as the sink has proven.")
             self._account = _AccountPanel(sources)
 
     async def refresh(self) -> None:
@@ -54,7 +54,7 @@ class _Overview:
                     self._cards[node.name] = _Card(node)
             self._cards[node.name].show(node, history)
         self._show_status(nodes, progress)
-        self._show_freshness(progress, now_us)
+        self._show_freshness(progress, stored, now_us)
         await self._account.refresh()
 
     def _show_status(self, nodes: list[Node], progress: Reading[Progress]) -> None:
@@ -72,12 +72,10 @@ class _Overview:
             for line in lines:
                 text("p", line)
 
-    def _show_freshness(self, progress: Reading[Progress], now_us: int) -> None:
-        if progress.value is None:
-            self._freshness.show([wording.UNKNOWN] * 4)
-            return
-        found = flow.freshness(progress.value, now_us)
-        waiting = "nothing waits" if found.oldest_s is None else wording.duration(found.oldest_s)
+    def _show_freshness(self, progress: Reading[Progress], stored: Reading[Stored], now_us: int) -> None:
+        found = flow.freshness(progress.value, stored.value, now_us)
+        idle = progress.value is not None and not progress.value.backlogs
+        waiting = "nothing waits" if idle else wording.duration(found.oldest_s)
         through = wording.moment(found.complete_through_us)
         self._freshness.show([waiting, wording.moment(found.oldest_us), through, wording.duration(found.behind_s)])
 

@@ -1,6 +1,7 @@
-"""How far the stages are, from the offsets in Kafka: what waits, since when, and up to when all is stored. Pure."""
+"""What waits for each stage, and since when, from the offsets in Kafka. Pure.
 
-from collections.abc import Iterable
+Up to when everything is stored does not follow from that: `sinks.completeness` proves it.
+"""
 
 import msgspec
 
@@ -12,33 +13,20 @@ class Backlog(msgspec.Struct, frozen=True, kw_only=True):
     topic: str
     partition: int
     records: int
-    oldest_us: int | None  # arrival of the first of them; None if only transaction markers wait
+    oldest_us: int | None  # arrival of the first of them; None if it could not be read in time
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """The backlogs of all partitions, as read at `at_us`."""
+    """The backlogs of all partitions, those only in which records wait."""
 
-    at_us: int
     backlogs: list[Backlog]
 
     def waiting(self, stage: str) -> int:
         """Return how many records wait for a stage."""
-        return sum(backlog.records for backlog in self.backlogs if backlog.stage == stage and backlog.oldest_us)
+        return sum(backlog.records for backlog in self.backlogs if backlog.stage == stage)
 
     def oldest_us(self, stage: str | None = None) -> int | None:
         """Return the arrival of the oldest event that waits for this stage, or for any."""
-        return _oldest(b for b in self.backlogs if stage in {None, b.stage})
-
-    @property
-    def complete_through_us(self) -> int:
-        """Every event that was answered with 200 before this moment is in ClickHouse.
-
-        Holds because the ends of the raw topic were read first, then what the streams committed, then the ends of
-        their topics, then what the sink committed: whatever waited at `at_us` is in one of the backlogs.
-        """
-        oldest_us = self.oldest_us()
-        return self.at_us if oldest_us is None else min(oldest_us, self.at_us)
-
-
-def _oldest(backlogs: Iterable[Backlog]) -> int | None:
-    return min((b.oldest_us for b in backlogs if b.oldest_us is not None), default=None)
+        return min(
+            (b.oldest_us for b in self.backlogs if stage in {None, b.stage} and b.oldest_us is not None), default=None
+        )

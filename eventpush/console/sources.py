@@ -19,7 +19,8 @@ from runtime.platform.settings import Settings
 
 _STORED = """
 SELECT (SELECT count() FROM telematics.events_store) AS events,
-    (SELECT count() FROM telematics.dead_letters_store) AS dead_letters
+    (SELECT count() FROM telematics.dead_letters_store) AS dead_letters,
+    (SELECT toUnixTimestamp64Micro(min(complete_through)) FROM telematics.completeness) AS complete_through_us
 """
 _ACCOUNT_INTERVAL_S = 60.0
 _ACCOUNT_TIMEOUT_S = 600.0
@@ -84,7 +85,7 @@ class Sources:
 
     async def _stored(self) -> Stored:
         (row,) = await self.clickhouse.rows(_STORED)
-        return Stored(int(row["events"]), int(row["dead_letters"]))
+        return Stored(int(row["events"]), int(row["dead_letters"]), int(row["complete_through_us"]))
 
 
 async def _account() -> Account:

@@ -10,6 +10,7 @@ from faust.types import TP
 from runtime.adapters.faust import BatchApp
 from runtime.consumer.complete_through import CompleteThrough
 from runtime.consumer.lag import records_behind
+from runtime.consumer.partition_gauge import PartitionGauge
 from runtime.consumer.partition_tasks import PartitionTasks
 from runtime.platform import metrics
 
@@ -57,7 +58,7 @@ class Watchdog:
     ) -> None:
         self._app = app
         self._tasks = tasks
-        self._lag = lag
+        self._lag = PartitionGauge(lag)
         self._complete_through = CompleteThrough(complete_through)
         self._progress_of = progress or self._position
         self._paused_by = paused_by
@@ -91,8 +92,7 @@ class Watchdog:
             self._check_rebalance()
             self._check_fetching()
             lags = {tp: records_behind(self._app, tp) for tp in self._tasks.open}
-            for tp, records in lags.items():
-                self._lag.metric.labels(tp.topic, str(tp.partition)).set(records)
+            self._lag.show(lags)
             working = self._tasks.busy | {tp for tp, records in lags.items() if records}
             self._complete_through.update(self._tasks.open, working, self._tasks.processed_ms)
             stuck = self._partitions.stuck({tp: self._progress_of(tp) for tp in working}, time.monotonic())

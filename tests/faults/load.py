@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections import deque
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
@@ -28,8 +29,17 @@ class Load:
     HURRIED = 0.01  # share of requests that are given up at once
 
     def __init__(
-        self, port: int, sent: list[Sent], *, rate: float = 500, devices: int = 200, seed: int = 1, months: int = 0
+        self,
+        port: int,
+        sent: list[Sent],
+        *,
+        rate: float = 500,
+        devices: int = 200,
+        seed: int = 1,
+        months: int = 0,
+        types: Sequence[str] = _TYPES,
     ) -> None:
+        self._types = types
         self._months = months  # that some events are delivered late
         self.sent = sent  # every attempt is added here
         self.acknowledged = 0  # requests
@@ -99,7 +109,7 @@ class Load:
         return [json.dumps(self._event(str(first + n)) | {"Location": location}) for n in range(count)]
 
     def _event(self, imei: str) -> dict[str, object]:
-        event, now = self._random.choice(_TYPES), datetime.now(UTC)
+        event, now = self._random.choice(self._types), datetime.now(UTC)
         late = timedelta(days=30 * self._random.randrange(self._months)) if self._months else timedelta()
         return {
             "Event": event,

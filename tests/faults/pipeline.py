@@ -154,15 +154,15 @@ class Pipeline(Watched):
         return [*command, "--data-dir", str(self.clickhouse_data)]
 
     def _stage(self, stage: str) -> Process:
+        return self._stage_of([sys.executable, "-m", "tests.faults.points"], stage, FAULT_CLOCK=str(self.clock.file))
+
+    def _stage_of(self, program: list[str], stage: str, **environ: str) -> Process:
         self._stages += 1
         name = f"{stage}-{self._stages}"
         self._metrics_ports[name] = free_port()
-        environ = {
-            "EVENTPUSH_DATA_DIR": str(self.directory / name),
-            f"EVENTPUSH_{stage.upper()}_METRICS_PORT": str(self._metrics_ports[name]),
-            "FAULT_CLOCK": str(self.clock.file),
-        }
-        return self._process(name, [sys.executable, "-m", "tests.faults.points", stage], environ)
+        environ["EVENTPUSH_DATA_DIR"] = str(self.directory / name)
+        environ[f"EVENTPUSH_{stage.upper()}_METRICS_PORT"] = str(self._metrics_ports[name])
+        return self._process(name, [*program, stage], environ)
 
     def _process(self, name: str, command: list[str], environ: dict[str, str] | None = None) -> Process:
         return Process(name, command, os.environ | self.environ | (environ or {}), self.directory)

@@ -1,12 +1,14 @@
 """Completeness and the account as rows, of a whole pipeline with two sinks."""
 
 import json
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from embedded import preflight
+from eventpush.console.metric_samples import parse
 from tests.integration.pipeline_support import Pipeline, own_pipeline, until
 from tests.integration.test_pipeline import SAMPLE, at
 
@@ -21,6 +23,16 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 def complete_through(pipeline: Pipeline) -> str:
     (row,) = pipeline.select("SELECT min(complete_through) AS at FROM telematics.completeness")
     return str(row["at"])
+
+
+def shown(port: int) -> float | None:
+    """The least value of the metric, in seconds since the epoch; None while it is not shown."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            samples = parse(answer.read().decode(), 0.0).samples
+    except OSError:
+        return None
+    return min(samples.get("eventpush_complete_through_timestamp_seconds", {}).values(), default=None)
 
 
 def complete_after(pipeline: Pipeline, moment: str) -> str:
@@ -45,13 +57,17 @@ def test_an_accepted_event_is_complete_soon_and_idle_partitions_advance(pipeline
 
 
 def test_another_sink_keeps_the_books(pipeline: Pipeline) -> None:
-    """A second sink takes over when the first is killed, and what was said does not go back."""
+    """A second sink takes over when the first is killed, and what was said does not go back, nor does the metric."""
     ports = preflight.free_ports(1)
+    (stored,) = pipeline.select(
+        "SELECT toUnixTimestamp64Micro(min(complete_through)) AS us FROM telematics.completeness"
+    )
     pipeline.environ["EVENTPUSH_SINK_METRICS_PORT"] = str(ports[0])
     killed = pipeline.processes.pop("sink")
     pipeline.start_process("sink")
     killed.kill()
     killed.wait()
+    assert until(lambda: shown(ports[0]), "the second sink shows the metric") >= stored["us"] / 1e6
     receipt_id = pipeline.post(at(7))
     before = complete_through(pipeline)
     row = pipeline.row(f"receipt_id = '{receipt_id}'")

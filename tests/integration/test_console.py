@@ -60,6 +60,7 @@ def stack(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     pipeline = Pipeline(kafka.bootstrap, clickhouse.url, home)
     [port] = preflight.free_ports(1)
     pipeline.environ |= {"EVENTPUSH_CONSOLE_PORT": str(port), "EVENTPUSH_CONSOLE_TOKEN": TOKEN}
+    pipeline.environ["EVENTPUSH_INGRESS_BODY_TIMEOUT_S"] = "1"  # completeness lags by it
     (home / "devices.csv").write_text(f"imei,vehicle,fleet,driver\n{SAMPLE['IMEI']},{MARKUP}v,{MARKUP}f,{MARKUP}d\n")
     console = fleet = None
     try:
@@ -117,6 +118,7 @@ def test_the_overview_shows_the_flow(stack: Stack, browser: Browser) -> None:
     through = (
         "return [...document.querySelectorAll('dt')].find(e => e.innerText == 'Complete through').nextSibling.innerText"
     )
+    browser.until(f"return (() => {{ {through} }})().startsWith('20')", "complete through a moment")
     before = browser.run(through)
     browser.until(f"return (() => {{ {through} }})() > {before!r}", f"complete through a later moment than {before}")
     assert browser.errors() == []

@@ -132,11 +132,11 @@ class Doubles(Sources):
             raise OperatorError("Kafka at nowhere does not answer", "")
         now_us = time.time_ns() // 1_000
         waiting = Backlog(stage="sink", topic=topics.EVENTS, partition=0, records=3, oldest_us=now_us - 2_000_000)
-        return Progress(at_us=now_us, backlogs=[waiting])
+        return Progress(backlogs=[waiting])
 
     async def _in_clickhouse(self) -> Stored:
         await self.clickhouse.ask(_nothing)
-        return Stored(self._count, 1)
+        return Stored(self._count, 1, time.time_ns() // 1_000 - 15_000_000)
 
     async def _senders(self) -> list[SenderCounts]:
         await self.clickhouse.ask(_nothing)

@@ -131,11 +131,11 @@ _ACTIONS = st.tuples(st.sampled_from(_NAMES), st.integers(1, 4))
 @given(st.integers(0, 2**32))
 def test_what_is_proven_is_visible(seed: int) -> None:
     """Whatever happens in whatever order, and whoever takes the books over: nothing that arrived before is hidden."""
-    rng, world, books, through = random.Random(seed), World(), Completeness(1, _DELAY), 0
+    rng, world, books, through = random.Random(seed), World(), Completeness(1, _DELAY, {}), 0
     pace = rng.randrange(1, 8)  # of the stages: some fall behind
     for _ in range(150):
         if rng.random() < 0.02:
-            books = Completeness(1, _DELAY)
+            books = Completeness(1, _DELAY, {0: through})
         happen(world, [(name, rng.randrange(1, pace + 1)) for name in rng.choices(_NAMES, _OFTEN, k=8)])
         one_round(world, books, [(name, rng.randrange(1, 4)) for name in rng.choices(_NAMES, k=3)])
         through = max(through, books.through_us[0])
@@ -146,7 +146,7 @@ def test_what_is_proven_is_visible(seed: int) -> None:
 @given(st.lists(_ACTIONS, max_size=30))
 def test_an_idle_partition_advances(history: list[tuple[str, int]]) -> None:
     """Once everything is stored, a proof takes three rounds, though markers end the topics."""
-    world, books = World(), Completeness(1, _DELAY)
+    world, books = World(), Completeness(1, _DELAY, {})
     happen(world, history)
     happen(world, [("append", 1000), ("append", 999), ("stream", 1000), ("store", 1000), ("store_letters", 1000)])
     proven = [one_round(world, books, [("wait", 1)]) for _ in range(8)]
@@ -156,11 +156,20 @@ def test_an_idle_partition_advances(history: list[tuple[str, int]]) -> None:
 
 def test_partitions_do_not_wait_for_each_other() -> None:
     """One that stands still keeps its moment; the others advance."""
-    books = Completeness(2, _DELAY)
+    books = Completeness(2, _DELAY, {})
     ends = {TopicPartition(topic, partition): 7 for topic in GATES for partition in range(2)}
     for now in range(100, 104):
         books.advance([tp for tp in books.awaited if tp.partition == 1], now, ends)
     assert books.through_us == {0: 0, 1: 100 - _DELAY}
+
+
+def test_a_successor_begins_with_what_is_proven() -> None:
+    """A partition that stands still keeps its moment when another sink takes the books over."""
+    books = Completeness(2, _DELAY, {0: 90, 1: 95})
+    ends = {TopicPartition(topic, partition): 7 for topic in GATES for partition in range(2)}
+    for now in range(100, 104):
+        books.advance([tp for tp in books.awaited if tp.partition == 1], now, ends)
+    assert books.through_us == {0: 90, 1: 100 - _DELAY}
 
 
 def test_an_append_may_come_after_body_and_two_timeouts() -> None:

@@ -2,10 +2,13 @@
 
 import asyncio
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from aiokafka.structs import TopicPartition
 
-from eventpush.console import flow, own_commands, wording
+from eventpush.console import flow, kafka_progress, own_commands, wording
 from eventpush.console.find import arguments
 from eventpush.console.metric_samples import Scrape, parse, percentile_s, rate, rates_by
 from eventpush.console.polled import Polled, Reading
@@ -74,21 +77,48 @@ def progress(*backlogs: tuple[str, int, int | None]) -> Progress:
         Backlog(stage=stage, topic="t", partition=at, records=records, oldest_us=oldest_us)
         for at, (stage, records, oldest_us) in enumerate(backlogs)
     ]
-    return Progress(at_us=100 * S, backlogs=listed)
+    return Progress(backlogs=listed)
 
 
-def test_complete_through_is_the_oldest_waiting_arrival() -> None:
-    """What waits for either stage holds it back; with nothing waiting it is the time of the reading."""
-    assert progress().complete_through_us == 100 * S
-    assert progress(("streams", 5, 90 * S), ("sink", 1, 80 * S)).complete_through_us == 80 * S
-    assert progress(("sink", 1, 101 * S)).complete_through_us == 100 * S  # a clock that is ahead
-
-
-def test_transaction_markers_are_no_backlog() -> None:
-    """A partition in which only a transaction's marker is unread has nothing waiting."""
+def test_what_could_not_be_read_in_time_waits_all_the_same() -> None:
+    """A partition whose first record did not come in time counts with its records; only its age is unknown."""
     found = progress(("sink", 1, None), ("streams", 3, 90 * S))
-    assert (found.waiting("sink"), found.waiting("streams")) == (0, 3)
-    assert found.oldest_us("sink") is None
+    assert (found.waiting("sink"), found.waiting("streams")) == (1, 3)
+    assert (found.oldest_us("sink"), found.oldest_us()) == (None, 90 * S)
+
+
+async def test_only_markers_are_nothing_and_what_does_not_come_in_time_is_unknown() -> None:
+    """Of three partitions one has a record, one only a transaction's marker, and one does not answer in time."""
+    record, marker, slow = (TopicPartition("t", number) for number in range(3))
+
+    class Consumer:
+        """A broker with one record; a marker moves the position past itself."""
+
+        def __init__(self) -> None:
+            self.positions: dict[TopicPartition, int] = {}
+            self.paused: set[TopicPartition] = set()
+
+        def seek(self, tp: TopicPartition, offset: int) -> None:
+            self.positions[tp] = offset
+
+        def resume(self, *_: TopicPartition) -> None:
+            self.paused.clear()
+
+        def pause(self, *partitions: TopicPartition) -> None:
+            self.paused.update(partitions)
+
+        async def getmany(self, *partitions: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[object]]:
+            await asyncio.sleep(timeout_ms / 1000)
+            self.positions[marker] = 8
+            return {record: [SimpleNamespace(timestamp=90_000)]} if record in partitions else {}
+
+        async def position(self, tp: TopicPartition) -> int:
+            return self.positions[tp]
+
+    consumer: Any = Consumer()
+    found, empty = await kafka_progress.first_times(consumer, dict.fromkeys((record, marker, slow), (7, 8)))
+    assert (found, empty) == ({record: 90 * S}, {marker})
+    assert consumer.paused == {record, marker, slow}
 
 
 def stages(**problems: list[str]) -> dict[str, StageReading]:
@@ -114,16 +144,23 @@ def test_the_flow_shows_rates_and_states() -> None:
 
 def test_kafka_away_is_one_problem() -> None:
     """Both topics show it, the list of problems names it once."""
-    nodes = flow.nodes(stages(), Reading(problem="Kafka does not answer"), Reading(flow.Stored(1, 2)), 0)
+    nodes = flow.nodes(stages(), Reading(problem="Kafka does not answer"), Reading(flow.Stored(1, 2, 0)), 0)
     assert [node.state for node in nodes] == ["ok", "problem", "ok", "problem", "ok", "ok"]
     assert flow.problems(nodes) == ["Raw topic: Kafka does not answer"]
 
 
 def test_freshness() -> None:
-    """The age of the oldest waiting event, and how far behind complete-through is."""
-    found = flow.freshness(progress(("sink", 1, 80 * S)), 103 * S)
-    assert (found.oldest_s, found.complete_through_us, found.behind_s) == (23.0, 80 * S, 23.0)
-    assert flow.freshness(progress(), 101 * S).oldest_s is None
+    """The age of the oldest waiting event, and how far behind the moment is that the sink has proven."""
+    found = flow.freshness(progress(("sink", 1, 95 * S)), flow.Stored(1, 2, 80 * S), 103 * S)
+    assert (found.oldest_s, found.complete_through_us, found.behind_s) == (8.0, 80 * S, 23.0)
+    assert flow.freshness(progress(), flow.Stored(1, 2, 80 * S), 101 * S).oldest_s is None
+
+
+def test_without_a_proof_nothing_is_said_to_be_complete() -> None:
+    """Nothing waits, and still: without a proof, or without ClickHouse, up to when all is stored is unknown."""
+    for stored in (flow.Stored(1, 2, 0), None):
+        found = flow.freshness(progress(), stored, 101 * S)
+        assert (found.complete_through_us, found.behind_s) == (None, None)
 
 
 async def test_a_source_is_asked_once_however_many_look() -> None:

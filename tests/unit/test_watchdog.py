@@ -105,9 +105,38 @@ async def test_no_lag_or_an_excuse_keeps_it_alive(worker: SimpleNamespace):
         await asyncio.wait_for(watch(worker).run(), 0.3)
 
 
-def shown(tp: TP) -> float | None:
+async def test_the_lag_of_a_lost_partition_is_not_shown(worker: SimpleNamespace):
+    """A rebalance gives partition 0 away with a lag of 3 and brings partition 1: the sum over all workers that scales
+    them counts each record once.
+    """
+
+    def lags() -> tuple[float | None, float | None]:
+        return shown(A, metrics.SINK_LAG), shown(B, metrics.SINK_LAG)
+
+    async def until_shown(expected: tuple[float | None, float | None]) -> None:
+        async with asyncio.timeout(5):
+            while lags() != expected:
+                await asyncio.sleep(0.01)
+
+    metrics.SINK_LAG.metric.clear()
+    worker.app.settings.stall_timeout_s = 60
+    running = asyncio.create_task(
+        Watchdog(worker.app, worker.tasks, metrics.SINK_LAG, metrics.SINK_COMPLETE_THROUGH).run()
+    )
+    try:
+        await until_shown((3, None))
+        worker.tasks.open = {B: 0}
+        await until_shown((None, 3))
+        worker.tasks.open = {}
+        await until_shown((None, None))
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def shown(tp: TP, gauge: metrics.Gauge = metrics.STREAMS_COMPLETE_THROUGH) -> float | None:
     """What the gauge shows of a partition."""
-    samples = [s for family in metrics.STREAMS_COMPLETE_THROUGH.metric.collect() for s in family.samples]
+    samples = [s for family in gauge.metric.collect() for s in family.samples]
     return {(s.labels["topic"], s.labels["partition"]): s.value for s in samples}.get((tp.topic, str(tp.partition)))
 
 
