@@ -141,6 +141,7 @@ def test_prometheus_scrapes_the_ports_of_the_settings() -> None:
         "eventpush-ingress": default.ingress_metrics_port,
         "eventpush-streams": default.streams_metrics_port,
         "eventpush-sink": default.sink_metrics_port,
+        "eventpush-sse": default.sse_port,
     }
     assert all((DEPLOY / "prometheus" / name).exists() for name in config["rule_files"])
 
@@ -238,6 +239,7 @@ def test_containers_run_commands_that_exist() -> None:
         "ingress",
         "streams",
         "sink",
+        "sse",
     }
     assert {container["args"][0] for _, container in containers()} <= set(SUMMARIES)
 
@@ -249,6 +251,7 @@ def test_probes_ask_the_ports_that_the_services_listen_on() -> None:
         "ingress": {"http": loaded.ingress_port, "metrics": loaded.ingress_metrics_port},
         "streams": {"metrics": loaded.streams_metrics_port},
         "sink": {"metrics": loaded.sink_metrics_port},
+        "sse": {"metrics": loaded.sse_port},
     }
     services = {container["name"]: container for name, container in containers() if name != "eventpush-setup"}
     assert set(services) == set(ports)
@@ -260,10 +263,11 @@ def test_probes_ask_the_ports_that_the_services_listen_on() -> None:
 
 
 def test_no_service_leads_to_metrics() -> None:
-    """Only the ingress's port and the API's path are public."""
+    """Only the ingress's port and the API's path are public. The event stream's Service is for its proxy alone."""
     for document in MANIFESTS:
         if document["kind"] == "Service":
-            assert [port["targetPort"] for port in document["spec"]["ports"]] == ["http"]
+            expected = "metrics" if document["metadata"]["name"] == "eventpush-sse" else "http"
+            assert [port["targetPort"] for port in document["spec"]["ports"]] == [expected]
         if document["kind"] == "Ingress":
             assert document["spec"]["tls"]
             paths = [path["path"] for rule in document["spec"]["rules"] for path in rule["http"]["paths"]]
@@ -299,7 +303,10 @@ def test_an_eviction_takes_one_pod_of_a_service_at_a_time() -> None:
 
 
 def test_only_prometheus_may_connect_to_metrics() -> None:
-    """Every pod of a service is under a NetworkPolicy that opens metrics to one namespace; the API's port is public."""
+    """Every pod of a service is under a NetworkPolicy that opens metrics to one namespace; the API's port is public.
+
+    The event stream is on the port of its metrics: the namespace of its proxy may connect to that one too.
+    """
     opened = [
         (document["spec"]["podSelector"]["matchLabels"], port["port"], "from" in rule)
         for document in of_kind("NetworkPolicy")
@@ -310,16 +317,19 @@ def test_only_prometheus_may_connect_to_metrics() -> None:
     assert opened == [
         (all_pods, "metrics", True),
         (all_pods | {"app.kubernetes.io/component": "ingress"}, "http", False),
+        (all_pods | {"app.kubernetes.io/component": "sse"}, "metrics", True),
     ]
     for document in of_kind("Deployment"):
         assert all_pods.items() <= document["spec"]["template"]["metadata"]["labels"].items()
 
 
 def test_the_kustomization_names_every_manifest() -> None:
-    """`kubectl apply -k` applies every manifest."""
-    named = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())["resources"]
+    """`kubectl apply -k` applies every manifest; the line of what needs tokens is a comment, to be uncommented."""
+    text = (DEPLOY / "kubernetes" / "kustomization.yaml").read_text()
+    uncommented = text.replace("  # - sse.yaml", "  - sse.yaml")
     there = {path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")} - {"kustomization.yaml"}
-    assert set(named) == there
+    assert set(yaml.safe_load(text)["resources"]) == there - {"sse.yaml"}
+    assert set(yaml.safe_load(uncommented)["resources"]) == there
 
 
 def test_an_emergency_that_is_dead_lettered_pages() -> None:
