@@ -40,6 +40,7 @@ MANIFESTS: list[dict[str, Any]] = [
     for document in yaml.safe_load_all(path.read_text())
 ]
 
+ALERTS_TEST = Path(__file__).parent / "alerts_test.yml"
 RUNBOOK_PARTS = ["Symptom", "Meaning", "Commands", "When to escalate"]
 
 #: Made by Prometheus and its client library, not by us.
@@ -122,14 +123,26 @@ def promtool(*arguments: str) -> str:
     return result.stdout
 
 
-def test_promtool_accepts_the_rules() -> None:
-    """Syntax and types of every expression, by Prometheus' own parser."""
-    assert promtool("check", "rules", *map(str, RULE_FILES)).count("SUCCESS") == len(RULE_FILES)
+def test_promtool_accepts_the_configuration() -> None:
+    """What is scraped, and syntax and types of every expression, by Prometheus' own parser."""
+    checked = promtool("check", "config", str(PROMETHEUS / "prometheus.yml"))
+    assert checked.count("rules found") == len(RULE_FILES) == len(list(PROMETHEUS.glob("*.yml"))) - 1
 
 
 def test_alerts_fire_when_they_should() -> None:
-    """On made-up series: a burning budget pages and recovers, a stuck stage is not fresh, a healthy system is quiet."""
-    assert "SUCCESS" in promtool("test", "rules", str(Path(__file__).parent / "alerts_test.yml"))
+    """On made-up series: each fault fires its alert and no other, a healthy system is quiet."""
+    assert "SUCCESS" in promtool("test", "rules", str(ALERTS_TEST))
+
+
+def test_every_alert_fires_in_a_test() -> None:
+    """The unit tests read all files of rules, and expect each alert at least once."""
+    given = yaml.safe_load(ALERTS_TEST.read_text())
+    assert {(ALERTS_TEST.parent / name).resolve() for name in given["rule_files"]} == set(RULE_FILES)
+    cases = [case for test in given["tests"] for case in test.get("alert_rule_test", ())]
+    samples = [case["exp_samples"] for test in given["tests"] for case in test.get("promql_expr_test", ())]
+    fired = {case["alertname"] for case in cases if case["exp_alerts"]}
+    fired |= set(re.findall(r'alertname="(\w+)"', str(samples)))
+    assert fired == {rule["alert"] for rule in ALERTS}
 
 
 def test_prometheus_scrapes_the_ports_of_the_settings() -> None:
