@@ -38,10 +38,11 @@ ENV PATH=/opt/eventpush/bin:$PATH \
     EVENTPUSH_LOG_FORMAT=json \
     EVENTPUSH_INGRESS_HOST=0.0.0.0 \
     EVENTPUSH_METRICS_HOST=0.0.0.0 \
-    HEALTH_URLS="http://127.0.0.1:9101/readyz http://127.0.0.1:9102/readyz http://127.0.0.1:9103/readyz"
+    HEALTH_URLS="http://127.0.0.1:9101/readyz http://127.0.0.1:9102/readyz \
+http://127.0.0.1:9103/readyz http://127.0.0.1:9104/readyz"
 USER 10001:10001
 WORKDIR /var/lib/eventpush
-EXPOSE 8080 9101 9102 9103
+EXPOSE 8080 9101 9102 9103 9104
 # Each service has its own metrics port, and the container is healthy when one of them is ready. With other ports, or
 # for a one-off command, set HEALTH_URLS or disable the check.
 # The shell form fills in $HEALTH_URLS.

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 CHART = ROOT / "deploy" / "helm"
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 #: Templates that make a manifest each; the others need CRDs.
-NAMES = ("settings", "setup", "ingress", "streams", "sink", "network")
+NAMES = ("settings", "setup", "ingress", "streams", "sink", "sse", "network")
 
 #: A helm that was built from its module knows no version of Kubernetes.
 FOR_ANY_HELM = ("--kube-version", "1.37.0")
@@ -24,11 +24,14 @@ def helm() -> str | None:
 
 
 def rendered(program: str) -> Mapping[str, str]:
-    """Return each manifest's text by its path: the chart with its defaults, without hooks, as `kubectl` has none."""
+    """Return each manifest's text by its path: the chart with its defaults and the event stream.
+
+    Without hooks, as `kubectl` has none; `kustomization.yaml` says which manifests are applied.
+    """
     made = {}
     for name in NAMES:
         command = [program, "template", "eventpush", str(CHART), "--show-only", f"templates/{name}.yaml"]
-        command += ["--set", "hooks=false", *FOR_ANY_HELM]
+        command += ["--set", "hooks=false,sse.enabled=true", *FOR_ANY_HELM]
         text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
         lines = [line.rstrip() for line in text.splitlines() if not line.startswith("# Source: ")]
         made[f"{name}.yaml"] = _HEADER + "\n".join(line for line in lines if line).replace("---\n", "", 1) + "\n"

@@ -57,9 +57,8 @@ class Tokens:
             name = f"{self._variable}_FILE"
             tokens += parse(read_secret_file(file, name), f"{name}={file}")
         if (given is not None or file is not None) and not tokens:
-            raise OperatorError(
-                "bearer tokens are required, but none is configured", "add a line made by `eventpush token new`"
-            )
+            where = self._variable if file is None else f"{self._variable}_FILE={file}"
+            raise OperatorError(f"{where} holds no bearer token", "add a line made by `eventpush token new NAME`")
         self._tokens = tuple(tokens)
 
     def check(self, authorization: list[str]) -> str:

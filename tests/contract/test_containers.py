@@ -62,7 +62,8 @@ def test_the_compose_file_names_only_what_is_there() -> None:
             source = volume.split(":")[0]
             assert (ROOT / source).is_dir() if source.startswith("./") else source in COMPOSE["volumes"], volume
     assert {service["command"][0] for service in OURS.values()} <= set(SUMMARIES)
-    assert set(OURS) == {"topics", "migrate", "ingress", "streams", "sink"}
+    assert set(OURS) == {"topics", "migrate", "ingress", "streams", "sink", "sse"}
+    assert [name for name, service in OURS.items() if "profiles" in service] == ["sse"]  # which needs a token
 
 
 def test_one_service_builds_the_image_for_all() -> None:
@@ -89,9 +90,9 @@ def test_the_environment_of_each_service_is_accepted_by_the_settings(name: str) 
 
 def test_the_health_check_asks_the_ports_that_the_services_listen_on() -> None:
     """HEALTH_URLS names /readyz on each service's metrics port, so it fits whatever command the container runs."""
-    (urls,) = re.findall(r'HEALTH_URLS="([^"]+)"', DOCKERFILE)
-    given = [settings.load(environment_of(service)) for service in (OURS["ingress"], OURS["streams"], OURS["sink"])]
-    fields = ("ingress_metrics_port", "streams_metrics_port", "sink_metrics_port")
+    (urls,) = re.findall(r'HEALTH_URLS="([^"]+)"', DOCKERFILE.replace("\\\n", ""))
+    given = [settings.load(environment_of(OURS[name])) for name in ("ingress", "streams", "sink", "sse")]
+    fields = ("ingress_metrics_port", "streams_metrics_port", "sink_metrics_port", "sse_port")
     ports = [getattr(loaded, field) for loaded, field in zip(given, fields, strict=True)]
     assert urls.split() == [f"http://127.0.0.1:{port}/readyz" for port in ports]
     assert "python -m eventpush.healthcheck $HEALTH_URLS" in DOCKERFILE
@@ -164,7 +165,7 @@ def test_the_login_in_the_documents_is_the_one_in_the_compose_file() -> None:
 def test_services_in_containers_are_reached_from_other_containers() -> None:
     """No other container reaches the loopback: metrics and the ingress listen on all addresses."""
     all_addresses = "0.0.0.0"  # noqa: S104 - compared, not listened on
-    for name in ("ingress", "streams", "sink"):
+    for name in ("ingress", "streams", "sink", "sse"):
         assert settings.load(environment_of(OURS[name])).metrics_host == all_addresses
     assert settings.load(environment_of(OURS["ingress"])).ingress_host == all_addresses
 

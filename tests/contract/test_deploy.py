@@ -40,6 +40,7 @@ MANIFESTS: list[dict[str, Any]] = [
     for document in yaml.safe_load_all(path.read_text())
 ]
 
+ALERTS_TEST = Path(__file__).parent / "alerts_test.yml"
 RUNBOOK_PARTS = ["Symptom", "Meaning", "Commands", "When to escalate"]
 
 #: Made by Prometheus and its client library, not by us.
@@ -122,14 +123,26 @@ def promtool(*arguments: str) -> str:
     return result.stdout
 
 
-def test_promtool_accepts_the_rules() -> None:
-    """Syntax and types of every expression, by Prometheus' own parser."""
-    assert promtool("check", "rules", *map(str, RULE_FILES)).count("SUCCESS") == len(RULE_FILES)
+def test_promtool_accepts_the_configuration() -> None:
+    """What is scraped, and syntax and types of every expression, by Prometheus' own parser."""
+    checked = promtool("check", "config", str(PROMETHEUS / "prometheus.yml"))
+    assert checked.count("rules found") == len(RULE_FILES) == len(list(PROMETHEUS.glob("*.yml"))) - 1
 
 
 def test_alerts_fire_when_they_should() -> None:
-    """On made-up series: a burning budget pages and recovers, a stuck stage is not fresh, a healthy system is quiet."""
-    assert "SUCCESS" in promtool("test", "rules", str(Path(__file__).parent / "alerts_test.yml"))
+    """On made-up series: each fault fires its alert and no other, a healthy system is quiet."""
+    assert "SUCCESS" in promtool("test", "rules", str(ALERTS_TEST))
+
+
+def test_every_alert_fires_in_a_test() -> None:
+    """The unit tests read all files of rules, and expect each alert at least once."""
+    given = yaml.safe_load(ALERTS_TEST.read_text())
+    assert {(ALERTS_TEST.parent / name).resolve() for name in given["rule_files"]} == set(RULE_FILES)
+    cases = [case for test in given["tests"] for case in test.get("alert_rule_test", ())]
+    samples = [case["exp_samples"] for test in given["tests"] for case in test.get("promql_expr_test", ())]
+    fired = {case["alertname"] for case in cases if case["exp_alerts"]}
+    fired |= set(re.findall(r'alertname="(\w+)"', str(samples)))
+    assert fired == {rule["alert"] for rule in ALERTS}
 
 
 def test_prometheus_scrapes_the_ports_of_the_settings() -> None:
@@ -141,6 +154,7 @@ def test_prometheus_scrapes_the_ports_of_the_settings() -> None:
         "eventpush-ingress": default.ingress_metrics_port,
         "eventpush-streams": default.streams_metrics_port,
         "eventpush-sink": default.sink_metrics_port,
+        "eventpush-sse": default.sse_port,
     }
     assert all((DEPLOY / "prometheus" / name).exists() for name in config["rule_files"])
 
@@ -238,6 +252,7 @@ def test_containers_run_commands_that_exist() -> None:
         "ingress",
         "streams",
         "sink",
+        "sse",
     }
     assert {container["args"][0] for _, container in containers()} <= set(SUMMARIES)
 
@@ -249,6 +264,7 @@ def test_probes_ask_the_ports_that_the_services_listen_on() -> None:
         "ingress": {"http": loaded.ingress_port, "metrics": loaded.ingress_metrics_port},
         "streams": {"metrics": loaded.streams_metrics_port},
         "sink": {"metrics": loaded.sink_metrics_port},
+        "sse": {"metrics": loaded.sse_port},
     }
     services = {container["name"]: container for name, container in containers() if name != "eventpush-setup"}
     assert set(services) == set(ports)
@@ -260,10 +276,11 @@ def test_probes_ask_the_ports_that_the_services_listen_on() -> None:
 
 
 def test_no_service_leads_to_metrics() -> None:
-    """Only the ingress's port and the API's path are public."""
+    """Only the ingress's port and the API's path are public. The event stream's Service is for its proxy alone."""
     for document in MANIFESTS:
         if document["kind"] == "Service":
-            assert [port["targetPort"] for port in document["spec"]["ports"]] == ["http"]
+            expected = "metrics" if document["metadata"]["name"] == "eventpush-sse" else "http"
+            assert [port["targetPort"] for port in document["spec"]["ports"]] == [expected]
         if document["kind"] == "Ingress":
             assert document["spec"]["tls"]
             paths = [path["path"] for rule in document["spec"]["rules"] for path in rule["http"]["paths"]]
@@ -299,7 +316,10 @@ def test_an_eviction_takes_one_pod_of_a_service_at_a_time() -> None:
 
 
 def test_only_prometheus_may_connect_to_metrics() -> None:
-    """Every pod of a service is under a NetworkPolicy that opens metrics to one namespace; the API's port is public."""
+    """Every pod of a service is under a NetworkPolicy that opens metrics to one namespace; the API's port is public.
+
+    The event stream is on the port of its metrics: the namespace of its proxy may connect to that one too.
+    """
     opened = [
         (document["spec"]["podSelector"]["matchLabels"], port["port"], "from" in rule)
         for document in of_kind("NetworkPolicy")
@@ -310,16 +330,19 @@ def test_only_prometheus_may_connect_to_metrics() -> None:
     assert opened == [
         (all_pods, "metrics", True),
         (all_pods | {"app.kubernetes.io/component": "ingress"}, "http", False),
+        (all_pods | {"app.kubernetes.io/component": "sse"}, "metrics", True),
     ]
     for document in of_kind("Deployment"):
         assert all_pods.items() <= document["spec"]["template"]["metadata"]["labels"].items()
 
 
 def test_the_kustomization_names_every_manifest() -> None:
-    """`kubectl apply -k` applies every manifest."""
-    named = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())["resources"]
+    """`kubectl apply -k` applies every manifest; the line of what needs tokens is a comment, to be uncommented."""
+    text = (DEPLOY / "kubernetes" / "kustomization.yaml").read_text()
+    uncommented = text.replace("  # - sse.yaml", "  - sse.yaml")
     there = {path.name for path in (DEPLOY / "kubernetes").glob("*.yaml")} - {"kustomization.yaml"}
-    assert set(named) == there
+    assert set(yaml.safe_load(text)["resources"]) == there - {"sse.yaml"}
+    assert set(yaml.safe_load(uncommented)["resources"]) == there
 
 
 def test_an_emergency_that_is_dead_lettered_pages() -> None:

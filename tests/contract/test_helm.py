@@ -21,6 +21,7 @@ EVERYTHING = {
     "ingress": {"autoscaling": {"enabled": True}, "public": {"className": "nginx", "annotations": {"a/b": "c"}}},
     "streams": {"autoscaling": {"enabled": True, "maxReplicas": 99}},
     "sink": {"autoscaling": {"enabled": True, "maxReplicas": 5}},
+    "sse": {"enabled": True, "public": {"enabled": True, "className": "nginx"}, "namespaces": ["edge", "dashboards"]},
     "prometheus": {"serviceMonitor": {"enabled": True, "labels": {"release": "p"}}, "selector": 'namespace="events"'},
     "imagePullSecrets": [{"name": "pull"}],
 }
@@ -100,10 +101,27 @@ def test_each_process_gets_only_its_secrets(tmp_path: Path) -> None:
     }
 
 
+def test_the_event_stream_is_left_out_unless_it_is_enabled(tmp_path: Path) -> None:
+    """It needs tokens. Then it has its Secret, its path is public alone, and only named namespaces reach its port."""
+    assert not [document for document in template(tmp_path, {}) if "sse" in document["metadata"]["name"]]
+    documents = template(tmp_path, EVERYTHING)
+    (container,) = of_kind(documents, "Deployment")["eventpush-sse"]["spec"]["template"]["spec"]["containers"]
+    assert {"secretRef": {"name": "eventpush-sse"}} in container["envFrom"]
+    (rule,) = of_kind(documents, "Ingress")["eventpush-sse"]["spec"]["rules"]
+    (path,) = rule["http"]["paths"]
+    assert (path["path"], path["pathType"]) == ("/events/stream", "Exact")
+    service = of_kind(documents, "Service")[path["backend"]["service"]["name"]]
+    assert service["spec"]["selector"]["app.kubernetes.io/component"] == "sse"
+    (allowed,) = of_kind(documents, "NetworkPolicy")["eventpush-sse"]["spec"]["ingress"]
+    (source,) = allowed["from"]
+    assert source["namespaceSelector"]["matchExpressions"][0]["values"] == ["edge", "dashboards"]
+
+
 def test_autoscaling_follows_our_lag_and_ends_at_the_partitions(tmp_path: Path) -> None:
     """No replicas are fixed then; the queries ask metrics that exist; no more workers than partitions."""
     documents = template(tmp_path, EVERYTHING)
-    assert all("replicas" not in found["spec"] for found in of_kind(documents, "Deployment").values())
+    fixed = {name for name, found in of_kind(documents, "Deployment").items() if "replicas" in found["spec"]}
+    assert fixed == {"eventpush-sse"}  # its clients have no lag that would be ours
     scaled = of_kind(documents, "ScaledObject")
     assert {name: found["spec"]["maxReplicaCount"] for name, found in scaled.items()} == {
         "eventpush-streams": int(VALUES["settings"]["EVENTPUSH_TOPIC_PARTITIONS"]),
@@ -144,6 +162,7 @@ def test_the_settings_are_settings() -> None:
         {"settings": {"KAFKA_BOOTSTRAP": "b:9092"}},
         {"streams": {"replicas": 0}},
         {"secrets": {"clickhouse": ""}},
+        {"sse": {"namespaces": []}},
     ],
 )
 def test_wrong_values_are_refused(wrong: dict[str, Any]) -> None:

@@ -17,7 +17,9 @@ from schemas.topics import DEAD_LETTER, EVENTS, OTHER, WINDOW, all_topics, of_ty
 from tests.unit.published_records import read
 from tests.unit.test_batch_processor import EXAMPLES, SAMPLE, process, record
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+KIT = ROOT / "examples" / "consumers"
 ASYNCAPI = json.loads((Path(__file__).parent / "asyncapi" / "3.1.0.json").read_text())
 VALIDATORS = {
     topic: Draft202012Validator(schema, format_checker=FormatChecker()) for topic, schema in schemas().items()
@@ -114,3 +116,11 @@ def test_an_event_that_breaks_the_contract_is_found(changed: dict[str, Any]) -> 
     """The schema refuses another type, another event, an unknown severity, and a null that is not allowed."""
     ((event, value),) = published(SAMPLE)
     assert not VALIDATORS[of_type(event)].is_valid(value | changed)
+
+
+@pytest.mark.parametrize(
+    "consumer", [path for path in KIT.glob("*/*") if path.suffix in {".py", ".mjs", ".java", ".go"}]
+)
+def test_a_consumer_of_the_kit_is_short(consumer: Path) -> None:
+    """Less than 60 lines, as its README says."""
+    assert len(consumer.read_text().splitlines()) < 60

@@ -64,7 +64,7 @@ def test_units_are_hardened(installed: list[Path], name: str) -> None:
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
 def test_a_unit_starts_a_command_with_valid_settings(unit: Path) -> None:
-    """The commands exist, the variables are settings, and stopping takes longer than draining."""
+    """The commands exist, the variables are settings, credentials are used, and stopping takes longer than draining."""
     given = service(unit)
     commands = [line.removeprefix(f"{COMMAND} ") for line in given["ExecStart"]]
     assert set(commands) <= set(SUMMARIES)
@@ -72,6 +72,8 @@ def test_a_unit_starts_a_command_with_valid_settings(unit: Path) -> None:
     file = (ROOT / "deploy" / "systemd" / "eventpush.env").read_text()
     variables |= dict(line.split("=", 1) for line in file.splitlines() if line and not line.startswith("#"))
     loaded = settings.load(variables)
+    credentials = {line.split(":")[0] for line in given.get("LoadCredential", ())}
+    assert credentials == {value.removeprefix("%d/") for value in variables.values() if value.startswith("%d/")}
     assert given["EnvironmentFile"] == ["/etc/eventpush/eventpush.env"]
     if unit.stem == f"eventpush-{commands[0]}":
         assert int(given["TimeoutStopSec"][0]) > loaded.ingress_drain_s

@@ -36,7 +36,7 @@ capabilities: {drop: [ALL]}
 {{- end }}
 
 {{/* A service: Deployment and PodDisruptionBudget. A dict of `root`, `name`, `port` (of its metrics), `secrets`, and
-     `public` if it has the API's port. */}}
+     `public` if it has the API's port, `stateless` if it shares no partitions and clients connect to it. */}}
 {{- define "eventpush.service" -}}
 {{- $values := index .root.Values .name -}}
 apiVersion: apps/v1
@@ -45,13 +45,13 @@ metadata:
   name: eventpush-{{ .name }}
   labels: {{ include "eventpush.labels" . }}
 spec:
-  {{- if not $values.autoscaling.enabled }}
+  {{- if not ($values.autoscaling).enabled }}
   replicas: {{ $values.replicas }}
   {{- end }}
   selector:
     matchLabels: {{ include "eventpush.labels" . }}
   strategy:
-    {{- if .public }}
+    {{- if .stateless }}
     rollingUpdate: {maxSurge: 1, maxUnavailable: 0}
     {{- else }}
     rollingUpdate: {maxSurge: 0, maxUnavailable: 1}
@@ -91,7 +91,7 @@ spec:
             - {name: http, containerPort: 8080}
             {{- end }}
             - {name: metrics, containerPort: {{ .port }}}
-          {{- if .public }}
+          {{- if .stateless }}
           lifecycle:
             preStop:
               # Give load balancers time to remove this pod before it drains.
@@ -160,5 +160,40 @@ spec:
         serverAddress: {{ .root.Values.prometheus.address }}
         query: {{ printf "sum(eventpush_%s_lag_records{%s})" .name .root.Values.prometheus.selector | quote }}
         threshold: {{ $scaling.lagRecords | quote }}
+{{- end }}
+{{- end }}
+
+{{/* How a service is reached from outside: TLS terminates here, and only one path is public. A dict of `values` (the
+     service's `public`), `name` (of the Service), `path`, `pathType` and `port`. */}}
+{{- define "eventpush.public" -}}
+{{- with .values }}
+{{- if .enabled }}
+---
+# TLS terminates here; only this path is public.
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: {{ $.name }}
+  {{- with .annotations }}
+  annotations: {{ toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  {{- with .className }}
+  ingressClassName: {{ . }}
+  {{- end }}
+  tls:
+    - hosts: [{{ .host }}]
+      secretName: {{ .tlsSecret }}
+  rules:
+    - host: {{ .host }}
+      http:
+        paths:
+          - path: {{ $.path }}
+            pathType: {{ $.pathType }}
+            backend:
+              service:
+                name: {{ $.name }}
+                port: {name: http}
+{{- end }}
 {{- end }}
 {{- end }}
