@@ -21,7 +21,9 @@ from weakref import WeakKeyDictionary
 
 import zstandard
 from aiokafka import codec
+from aiokafka.cluster import ClusterMetadata
 from aiokafka.consumer import fetcher
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
@@ -39,6 +41,7 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
     "aiokafka.consumer.fetcher:FetchResult": (
         "_assignment", "_partition_records", "_topic_partition", "_update_position",
     ),
+    "aiokafka.client:AIOKafkaClient": ("_metadata_update",),
     "aiokafka.consumer.consumer:AIOKafkaConsumer": ("_client", "_coordinator", "_max_poll_records", "_subscription"),
     "aiokafka.consumer.group_coordinator:GroupCoordinator": ("_do_commit_offsets",),
     "aiokafka.producer.producer:AIOKafkaProducer": ("_message_accumulator",),
@@ -146,6 +149,17 @@ def _framed(batch: Batch, codec_number: int, records: bytes, producer: tuple[int
 def fail_all(producer: Any, error: BaseException) -> None:
     """Fail every batch that the producer still holds, so that stopping it does not wait for a broker."""
     producer._message_accumulator.fail_all(error)
+
+
+async def partitions_now(producer: Any, topic: str) -> int:
+    """Ask a broker how many partitions a topic has; raise KafkaConnectionError if none answers.
+
+    The producer's own metadata may be of an answer that was asked for long ago.
+    """
+    cluster = ClusterMetadata()
+    if not await producer.client._metadata_update(cluster, {topic}):
+        raise KafkaConnectionError("no broker answers")
+    return len(cluster.partitions_for_topic(topic) or ())
 
 
 def encoded_batch(builder: Any) -> bytes:
