@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
-from aiokafka.errors import CommitFailedError, KafkaError, ProducerFenced, UnknownMemberIdError
+from aiokafka.errors import CommitFailedError, KafkaError, PolicyViolationError, ProducerFenced, UnknownMemberIdError
 from aiokafka.structs import OffsetAndMetadata
 
 from eventpush.growth.moving import Kind, kinds, move
@@ -336,7 +336,16 @@ class _Grower:
         """Delete the old records: a window would hold rows that are never asked for, a reader see a state twice."""
         latest = LATEST_TOPIC.name
         await alter(self._client, latest, _DELETABLE)
-        await self._client.delete_records({tp: RecordsToDelete(end) for tp, (_, end) in journal.moves.items()})
+        records = {tp: RecordsToDelete(end) for tp, (_, end) in journal.moves.items()}
+
+        async def are_deleted() -> bool:
+            try:
+                await self._client.delete_records(records)
+            except PolicyViolationError:  # a leader may apply the policy a moment after it shows it
+                return False
+            return True
+
+        await until(are_deleted, f"the brokers delete no records of {latest}")
         declared = configuration(LATEST_TOPIC, self._settings)
         await alter(self._client, latest, {key: declared.get(key) for key in _DELETABLE})
 

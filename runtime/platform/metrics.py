@@ -150,7 +150,7 @@ SSE_EVENTS = Counter("eventpush_sse_events", "Events sent to clients of the even
 SSE_DISCONNECTS = Counter(
     "eventpush_sse_disconnects",
     "Clients of the event stream that were disconnected: they took nothing (slow), their token ended (token), Kafka "
-    "had deleted what they were to get next (expired), or Kafka did not answer (kafka).",
+    "had deleted what they were to get next (expired), Kafka did not answer (kafka), or the topic got more partitions.",
     ("reason",),
 )
 
