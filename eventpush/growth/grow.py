@@ -13,7 +13,14 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
-from aiokafka.errors import CommitFailedError, KafkaError, PolicyViolationError, ProducerFenced, UnknownMemberIdError
+from aiokafka.errors import (
+    CommitFailedError,
+    GroupCoordinatorNotAvailableError,
+    KafkaError,
+    PolicyViolationError,
+    ProducerFenced,
+    UnknownMemberIdError,
+)
 from aiokafka.structs import OffsetAndMetadata
 
 from eventpush.growth.moving import Kind, kinds, move
@@ -150,6 +157,7 @@ class _Grower:
     # --- where it stands ---------------------------------------------------------------------------------------------
 
     async def _look(self) -> tuple[Step, Growth, Mapping[str, int]]:
+        await until(self._are_groups_known, "a consumer group has no coordinator")
         existing = await existing_topics(self._client)
         missing = [name for name in wanted_topics(existing) if name not in existing]
         if missing:
@@ -157,6 +165,15 @@ class _Grower:
         counts = partition_counts(existing)
         step, growth = decide(self._wanted, counts, await gate(self._client), await self._journal())
         return step, growth, counts
+
+    async def _are_groups_known(self) -> bool:
+        """Return whether each group has a coordinator: a new Kafka makes them when one is asked for first."""
+        try:
+            for group in (self._group, *self._groups):
+                await self._client.find_coordinator(group)
+        except GroupCoordinatorNotAvailableError:
+            return False
+        return True
 
     async def _journal(self) -> Journal | None:
         return journal_of(await self._client.list_consumer_group_offsets(self._group))

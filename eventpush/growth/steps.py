@@ -55,7 +55,7 @@ def journal_of(committed: Mapping[TopicPartition, OffsetAndMetadata]) -> Journal
     """Read the journal from the group's offsets; None if no growth is under way."""
     growth, moves = None, {}
     for tp, found in committed.items():
-        word, _, numbers = found.metadata.partition(" ")
+        word, _, numbers = (found.metadata or "").partition(" ")
         if word == _WORD:
             before, after, end = map(int, numbers.split())
             growth = Growth(before, after)
