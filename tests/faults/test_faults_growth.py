@@ -13,9 +13,11 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from eventpush.growth.grow import grow
 from eventpush.reconciliation.reconcile import reconcile
 from ingress.batching import partition_of
 from runtime.kafka.topic_admin import admin, existing_topics, gate, partition_counts
+from runtime.platform.errors import OperatorError
 from schemas import topics
 from tests.faults.load import Load
 from tests.faults.pipeline import Pipeline, running
@@ -71,6 +73,36 @@ async def test_a_growth_that_is_killed_at_every_step_is_exact(small: Pipeline):
     assert result.events >= load.accepted
     assert (await reconcile(small.settings)).discrepancies == []
     await _states_are_where_their_devices_are(small)
+
+
+async def test_a_second_growth_takes_over_and_what_cannot_be_is_refused(small: Pipeline):
+    """The first says so and ends, the second one finishes. Fewer partitions are refused, the same number is nothing to
+    do, and a dry run changes nothing.
+    """
+    async with admin(small.settings) as client:
+        (before,) = set(partition_counts(await existing_topics(client)).values())
+    with pytest.raises(OperatorError, match="would take some away, which Kafka cannot"):
+        await grow(small.settings, before - 1, _ignore)
+    assert not (await grow(small.settings, before, _ignore)).done
+    assert not (await grow(small.settings, before + 2, _ignore, dry_run=True)).done
+    said: list[str] = []
+    first = asyncio.create_task(grow(small.settings, before + 2, said.append))
+
+    async def has_closed_the_gate() -> bool:
+        return any("events are refused" in line for line in said)
+
+    await until(has_closed_the_gate, 30, "the first growth has closed the gate")
+    second = asyncio.create_task(grow(small.settings, before + 2, _ignore))
+    with pytest.raises(OperatorError, match="another `topics grow` began meanwhile"):
+        await first
+    assert (await second).done
+    async with admin(small.settings) as client:
+        assert set(partition_counts(await existing_topics(client)).values()) == {before + 2}
+        assert await gate(client) is None
+
+
+def _ignore(_line: str) -> None:
+    """Report nothing."""
 
 
 async def _grow(pipeline: Pipeline, point: str | None = None) -> int:
