@@ -91,6 +91,7 @@ async def grow(settings: Settings, wanted: int, report: Report, *, dry_run: bool
             try:
                 return await _Grower(settings, client, wanted, report).run(producer)
             except ProducerFenced:
+                aiokafka.note_end_of_transaction(producer)
                 raise OperatorError(
                     "another `topics grow` began meanwhile and goes on with it", "leave it to that"
                 ) from None

@@ -44,7 +44,7 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
     "aiokafka.client:AIOKafkaClient": ("_metadata_update",),
     "aiokafka.consumer.consumer:AIOKafkaConsumer": ("_client", "_coordinator", "_max_poll_records", "_subscription"),
     "aiokafka.consumer.group_coordinator:GroupCoordinator": ("_do_commit_offsets",),
-    "aiokafka.producer.producer:AIOKafkaProducer": ("_message_accumulator",),
+    "aiokafka.producer.producer:AIOKafkaProducer": ("_message_accumulator", "_txn_manager"),
     "aiokafka.producer.message_accumulator:BatchBuilder": (
         "_buffer", "_build", "_relative_offset", "_set_producer_state",
     ),
@@ -160,6 +160,13 @@ async def partitions_now(producer: Any, topic: str) -> int:
     if not await producer.client._metadata_update(cluster, {topic}):
         raise KafkaConnectionError("no broker answers")
     return len(cluster.partitions_for_topic(topic) or ())
+
+
+def note_end_of_transaction(producer: Any) -> None:
+    """Take note of why a fenced producer's transaction ended: asyncio logs a failure that nobody has looked at."""
+    ended = producer._txn_manager.wait_for_transaction_end()
+    if ended is not None and ended.done() and not ended.cancelled():
+        ended.exception()
 
 
 def encoded_batch(builder: Any) -> bytes:
