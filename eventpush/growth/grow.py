@@ -145,6 +145,8 @@ class _Grower:
         if step is not Step.OPEN:
             try:
                 await self._move(producer)
+            except ProducerFenced:
+                raise
             except BaseException:
                 self._report("not finished: run the same command again; until it has finished, events are refused")
                 raise
