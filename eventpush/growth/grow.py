@@ -16,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 from aiokafka.errors import (
     CommitFailedError,
     GroupCoordinatorNotAvailableError,
+    InvalidPartitionsError,
     KafkaError,
     PolicyViolationError,
     ProducerFenced,
@@ -116,7 +117,7 @@ class _Grower:
     async def plan(self) -> Result:
         """Say what would be done, and change nothing."""
         step, growth, counts = await self._look()
-        if step is not Step.NOTHING and step is not Step.OPEN:
+        if step is Step.PREPARE:
             await self._require_possible(growth, counts)
         left: dict[str, int] = {}
         async with self._reader() as consumer:
@@ -196,6 +197,8 @@ class _Grower:
         except KafkaError as error:
             if error.retriable:
                 raise
+            if isinstance(error, InvalidPartitionsError) and not validate_only:
+                return  # it has them: the answer to an earlier request was lost, or another growth was faster
             raise OperatorError(
                 f"{name} cannot have {partitions} partitions ({str(error).splitlines()[0]})",
                 "nothing was changed; name a number that the brokers allow"
