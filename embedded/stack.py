@@ -27,7 +27,8 @@ from embedded.kafka.config import Broker
 from embedded.kafka.installation import Installation, install
 from embedded.supervisor import ChildSpec, Stage, Supervisor, SupervisorContext
 from embedded.terminal_output import LineWriter, print_line
-from runtime.kafka.topic_admin import ensure_topics
+from runtime.kafka.raw_gate import GrowingError
+from runtime.kafka.topic_admin import Finding, ensure_topics
 from runtime.platform import clickhouse_key, directories
 from runtime.platform.errors import OperatorError
 from runtime.platform.secret_files import clickhouse_password, ensure_erasure_key
@@ -36,6 +37,7 @@ from runtime.platform.settings import Settings, variable
 _ABOUT = "ABOUT.txt"
 _ABOUT_TEXT = "Data of `eventpush up`: Kafka's topics, ClickHouse's tables, logs. `eventpush reset` removes it all.\n"
 _HTTP_TIMEOUT_S = 2.0
+_GROWING_PAUSE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def _stages(
         return await brokers.brokers_up(broker.bootstrap) > 0
 
     async def topics() -> None:
-        findings = await ensure_topics(settings)
+        findings = await _topics_at_rest(settings, write_line)
         created = sum(finding.state == "created" for finding in findings)
         write_line(f"{len(findings)} topics exist" + (f", {created} of them new" if created else ""))
 
@@ -181,6 +183,19 @@ def _stages(
         topics,
         [_service(name, addresses[f"{name}_metrics"], env) for name in ("sink", "streams", "ingress")],
     ]
+
+
+async def _topics_at_rest(settings: Settings, write_line: LineWriter) -> list[Finding]:
+    """Create and check the topics; while they grow, wait: the growth can only go on if this Kafka runs."""
+    is_said = False
+    while True:
+        try:
+            return await ensure_topics(settings)
+        except GrowingError as problem:
+            if not is_said:
+                write_line(str(problem))
+                is_said = True
+        await asyncio.sleep(_GROWING_PAUSE_S)
 
 
 def _service(name: str, metrics: ListenAddress, env: Mapping[str, str]) -> ChildSpec:

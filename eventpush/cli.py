@@ -25,7 +25,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "sse": "Serve events as server-sent events.",
     },
     "Set up": {
-        "topics": "Create missing topics and check the others.",
+        "topics": "Create missing topics, check the others, add partitions.",
         "migrate": "Bring ClickHouse's schema up to date.",
         "grants": "Print SQL for roles that only read ClickHouse's views.",
         "devices": "Load the device registry.",

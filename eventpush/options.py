@@ -32,6 +32,15 @@ def command_with_examples(name: str, *examples: str) -> Callable[[Callable[..., 
     return click.command(name, cls=Command, examples=examples)
 
 
+class Group(Command, click.Group):
+    """A command with examples that also has subcommands."""
+
+
+def group_with_examples(name: str, *examples: str) -> Callable[[Callable[..., None]], Group]:
+    """Turn a function into a command with examples that subcommands can be added to; without one, it runs itself."""
+    return click.group(name, cls=Group, examples=examples, invoke_without_command=True)
+
+
 class Assignment(click.ParamType):
     """`Field=value`, split at the first equals sign."""
 

@@ -14,6 +14,7 @@ from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 
 _READ_TIMEOUT_MS = 1_000
+_METADATA_MAX_AGE_MS = 5_000
 
 
 class TopicMissingError(OperatorError):
@@ -38,6 +39,7 @@ async def consumer_of(
 ) -> AsyncIterator[tuple[AIOKafkaConsumer, list[TopicPartition]]]:
     """Open a consumer of committed records, without a group, with all partitions of the topic assigned.
 
+    It stays with them: who reads for long asks for `added_partitions`.
     `fetch` holds aiokafka's bounds of a fetch. Inside, an error or missing answer of Kafka becomes an `OperatorError`.
     """
     partitions = [TopicPartition(topic, number) for number in range(await require_topic(settings, topic))]
@@ -46,12 +48,20 @@ async def consumer_of(
             **consumer_connection(settings),
             isolation_level="read_committed",
             auto_offset_reset=auto_offset_reset,
+            metadata_max_age_ms=_METADATA_MAX_AGE_MS,
             **fetch,
         ) as consumer:
             consumer.assign(partitions)
             yield consumer, partitions
     except (KafkaError, OSError) as error:
         raise unreachable(settings, error) from None
+
+
+def added_partitions(consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
+    """Return the partitions that the topic got since these were all of them."""
+    topic = partitions[0].topic
+    known = consumer.partitions_for_topic(topic) or ()
+    return [TopicPartition(topic, number) for number in range(len(partitions), len(known))]
 
 
 async def offsets(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:

@@ -32,6 +32,7 @@ class Rejection(StrEnum):
     TOO_MANY_REQUESTS = "too_many_requests"
     OVERLOADED = "overloaded"
     KAFKA_AWAY = "kafka_away"
+    PAUSED = "paused"
     SHUTTING_DOWN = "shutting_down"
     INTERNAL = "internal"
 
@@ -69,6 +70,7 @@ STATUS: dict[Rejection, tuple[HTTPStatus, str]] = {
     Rejection.TOO_MANY_REQUESTS: (HTTPStatus.TOO_MANY_REQUESTS, "more requests per second than allowed"),
     Rejection.OVERLOADED: (HTTPStatus.SERVICE_UNAVAILABLE, "too much in flight: retry"),
     Rejection.KAFKA_AWAY: (HTTPStatus.SERVICE_UNAVAILABLE, "not acknowledged by Kafka in time: retry"),
+    Rejection.PAUSED: (HTTPStatus.SERVICE_UNAVAILABLE, "the topics are getting more partitions: retry"),
     Rejection.SHUTTING_DOWN: (HTTPStatus.SERVICE_UNAVAILABLE, "this process is shutting down: retry"),
     Rejection.INTERNAL: (HTTPStatus.SERVICE_UNAVAILABLE, "internal error, logged: retry"),
 }

@@ -6,17 +6,20 @@ not used again: a new one takes over, and the old one gets some time for what it
 
 import asyncio
 import contextlib
+import logging
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from ingress.batching import Batch
 from runtime.adapters.aiokafka import compression_type, fail_all
 from runtime.kafka.connection import connection as kafka_connection
+from runtime.kafka.partition_count import PartitionCount, PartitionsAddedError
 from runtime.platform.backoff import Backoff
 from runtime.platform.settings import Settings
 from schemas import topics
@@ -27,21 +30,30 @@ BATCH_MAX_BYTES = 524_288  # with one event on top still below the broker's 1 Mi
 _CONNECT_TIMEOUT_S = 5.0
 _RECONNECT_FIRST_S, _RECONNECT_MAX_S = 0.1, 1.0
 
+#: What becomes of a write while the raw topic gets more partitions (`runtime.kafka.raw_gate`), and after it.
+WHILE_GROWING = (MessageSizeTooLargeError, PartitionsAddedError)
+
 
 class ProducerSession:
     """One connected producer. One write to a broker is in flight at a time, with one batch per partition."""
 
-    def __init__(self, producer: Any, partitions: int) -> None:
+    def __init__(self, producer: Any, count: PartitionCount) -> None:
         self.producer = producer
-        self.partitions = partitions
+        self._count = count
         self.broken = asyncio.Event()
         self._sending: set[int] = set()  # partitions with a batch in flight
         self._nothing_in_flight = asyncio.Event()
         self._nothing_in_flight.set()
 
+    @property
+    def partitions(self) -> int:
+        """How many partitions the raw topic has."""
+        return self._count.partitions
+
     @classmethod
     async def connect(cls, settings: Settings) -> "ProducerSession":
         """Connect a new producer. Raise whatever aiokafka raises, and TimeoutError."""
+        began_s = time.monotonic()
         async with asyncio.timeout(_CONNECT_TIMEOUT_S):
             producer = AIOKafkaProducer(
                 **kafka_connection(settings),
@@ -54,7 +66,8 @@ class ProducerSession:
             )
             try:
                 await producer.start()
-                return cls(producer, len(await producer.partitions_for(topics.RAW)))
+                partitions = len(await producer.partitions_for(topics.RAW))
+                return cls(producer, PartitionCount(producer, topics.RAW, partitions, began_s))
             except BaseException:
                 await _close(producer)
                 raise
@@ -71,10 +84,12 @@ class ProducerSession:
     async def send(self, batches: Sequence[Batch], sent: Callable[[Batch, BaseException | None], None]) -> None:
         """Hand the batches to the producer, which puts those for one broker into one request.
 
-        Calls `sent` with each batch once Kafka has acknowledged it, or with the error.
+        Calls `sent` with each batch once Kafka has acknowledged it, or with the error; `PartitionsAddedError` if the
+        batch is of a partition that was chosen among fewer.
         """
         for batch in batches:
             try:
+                await self._count.confirm()
                 acknowledged = await self.producer.send_batch(batch.builder, topics.RAW, partition=batch.partition)
             except Exception as error:
                 acknowledged = asyncio.get_running_loop().create_future()
@@ -96,14 +111,15 @@ class ProducerSession:
             self._nothing_in_flight.set()
         error = acknowledged.exception()
         if error is not None:
-            self.mark_broken(f"{type(error).__name__}: {error}")
+            level = logging.INFO if isinstance(error, WHILE_GROWING) else logging.WARNING
+            self.mark_broken(f"{type(error).__name__}: {error}", level)
         sent(batch, error)
 
-    def mark_broken(self, why: str) -> None:
+    def mark_broken(self, why: str, level: int = logging.WARNING) -> None:
         """End the session: its producer is replaced."""
         if not self.broken.is_set():
             self.broken.set()
-            log.warning("write to Kafka failed, reconnecting", error=why)
+            log.log(level, "write to Kafka failed, reconnecting", error=why)
 
     async def unavailable_because(self) -> str | None:
         """Ask a broker now: None when every partition has a leader, otherwise the problem."""

@@ -6,7 +6,8 @@ module. A write costs the same for many events as for few, and the order of a de
 
 No request waits longer than the timeout. The outcome of what timed out is unknown: it may be in Kafka, so the sender's
 retry may be a duplicate, which the stream stage drops. While there is no connection, events are rejected at once, so
-nothing piles up.
+nothing piles up. So they are while the brokers refuse records because the topics get more partitions, but for one write
+a second that asks whether they still do.
 """
 
 import asyncio
@@ -20,12 +21,15 @@ from ingress.batching import Batch, Batcher, Record
 from ingress.delivery import AllOf, DeliveryCallback
 from ingress.errors import Rejection, RequestError, unavailable
 from ingress.metrics_buffer import MetricsBuffer
-from ingress.producer_session import ProducerSession, keep_connected
+from ingress.producer_session import WHILE_GROWING, ProducerSession, keep_connected
 from runtime.kafka.connection import connection as kafka_connection
 from runtime.platform import metrics
 from runtime.platform.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+_PAUSE_S = 1.0  # after a refusal, until the next write asks
+_RETRY_AFTER_PAUSE_S = 5
 
 
 class Publisher(Protocol):
@@ -60,6 +64,7 @@ class KafkaPublisher:
         self._away: str | None = "not connected yet"  # why no record is taken
         self._away_since_s = time.monotonic()
         self._away_is_logged = False
+        self._paused_until_s: float | None = None  # by the loop's clock; None: the last write was not refused
         self._first_attempt_done = asyncio.Event()
         self._flush_handle: asyncio.Handle | None = None
         self._reconnect_loop: asyncio.Task[None] | None = None
@@ -72,6 +77,8 @@ class KafkaPublisher:
         """See `Publisher`."""
         if self._away is not None:
             raise unavailable(Rejection.KAFKA_AWAY, "events cannot be stored right now; retry")
+        if self._paused_until_s is not None and self._loop.time() < self._paused_until_s:
+            raise _paused()
         size = len(records[0].value) if len(records) == 1 else sum(len(record.value) for record in records)
         if self.held_bytes + size > self._inflight_max_bytes:
             raise unavailable(Rejection.OVERLOADED, "too many events in flight; retry")
@@ -116,7 +123,25 @@ class KafkaPublisher:
             self._flush_soon()
         if error is None:
             self._metrics.stored(batch.builder.record_count(), batch.size_bytes)
-        batch.settle(None if error is None else _not_stored())
+            if self._paused_until_s is not None:
+                self._resumed()
+            batch.settle(None)
+        elif isinstance(error, WHILE_GROWING):
+            self._refused()
+            batch.settle(_paused())
+        else:
+            batch.settle(_not_stored())
+
+    def _refused(self) -> None:
+        if self._paused_until_s is None:
+            log.info("the topics are getting more partitions, rejecting events")
+            metrics.INGRESS_PAUSED.metric.set(1)
+        self._paused_until_s = self._loop.time() + _PAUSE_S
+
+    def _resumed(self) -> None:
+        log.info("accepting events again")
+        metrics.INGRESS_PAUSED.metric.set(0)
+        self._paused_until_s = None
 
     def _timed_out(self, batch: Batch) -> None:
         batch.settle(_not_stored())
@@ -144,7 +169,8 @@ class KafkaPublisher:
         if self._away is not None:
             away_s = round(time.monotonic() - self._away_since_s, 1)
             log.info("connected to Kafka", partitions=session.partitions, away_s=away_s)
-        if self._batcher.partitions == 0:
+        if self._batcher.partitions != session.partitions:
+            self._reject_waiting()
             self._batcher = Batcher(session.partitions, self._settings.ingress_linger_ms / 1000, self._opened)
         self._batcher.new_builder = session.producer.create_batch
         self._session, self._away, self._away_is_logged = session, None, False
@@ -164,10 +190,13 @@ class KafkaPublisher:
         if self._away is None:
             self._away_since_s = time.monotonic()
         self._away = why
+        self._reject_waiting()
+        self._first_attempt_done.set()
+
+    def _reject_waiting(self) -> None:
         for batch in self._batcher.clear():
             self.held_bytes -= batch.size_bytes
             batch.settle(_not_stored())
-        self._first_attempt_done.set()
 
     async def unreachable(self) -> str | None:
         """See `Publisher`."""
@@ -201,6 +230,10 @@ class KafkaPublisher:
         task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _paused() -> RequestError:
+    return unavailable(Rejection.PAUSED, "the topics are getting more partitions; retry", _RETRY_AFTER_PAUSE_S)
 
 
 def _not_stored() -> RequestError:

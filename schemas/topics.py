@@ -1,8 +1,9 @@
 """The registry of topics: every topic's name, purpose, key, and how it is created.
 
-All topics have the same number of partitions,
+All topics have the same number of partitions when they are created,
 and everything that comes of a raw record goes to the partition number that the record came from: so the order of a
-device's events holds on every topic.
+device's events holds on every topic. `eventpush topics grow` keeps it so; tables, which every reader reads whole, stay
+as they are.
 """
 
 import re
@@ -50,6 +51,7 @@ class Topic:
     consumers: tuple[str, ...]
     compacted: bool = False
     window_retention: bool = False  # kept as long as the window needs it, not `topic_retention_h`
+    is_table: bool = False  # every reader reads all partitions, so it keeps their first number
 
 
 RAW_TOPIC = Topic(RAW, "requests' bytes untouched, as they were accepted", "IMEI", ("ingress",), ("streams",))
@@ -64,6 +66,7 @@ DEVICES_TOPIC = Topic(
     ("devices load",),
     ("streams", "sink"),
     compacted=True,
+    is_table=True,
 )
 LATEST_TOPIC = Topic(
     LATEST,
@@ -80,6 +83,7 @@ ERASED_TOPIC = Topic(
     ("erase",),
     ("streams", "sink"),
     compacted=True,
+    is_table=True,
 )
 ACCOUNT_TOPIC = Topic(
     ACCOUNT, "one summary of each batch of the stream stage", "", ("streams",), ("streams", "sink", "account")

@@ -90,7 +90,7 @@ class Bookkeeper:
         """Take what is finished, then the time, then the ends: proofs rely on this order."""
         finished = await offsets.finished(completeness.awaited)
         now_us = time.time_ns() // 1_000
-        if completeness.advance(finished, now_us, await offsets.ends(self._partitions)):
+        if completeness.advance(finished, now_us, await offsets.ends(self._partitions)) and completeness.is_whole:
             await self._store(completeness)
             self._show(completeness)
 

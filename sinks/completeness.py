@@ -58,6 +58,14 @@ class Completeness:
         self.through_us: dict[int, int] = {at: proven_us.get(at, 0) for at in range(partitions)}
 
     @property
+    def is_whole(self) -> bool:
+        """Whether something is proven of every partition.
+
+        A partition that was added has no row yet, and the rows of the others must not go on without it.
+        """
+        return all(self.through_us.values())
+
+    @property
     def awaited(self) -> dict[TopicPartition, int]:
         """What the proofs wait for: that this topic and partition is finished up to this offset."""
         return {TopicPartition(GATES[proof.gate], at): proof.end for at, proof in self._proofs.items()}

@@ -15,11 +15,12 @@ from typing import Any
 
 import msgspec
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from clickhouse_connect.driver.asyncclient import AsyncClient
 
 from runtime.kafka.connection import consumer_connection
+from runtime.kafka.table_topic import partitions_of
 from runtime.platform.backoff import Backoff
 from runtime.platform.settings import Settings
 from schemas import times
@@ -137,7 +138,7 @@ class DeviceMirror:
 
     async def _seek(self, consumer: AIOKafkaConsumer) -> None:
         """Continue behind the records that have rows."""
-        tps = [TopicPartition(DEVICES, p) for p in range(self._settings.topic_partitions)]
+        tps = await partitions_of(consumer, DEVICES)
         consumer.assign(tps)
         async with self._servers.client() as client:
             found = await client.query(f"SELECT partition, max(offset) FROM {TABLE} GROUP BY partition")  # noqa: S608 - a constant

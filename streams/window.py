@@ -73,9 +73,14 @@ def identity_rows(imeis: Sequence[int], device_us: Int64s, digests: Sequence[byt
     return rows
 
 
+def imeis_of(rows: Rows) -> Words:
+    """Return each row's IMEI as a number; 0 for bytes that are no event."""
+    return (rows[:, 0] << np.uint64(1)) >> np.uint64(14)
+
+
 def has_device(rows: Rows, imei: int) -> bool:
     """Return whether one of the rows is of this IMEI."""
-    return bool(((rows[:, 0] << np.uint64(1)) >> np.uint64(14) == imei).any())
+    return bool((imeis_of(rows) == imei).any())
 
 
 def content_words(columns: Sequence[Words]) -> Words:
@@ -107,11 +112,16 @@ def payload_rows(digests: Sequence[bytes]) -> Rows:
 NO_ROWS = payload_rows([])
 
 
+def segment_us_of(retention_us: int) -> int:
+    """Return the length of a segment, in µs."""
+    return max(1, retention_us // SEGMENTS_PER_RETENTION)
+
+
 class DeduplicationWindow:
     """The segments of one partition, newest last."""
 
     def __init__(self, retention_us: int, make_segment: Callable[[int], Segment]) -> None:
-        self.segment_us = max(1, retention_us // SEGMENTS_PER_RETENTION)
+        self.segment_us = segment_us_of(retention_us)
         self._make = make_segment
         self._segments: dict[int, Segment] = {}
         self.stream_time_us = 0

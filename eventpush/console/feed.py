@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from eventpush.console.event_ring import EventRing, MapEvent
-from eventpush.topic_reader import TopicMissingError, consumer_of
+from eventpush.topic_reader import TopicMissingError, added_partitions, consumer_of
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
 from schemas import topics
@@ -73,7 +73,7 @@ class EventFeed:
         self.ring.clear()
 
     async def _read(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
-        while self._is_watched:
+        while self._is_watched and not added_partitions(consumer, partitions):
             found = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_BATCH)
             for records in found.values():
                 self.ring.add([event for event in map(event_of, (record.value for record in records)) if event])

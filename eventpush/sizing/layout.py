@@ -8,7 +8,7 @@ from eventpush.sizing.costs import Costs
 #: Share of a core that a process may use at the peak: the rest is for catching up and for a pod that is replaced.
 UTILISATION = 0.6
 _WORKERS_MIN, _BROKERS_MIN = 2, 3
-#: A partition can belong to one worker only, and the number is fixed: room for the load to grow fourfold.
+#: A partition can belong to one worker only, and more of them take a pause: room for the load to grow fourfold.
 _PARTITIONS_PER_WORKER = 4
 _PARTITIONS_MIN = 12
 _PARTITION_STEP = 12  # divides among 2, 3, 4 and 6 workers

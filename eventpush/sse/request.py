@@ -66,9 +66,13 @@ class Position:
 
 
 def position_of(last_event_id: str, partitions: int) -> Position:
-    """Read a `Last-Event-ID`; raise ValueError if it is not an id that this topic's events have."""
-    if not _OFFSETS.fullmatch(last_event_id) or last_event_id.count("-") != partitions - 1:
+    """Read a `Last-Event-ID`; raise ValueError if it is not an id that this topic's events have.
+
+    One from before partitions were added continues with the first events of these.
+    """
+    if not _OFFSETS.fullmatch(last_event_id) or last_event_id.count("-") >= partitions:
         raise ValueError(
             f"Last-Event-ID {last_event_id[:100]!r} is not an id of this stream; leave it out to begin now"
         )
-    return Position([int(offset) for offset in last_event_id.split("-")])
+    offsets = [int(offset) for offset in last_event_id.split("-")]
+    return Position(offsets + [0] * (partitions - len(offsets)))

@@ -15,7 +15,7 @@ from aiokafka.structs import TopicPartition
 
 from eventpush.sse.client import Client
 from eventpush.sse.request import Position, Query, position_of, query_of
-from eventpush.topic_reader import TopicMissingError, consumer_of
+from eventpush.topic_reader import TopicMissingError, added_partitions, consumer_of
 from ingress.access.tokens import Tokens
 from ingress.errors import RequestError
 from runtime.platform import metrics
@@ -46,7 +46,7 @@ class EventStream:
         self._idle.set()
         self._stopping = False
         metrics.SSE_CLIENTS.metric.set_function(lambda: len(self._clients))
-        for reason in ("slow", "token", "expired", "kafka"):
+        for reason in ("slow", "token", "expired", "kafka", "partitions"):
             metrics.SSE_DISCONNECTS.metric.labels(reason)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -88,7 +88,7 @@ class EventStream:
             async with reading as (consumer, partitions):
                 position = await _begin(consumer, partitions, request.headers.get("Last-Event-ID"))
                 await client.open(position)
-                await self._follow(request, client, consumer, query, position)
+                await self._follow(request, client, consumer, query, position, partitions)
         except TopicMissingError as problem:
             raise web.HTTPNotFound(text=f"{problem.what}: the first event of a type creates its topic\n") from None
         except OperatorError as problem:
@@ -98,7 +98,13 @@ class EventStream:
             await client.end("kafka", "Kafka does not answer")
 
     async def _follow(
-        self, request: web.Request, client: Client, consumer: AIOKafkaConsumer, query: Query, position: Position
+        self,
+        request: web.Request,
+        client: Client,
+        consumer: AIOKafkaConsumer,
+        query: Query,
+        position: Position,
+        partitions: list[TopicPartition],
     ) -> None:
         while client.is_open() and not self._stopping:
             try:
@@ -121,6 +127,9 @@ class EventStream:
             for partition in consumer.assignment():  # past what ends transactions: Kafka may delete up to there
                 position.move(partition.partition, await consumer.position(partition))
             await client.tell(position)
+            if added_partitions(consumer, partitions):
+                await client.end("partitions", "the topic got more partitions: reconnect")
+                return
             await asyncio.sleep(0)  # with a backlog nothing above waits, and other clients have their turn
 
 

@@ -21,7 +21,9 @@ from weakref import WeakKeyDictionary
 
 import zstandard
 from aiokafka import codec
+from aiokafka.cluster import ClusterMetadata
 from aiokafka.consumer import fetcher
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
@@ -39,9 +41,10 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
     "aiokafka.consumer.fetcher:FetchResult": (
         "_assignment", "_partition_records", "_topic_partition", "_update_position",
     ),
+    "aiokafka.client:AIOKafkaClient": ("_metadata_update",),
     "aiokafka.consumer.consumer:AIOKafkaConsumer": ("_client", "_coordinator", "_max_poll_records", "_subscription"),
     "aiokafka.consumer.group_coordinator:GroupCoordinator": ("_do_commit_offsets",),
-    "aiokafka.producer.producer:AIOKafkaProducer": ("_message_accumulator",),
+    "aiokafka.producer.producer:AIOKafkaProducer": ("_message_accumulator", "_txn_manager"),
     "aiokafka.producer.message_accumulator:BatchBuilder": (
         "_buffer", "_build", "_relative_offset", "_set_producer_state",
     ),
@@ -146,6 +149,24 @@ def _framed(batch: Batch, codec_number: int, records: bytes, producer: tuple[int
 def fail_all(producer: Any, error: BaseException) -> None:
     """Fail every batch that the producer still holds, so that stopping it does not wait for a broker."""
     producer._message_accumulator.fail_all(error)
+
+
+async def partitions_now(producer: Any, topic: str) -> int:
+    """Ask a broker how many partitions a topic has; raise KafkaConnectionError if none answers.
+
+    The producer's own metadata may be of an answer that was asked for long ago.
+    """
+    cluster = ClusterMetadata()
+    if not await producer.client._metadata_update(cluster, {topic}):
+        raise KafkaConnectionError("no broker answers")
+    return len(cluster.partitions_for_topic(topic) or ())
+
+
+def note_end_of_transaction(producer: Any) -> None:
+    """Take note of why a fenced producer's transaction ended: asyncio logs a failure that nobody has looked at."""
+    ended = producer._txn_manager.wait_for_transaction_end()
+    if ended is not None and ended.done() and not ended.cancelled():
+        ended.exception()
 
 
 def encoded_batch(builder: Any) -> bytes:

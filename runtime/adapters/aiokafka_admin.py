@@ -1,5 +1,7 @@
 """Requests that aiokafka's admin client lacks: what a user may do (KIP-430), and the brokers' disks (KIP-827).
 
+And those that it sends to any broker, or whose answer it leaves as it is: configurations, members of a group.
+
 The structures follow Kafka's message definitions (MetadataRequest.json, DescribeGroupsRequest.json,
 DescribeLogDirsRequest.json). `PRIVATE_NAMES` is checked like that of `runtime/adapters/aiokafka.py`.
 """
@@ -8,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResourceType
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
@@ -16,7 +19,7 @@ from aiokafka.errors import (
     TransactionalIdAuthorizationFailed,
     for_code,
 )
-from aiokafka.protocol.admin import DescribeGroupsRequest_v3, DescribeGroupsResponse_v3
+from aiokafka.protocol.admin import DescribeConfigsRequest, DescribeGroupsRequest_v3, DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.transaction import EndTxnRequest
 from aiokafka.protocol.types import (
@@ -196,16 +199,23 @@ async def topic_operations(client: AIOKafkaAdminClient, topics: Iterable[str]) -
 async def group_operations(client: AIOKafkaAdminClient, group: str) -> frozenset[str]:
     """Return what the client's user may do with a consumer group, which need not exist."""
     try:
-        coordinator = await client.find_coordinator(group)
+        return _named((await _described_group(client, group))["authorized_operations"])
     except GroupAuthorizationFailedError:
         return frozenset()
+
+
+async def group_members(client: AIOKafkaAdminClient, group: str) -> int:
+    """Return how many members a consumer group has; 0 if there is no such group."""
+    return len((await _described_group(client, group))["members"])
+
+
+async def _described_group(client: AIOKafkaAdminClient, group: str) -> dict[str, Any]:
+    coordinator = await client.find_coordinator(group)
     response = await client._send_request(_DescribeGroup(group), coordinator)
-    (found,) = response.to_object()["groups"]
-    if found["error_code"] == GroupAuthorizationFailedError.errno:
-        return frozenset()
+    found: dict[str, Any] = response.to_object()["groups"][0]
     if found["error_code"]:
         raise for_code(found["error_code"])(f"group {group} cannot be described")
-    return _named(found["authorized_operations"])
+    return found
 
 
 async def may_write_transactions(client: AIOKafkaAdminClient, transactional_id: str) -> bool:
@@ -218,6 +228,17 @@ async def may_write_transactions(client: AIOKafkaAdminClient, transactional_id: 
     )
     response = await client._send_request(request)
     return bool(response.error_code != TransactionalIdAuthorizationFailed.errno)
+
+
+async def topic_values(client: AIOKafkaAdminClient, broker: int, topic: str) -> dict[str, str]:
+    """Return a topic's configuration as this broker has it."""
+    request = DescribeConfigsRequest([(ConfigResourceType.TOPIC, topic, None)], include_synonyms=False)
+    response = await client._send_request(request, broker)
+    (found,) = response.resources
+    code, message, _type, _name, entries = found
+    if code:
+        raise for_code(code)(message)
+    return {entry[0]: entry[1] for entry in entries}
 
 
 async def log_dirs(client: AIOKafkaAdminClient) -> list[LogDir] | None:

@@ -1,6 +1,7 @@
 """The wiring that the stream stage and the sink share: Faust's agents and rebalances drive one task per partition."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 from faust.types import TP
@@ -8,6 +9,7 @@ from faust.types import TP
 from runtime.adapters import aiokafka
 from runtime.adapters.faust import BatchApp, Fetch, batches_of
 from runtime.consumer.batch import Batch
+from runtime.consumer.growth import leave_when_growing
 from runtime.consumer.partition_tasks import PartitionTasks, Processor
 from runtime.consumer.watchdog import Watchdog
 from runtime.consumer.worker import Worker
@@ -78,7 +80,8 @@ class Stage:
         )
         try:
             watchdog = Watchdog(self.app, self.tasks, lag, complete_through, progress=progress, paused_by=paused_by)
-            return await self._worker.run(self.app, self.tasks, *beside, watchdog.run)
+            leave = partial(leave_when_growing, self._settings)
+            return await self._worker.run(self.app, self.tasks, *beside, watchdog.run, leave)
         finally:
             await health.stop(runner)
 

@@ -1,11 +1,15 @@
 """Follow compacted topics as tables: read them to their end at start, then go on for ever."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from runtime.adapters.aiokafka import reaches_broker
 from runtime.kafka.connection import consumer_connection
 from runtime.platform.settings import Settings
+
+_PAUSE_S = 0.2
 
 #: Take over a record: its key and its value, which is None when the key was deleted.
 Apply = Callable[[bytes | None, bytes | None], None]
@@ -22,7 +26,7 @@ async def follow(settings: Settings, tables: Mapping[str, Apply], on_loaded: Cal
     )
     await consumer.start()
     try:
-        tps = [TopicPartition(topic, partition) for topic in tables for partition in range(settings.topic_partitions)]
+        tps = [tp for topic in tables for tp in await partitions_of(consumer, topic)]
         consumer.assign(tps)
         ends, is_loaded = await consumer.end_offsets(tps), False
         while True:
@@ -34,6 +38,14 @@ async def follow(settings: Settings, tables: Mapping[str, Apply], on_loaded: Cal
                 on_loaded()
     finally:
         await consumer.stop()
+
+
+async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
+    """Return all partitions of a topic, which may be fewer than those of the topics that grow."""
+    while not (found := consumer.partitions_for_topic(topic)):
+        await reaches_broker(consumer)
+        await asyncio.sleep(_PAUSE_S)
+    return [TopicPartition(topic, partition) for partition in sorted(found)]
 
 
 async def _reached(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> bool:

@@ -1,13 +1,14 @@
 """The topics in the broker: created as the registry says, and checked against it.
 
 `configuration` is the one place that turns a `Topic` and the settings into the broker's configuration. A changed
-partition count is refused: the window's state and the order of a device's events are kept by partition. What may be
-altered in place is (retention, density of the index); any other difference is reported and left to the operator.
+partition count is refused: the window's state and the order of a device's events are kept by partition, and moving them
+is the work of `eventpush topics grow`. What may be altered in place is (retention, density of the index); any other
+difference is reported and left to the operator.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,10 +25,12 @@ from aiokafka.errors import (
     for_code,
 )
 
+from runtime.adapters import aiokafka_admin
+from runtime.kafka import raw_gate
 from runtime.kafka.connection import connection
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
-from schemas.topics import Topic, all_topics, is_of_type, type_topic
+from schemas.topics import RAW, Topic, all_topics, is_of_type, type_topic
 
 _H = 3_600_000  # ms
 _NO_BOUND = str(2**63 - 1)
@@ -96,23 +99,42 @@ async def ensure_topics(
     """Create missing topics, check existing ones, alter what may be altered; report a line each to `on_line`.
 
     With `check_only` nothing changes, and a missing topic is an `OperatorError`, as is a partition count
-    that is not `topic_partitions`, and when Kafka cannot be reached or refuses.
+    that is not `topic_partitions`, and when Kafka cannot be reached or refuses, or while the topics grow.
     """
     async with admin(settings) as client:
         existing = await existing_topics(client)
-        wanted = {topic.name: topic for topic in all_topics()}
-        wanted |= {name: type_topic(name) for name in existing if is_of_type(name)}
-        refuse_other_partition_counts(settings, {name: len(existing[name]) for name in wanted if name in existing})
+        wanted = wanted_topics(existing)
+        if RAW in existing and await gate(client) is raw_gate.Gate.GROWING:
+            raise raw_gate.GrowingError
+        refuse_other_partition_counts(settings, partition_counts(existing))
         missing = [topic for name, topic in wanted.items() if name not in existing]
         if check_only and missing:
             names = ", ".join(topic.name for topic in missing)
             raise OperatorError(f"Kafka at {settings.kafka_bootstrap} has no topic {names}", "run `eventpush topics`")
         findings = await create(client, settings, missing)
         present = [topic for name, topic in wanted.items() if name in existing]
-        findings += await _compare(client, settings, present, existing, alter=not check_only)
+        findings += await _compare(client, settings, present, existing, may_alter=not check_only)
     for finding in findings:
         on_line(str(finding))
     return findings
+
+
+def wanted_topics(existing: Iterable[str]) -> dict[str, Topic]:
+    """Return every topic that there must be, given the names of those that exist: types that appeared are added."""
+    return {topic.name: topic for topic in all_topics()} | {
+        name: type_topic(name) for name in existing if is_of_type(name)
+    }
+
+
+def partition_counts(existing: Mapping[str, Sequence[object]]) -> dict[str, int]:
+    """Return the partitions of the topics that must all have the same number, as far as they exist."""
+    wanted = wanted_topics(existing).values()
+    return {topic.name: len(existing[topic.name]) for topic in wanted if topic.name in existing and not topic.is_table}
+
+
+async def gate(client: AIOKafkaAdminClient) -> raw_gate.Gate | None:
+    """Return how the raw topic's gate is closed; None if it is open."""
+    return raw_gate.gate_of((await configurations(client, [RAW]))[RAW][raw_gate.KEY][0])
 
 
 async def create(client: AIOKafkaAdminClient, settings: Settings, topics: Iterable[Topic]) -> list[Finding]:
@@ -170,10 +192,10 @@ async def _settled(client: AIOKafkaAdminClient, names: set[str]) -> None:
         existing = await existing_topics(client)
         return all(name in existing and all(p["leader"] >= 0 for p in existing[name]) for name in names)
 
-    await _until(have_leaders, "some new topics have no leader")
+    await until(have_leaders, "some new topics have no leader")
 
 
-async def _until(condition: Callable[[], Awaitable[bool]], otherwise: str) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], otherwise: str) -> None:
     """Wait until `condition` holds: brokers take time to apply what they have accepted."""
     deadline = time.monotonic() + _SETTLE_S
     while not await condition():
@@ -187,15 +209,20 @@ def refuse_other_partition_counts(settings: Settings, counts: Mapping[str, int])
     others = {name: count for name, count in counts.items() if count != settings.topic_partitions}
     if not others:
         return
-    agreed = set(counts.values())
-    if len(agreed) == 1:
-        found, remedy = f"the topics have {min(agreed)}", f"set it back to {min(agreed)}, or "
+    wanted, agreed = settings.topic_partitions, set(counts.values())
+    if len(agreed) > 1:
+        found = ", ".join(f"{name} has {count}" for name, count in sorted(others.items()))
+        remedy = "drain the pipeline and begin with new topics"
+    elif wanted < min(agreed):
+        found = f"the topics have {min(agreed)}"
+        remedy = f"set it back to {min(agreed)}; there is no way to fewer but new topics"
     else:
-        found, remedy = ", ".join(f"{name} has {count}" for name, count in sorted(others.items())), ""
+        found = f"the topics have {min(agreed)}"
+        remedy = f"set it back to {min(agreed)}, or run `eventpush topics grow --partitions {wanted}`"
     raise OperatorError(
-        f"EVENTPUSH_TOPIC_PARTITIONS={settings.topic_partitions}, but {found}; the window's state and the order of a "
+        f"EVENTPUSH_TOPIC_PARTITIONS={wanted}, but {found}; the window's state and the order of a "
         "device's events are kept by partition, so a changed count would let duplicates in",
-        f"{remedy}drain the pipeline and begin with new topics",
+        remedy,
     )
 
 
@@ -205,7 +232,7 @@ async def _compare(
     topics: list[Topic],
     existing: Mapping[str, list[dict[str, Any]]],
     *,
-    alter: bool,
+    may_alter: bool,
 ) -> list[Finding]:
     actual = await configurations(client, [topic.name for topic in topics])
     findings = []
@@ -216,9 +243,9 @@ async def _compare(
             if actual[topic.name].get(key, ("nothing", 0))[0] != value
         }
         replicas = min((len(p["replicas"]) for p in existing[topic.name]), default=0)
-        altered = alter and bool(ALTERABLE & set(differing))
+        altered = may_alter and bool(ALTERABLE & set(differing))
         if altered:
-            await _alter(client, topic.name, actual[topic.name], {k: v[1] for k, v in differing.items()})
+            await alter(client, topic.name, {k: v[1] for k, v in differing.items() if k in ALTERABLE})
         said = [f"{k} is {v[0]}, wanted {v[1]}" for k, v in differing.items() if not (altered and k in ALTERABLE)]
         if replicas != settings.topic_replication_factor:
             said.append(f"{replicas} replicas, wanted {settings.topic_replication_factor}")
@@ -242,19 +269,22 @@ async def configurations(client: AIOKafkaAdminClient, names: list[str]) -> dict[
     return found
 
 
-async def _alter(
-    client: AIOKafkaAdminClient, name: str, actual: Mapping[str, tuple[str, int]], wanted: Mapping[str, str]
-) -> None:
-    """AlterConfigs replaces all that was set for the topic, so what stays is sent along."""
-    config = {key: value for key, (value, source) in actual.items() if source == _FROM_THE_TOPIC}
-    config |= {key: value for key, value in wanted.items() if key in ALTERABLE}
+async def alter(client: AIOKafkaAdminClient, name: str, changes: Mapping[str, str | None]) -> None:
+    """Set values of a topic's configuration, None for the broker's default, and wait until every broker has them.
+
+    AlterConfigs replaces all that was set for the topic, so what stays is sent along.
+    """
+    actual = (await configurations(client, [name]))[name]
+    kept = {key: value for key, (value, source) in actual.items() if source == _FROM_THE_TOPIC and key not in changes}
+    config = kept | {key: value for key, value in changes.items() if value is not None}
     for response in await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, config)]):
         for code, message, *_ in response.resources:
             if code:
                 raise for_code(code)(message)
 
     async def takes_effect() -> bool:
-        now = (await configurations(client, [name]))[name]
-        return all(now[key][0] == value for key, value in config.items())
+        brokers = [broker["node_id"] for broker in (await client.describe_cluster())["brokers"]]
+        values = [await aiokafka_admin.topic_values(client, broker, name) for broker in brokers]
+        return all(now.get(key) == value for now in values for key, value in config.items())
 
-    await _until(takes_effect, f"{name} still has its old configuration")
+    await until(takes_effect, f"{name} still has its old configuration")

@@ -92,6 +92,9 @@ INGRESS_INFLIGHT_REQUESTS = Gauge("eventpush_ingress_inflight_requests", "Reques
 INGRESS_INFLIGHT_BYTES = Gauge("eventpush_ingress_inflight_bytes", "Bytes held until Kafka has acknowledged them.")
 INGRESS_CONNECTIONS = Gauge("eventpush_ingress_connections", "Open connections.")
 INGRESS_KAFKA_UP = Gauge("eventpush_ingress_kafka_up", "Processes that are connected to Kafka.")
+INGRESS_PAUSED = Gauge(
+    "eventpush_ingress_paused", "Processes whose last event was refused because the topics are getting more partitions."
+)
 INGRESS_PRODUCERS = Counter(
     "eventpush_ingress_kafka_connects",
     "Connections made to Kafka, reconnections included.",
@@ -147,7 +150,7 @@ SSE_EVENTS = Counter("eventpush_sse_events", "Events sent to clients of the even
 SSE_DISCONNECTS = Counter(
     "eventpush_sse_disconnects",
     "Clients of the event stream that were disconnected: they took nothing (slow), their token ended (token), Kafka "
-    "had deleted what they were to get next (expired), or Kafka did not answer (kafka).",
+    "had deleted what they were to get next (expired), Kafka did not answer (kafka), or the topic got more partitions.",
     ("reason",),
 )
 

@@ -73,7 +73,8 @@ class Settings(BaseModel):
     )
     topic_partitions: Annotated[int, Field(ge=1, le=1024)] = Field(
         4,
-        description="Partitions of every topic. Fixed for the life of the topics: the window's state is per partition.",
+        description="Partitions of every topic. The window's state is per partition, so `eventpush topics grow` comes "
+        "before a greater number.",
     )
     topic_replication_factor: Annotated[int, Field(ge=1, le=9)] = Field(
         1, description="Replicas of every topic; 3 in production."

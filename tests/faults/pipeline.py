@@ -16,6 +16,7 @@ from embedded.kafka.aot import ensure_cache
 from embedded.kafka.config import Broker, cluster
 from embedded.kafka.installation import install
 from runtime.kafka.topic_admin import ensure_topics
+from runtime.platform.settings import load
 from tests.faults.clock import Clock
 from tests.faults.processes import Process, free_port
 from tests.faults.reader import rows
@@ -113,6 +114,14 @@ class Pipeline(Watched):
         self.streams.append(worker)
         worker.start()
         return worker
+
+    def reconfigure(self, environ: dict[str, str]) -> None:
+        """Replace the stream workers and the sink, which must be stopped, by ones with other settings."""
+        self.environ |= environ
+        self.settings = load(self.environ)
+        self.gone += [*self.streams, self.sink]
+        self.streams = [self._stage("streams") for _ in self.streams]
+        self.sink = self._stage("sink")
 
     async def remove_worker(self) -> None:
         """One stream worker less: the oldest."""

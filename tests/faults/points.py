@@ -48,6 +48,19 @@ POINTS: dict[str, Point] = {
     "sink when an insert's answer comes": Point("sinks.clickhouse_writer:ClickHouseWriter._insert", "after"),
 }
 
+#: Of `eventpush topics grow`, in the order in which it comes to them.
+POINTS_OF_GROWTH: dict[str, Point] = {
+    "topics before the stages finish": Point("eventpush.growth.grow:_Grower._finish", "before"),
+    "topics with the stages gone": Point("eventpush.growth.grow:_Grower._begin_journal", "before"),
+    "topics with a journal": Point("eventpush.growth.grow:_Grower._begin_journal", "after"),
+    "topics with some partitions added": Point("aiokafka.admin:AIOKafkaAdminClient.create_partitions", "after"),
+    "topics with a transaction open": Point("aiokafka:AIOKafkaProducer.send_offsets_to_transaction", "before"),
+    "topics between two transactions": Point("aiokafka:AIOKafkaProducer.commit_transaction", "after"),
+    "topics before anything is deleted": Point("eventpush.growth.grow:_Grower._delete_moved", "before"),
+    "topics with old records deleted": Point("aiokafka.admin:AIOKafkaAdminClient.delete_records", "after"),
+    "topics before the gate is opened": Point("eventpush.growth.grow:_Grower._open", "before"),
+}
+
 
 class AnswerLostError(ConnectionError):
     """What a client sees of it."""
@@ -101,7 +114,7 @@ def _strike(name: str, trigger: Path, what: str) -> bool:
 
 def plant(stage: str, trigger: Path) -> None:
     """Put the points of a stage into its code."""
-    for name, (method, when) in POINTS.items():
+    for name, (method, when) in (POINTS | POINTS_OF_GROWTH).items():
         if not name.startswith(stage):
             continue
         owner, attribute = resolve(method)

@@ -19,14 +19,14 @@ def run(*arguments: str, **kwargs) -> Result:
 
 
 def leaves() -> dict[str, click.Command]:
-    """Every command that is not a group, by the words that invoke it."""
+    """Every command that can be run by itself, by the words that invoke it."""
     found: dict[str, click.Command] = {}
     for name in SUMMARIES:
         command = cli.get_command(click.Context(cli), name)
         assert command is not None
         if isinstance(command, click.Group):
             found |= {f"{name} {sub}": c for sub, c in command.commands.items()}
-        else:
+        if isinstance(command, Command):
             found[name] = command
     return found
 

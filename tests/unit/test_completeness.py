@@ -176,3 +176,18 @@ def test_an_append_may_come_after_body_and_two_timeouts() -> None:
     """The time that a body may take, the publish timeout twice, and the skew between two clocks."""
     delay_us = append_delay_us(settings.load({"EVENTPUSH_INGRESS_BODY_TIMEOUT_S": "3"}))
     assert delay_us == 3_000_000 + 2 * 1_500_000 + CLOCK_SKEW_US
+
+
+def test_an_added_partition_holds_up_the_rows_until_its_first_proof() -> None:
+    """While nothing is proven of one partition, what is proven of the others is not the whole."""
+    completeness = Completeness(2, _DELAY)
+    tps = [TopicPartition(topic, partition) for topic in GATES for partition in range(2)]
+    ends = dict.fromkeys(tps, 0)
+    completeness.advance(set(), 100, ends)
+    first = {TopicPartition(topic, 0) for topic in GATES}
+    while not completeness.through_us[0]:
+        completeness.advance(first, 101, ends)
+    assert not completeness.is_whole
+    while not completeness.through_us[1]:
+        completeness.advance(set(tps), 102, ends)
+    assert completeness.is_whole

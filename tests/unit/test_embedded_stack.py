@@ -11,6 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from embedded import orphans, preflight, stack
+from runtime.kafka.raw_gate import GrowingError
+from runtime.kafka.topic_admin import Finding
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings, load
 from tests.stack import free_kafka_port
@@ -42,6 +44,24 @@ def test_settings_for_other_machines_are_refused(values: dict[str, str], message
     """`up` starts its own Kafka and ClickHouse: settings that name others are refused in one line."""
     with pytest.raises(OperatorError, match=re.escape(message)):
         stack.addresses_of(Settings(**values))
+
+
+async def test_up_waits_for_a_growth_that_needs_its_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The growth cannot go on without Kafka: it is said once, and the topics are looked at until it is over."""
+    answers: list[list[Finding] | GrowingError] = [GrowingError(), GrowingError(), []]
+
+    async def ensure(_: Settings) -> list[Finding]:
+        answer = answers.pop(0)
+        if isinstance(answer, GrowingError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(stack, "ensure_topics", ensure)
+    monkeypatch.setattr(stack, "_GROWING_PAUSE_S", 0.0)
+    lines: list[str] = []
+    assert await stack._topics_at_rest(Settings(), lines.append) == []
+    assert len(lines) == 1
+    assert "`eventpush topics grow`" in lines[0]
 
 
 def test_port_in_use_is_named_with_its_setting(tmp_path: Path) -> None:

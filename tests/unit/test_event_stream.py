@@ -40,6 +40,7 @@ class Consumer:
         self._log = log
         self._next = 0
         self._begin = 10
+        self.partitions = 2
         self.markers = 0  # offsets after the last record that no reader sees
 
     async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
@@ -51,6 +52,9 @@ class Consumer:
     def seek(self, partition: TopicPartition, offset: int) -> None:
         if partition.partition == 0:
             self._next = offset - self._begin
+
+    def partitions_for_topic(self, _topic: str) -> set[int]:
+        return set(range(self.partitions))
 
     def assignment(self) -> list[TopicPartition]:
         return [TopicPartition("t", 0)]
@@ -204,7 +208,7 @@ async def test_kafka_away_is_503(kafka: Kafka) -> None:
     ("last_id", "status", "why"),
     [
         ("x", 400, "'x' is not an id of this stream"),
-        ("1", 400, "'1' is not an id of this stream"),
+        ("1", 410, "partition 0 does not have the events after Last-Event-ID: it begins at 10"),
         ("1-2-3", 400, "is not an id of this stream"),
         ("9-0", 410, "partition 0 does not have the events after Last-Event-ID: it begins at 10"),
         ("10-8", 410, "partition 1 does not have the events after Last-Event-ID: it begins at 0, ends at 7"),
@@ -291,6 +295,18 @@ async def test_a_client_behind_the_retention_reads_why(kafka: Kafka) -> None:
     assert (event, text) == ("disconnected", "the next events are not in Kafka any more: the connection was too slow")
 
 
+async def test_a_client_reconnects_when_partitions_are_added(kafka: Kafka) -> None:
+    """It is cut off with the reason, and its id goes on with the first events of the added ones."""
+    kafka.log = [b"{}"]
+    async with serving() as port:
+        with await connect(port, "10-7") as reader:
+            (first,) = await read(reader, 1)
+            kafka.consumers[0].partitions = 3
+            (last,) = await read(reader, 1)
+    assert (first.last_id, last.event) == ("11-7", "disconnected")
+    assert last.data == "the topic got more partitions: reconnect"
+
+
 async def test_a_token_that_ends_ends_its_streams(kafka: Kafka, tmp_path: Path) -> None:
     """It is taken out of the file: the client reads why, without a restart."""
     file = tmp_path / "readers"
@@ -337,6 +353,7 @@ def test_a_position_is_its_text() -> None:
     position.move(1, 5)
     assert str(position) == "3-5-9"
     assert position_of("3-5-9", 3) == position
+    assert position_of("3-5-9", 5) == Position([3, 5, 9, 0, 0])  # partitions were added since
 
 
 def test_a_query_is_a_type_and_a_filter() -> None:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import structlog
-from aiokafka.errors import KafkaConnectionError, OutOfOrderSequenceNumber
+from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError, OutOfOrderSequenceNumber
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given
@@ -15,6 +15,7 @@ from ingress import producer_session
 from ingress.batching import Record, partition_of
 from ingress.errors import Rejection, RequestError
 from ingress.publisher import KafkaPublisher
+from runtime.kafka import partition_count
 from tests.unit.ingress_support import settings
 
 PARTITIONS = 4
@@ -53,7 +54,7 @@ class Producer:
                 future.set_exception(error)
 
     async def partitions_for(self, _topic):
-        return set(range(PARTITIONS))
+        return set(range(self.kafka.partitions))
 
     def create_batch(self):
         return BatchBuilder(self.arguments["max_batch_size"], 0)
@@ -79,8 +80,11 @@ class Kafka:
         self.producers = []
         self.sent = []
         self.away = False
-        self.leaders = PARTITIONS
+        self.leaders = self.partitions = PARTITIONS
         self.answer = "acknowledge"
+
+    async def partitions_now(self, _producer, _topic):
+        return self.partitions
 
 
 @pytest.fixture
@@ -210,6 +214,46 @@ async def test_kafka_away_is_refused_at_once_and_holds_nothing(kafka):
     assert await publisher.unreachable() == "1 of 4 partitions of telematics.raw.v1 have no leader"
     kafka.away = True
     assert await publisher.unreachable() == "Kafka does not answer"
+    await publisher.stop()
+
+
+async def test_a_refused_record_is_a_pause(kafka, monkeypatch):
+    """While the topics grow: 503 with a longer time to retry, one write a second that asks again, and the first that is
+    taken ends it. Nothing is held, and no line is a warning.
+    """
+    monkeypatch.setattr("ingress.publisher._PAUSE_S", 0.1)
+    publisher = await started()
+    kafka.answer = MessageSizeTooLargeError()
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(50):
+            with pytest.raises(RequestError) as caught:
+                await publish(publisher, [record()])
+            assert (caught.value.reason, caught.value.headers) == (Rejection.PAUSED, {"Retry-After": "5"})
+    assert len(kafka.sent) == 1
+    assert {line["log_level"] for line in logged} == {"info"}
+    assert publisher.held_bytes == 0
+    kafka.answer = "acknowledge"
+    await asyncio.sleep(0.15)
+    await publish(publisher, [record()])
+    await publish(publisher, [record()])
+    await publisher.stop()
+
+
+async def test_a_partition_is_never_chosen_by_an_old_number(kafka, monkeypatch):
+    """A number of partitions that may have changed is asked for again before the write: after that, the record is
+    refused once, and goes where the new number says.
+    """
+    monkeypatch.setattr(partition_count, "KNOWN_FOR_S", 0.0)
+    monkeypatch.setattr(partition_count, "partitions_now", kafka.partitions_now)
+    publisher = await started()
+    await publish(publisher, [record()])
+    kafka.partitions = 12
+    with pytest.raises(RequestError) as caught:
+        await publish(publisher, [record()])
+    assert caught.value.reason is Rejection.PAUSED
+    await asyncio.sleep(1.1)
+    await publish(publisher, [record()])
+    assert [partition for partition, _ in kafka.sent] == [partition_of(record().key, count) for count in (4, 12)]
     await publisher.stop()
 
 

@@ -3,10 +3,19 @@
 import pytest
 
 from eventpush import record_text
-from runtime.kafka.topic_admin import configuration, refuse_other_partition_counts
+from runtime.kafka.raw_gate import KEY, Gate, gate_of
+from runtime.kafka.topic_admin import configuration, partition_counts, refuse_other_partition_counts
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import load
-from schemas.topics import DEVICES_TOPIC, ERASED_TOPIC, EVENTS_TOPIC, LATEST_TOPIC, WINDOW_TOPIC, all_topics
+from schemas.topics import (
+    DEVICES_TOPIC,
+    ERASED_TOPIC,
+    EVENTS_TOPIC,
+    LATEST_TOPIC,
+    RAW_TOPIC,
+    WINDOW_TOPIC,
+    all_topics,
+)
 
 
 def test_what_is_kept_by_key_is_compacted_and_the_rest_expires() -> None:
@@ -41,8 +50,26 @@ def test_another_partition_count_is_refused_with_the_reason() -> None:
     refuse_other_partition_counts(settings, {"a": 8, "b": 8})
     with pytest.raises(OperatorError, match=r"the topics have 4; .* would let duplicates in: set it back to 4"):
         refuse_other_partition_counts(settings, {"a": 4, "b": 4})
+    with pytest.raises(OperatorError, match=r"or run `eventpush topics grow --partitions 8`"):
+        refuse_other_partition_counts(settings, {"a": 4, "b": 4})
+    with pytest.raises(OperatorError, match="no way to fewer but new topics"):
+        refuse_other_partition_counts(settings, {"a": 12, "b": 12})
     with pytest.raises(OperatorError, match="b has 4"):
         refuse_other_partition_counts(settings, {"a": 8, "b": 4})
+
+
+def test_tables_keep_their_number_of_partitions() -> None:
+    """The registry and the deny list are read whole, so theirs is not compared; all others' is, new types' too."""
+    existing = {topic.name: [None] * (4 if topic in (DEVICES_TOPIC, ERASED_TOPIC) else 12) for topic in all_topics()}
+    counts = partition_counts(existing | {"telematics.event.new.v1": [None] * 12})
+    assert set(counts.values()) == {12}
+    assert "telematics.event.new.v1" in counts
+
+
+def test_the_gate_is_closed_by_a_size_that_no_record_has() -> None:
+    """The configured size is an open gate."""
+    assert gate_of(configuration(RAW_TOPIC, load({}))[KEY]) is None
+    assert [gate_of(str(gate)) for gate in Gate] == list(Gate)
 
 
 def test_a_line_of_tail_shows_no_control_characters() -> None:
