@@ -66,6 +66,11 @@ class Publisher:
         self._spawn("sse")
         until(partial(_answers, f"http://127.0.0.1:{self.stream_port}/readyz"), f"ready (logs in {self.home})")
 
+    def stop_event_stream(self) -> None:
+        """End the event stream in good order."""
+        self._processes["sse"].terminate()
+        assert self._processes.pop("sse").wait(30) == 0
+
     def replace_streams(self) -> None:
         """Kill the stream worker and start another, without waiting."""
         self._processes["streams"].kill()

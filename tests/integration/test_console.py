@@ -32,6 +32,12 @@ SAMPLE: dict[str, Any] = {
     "Location": "Indore",
 }
 TOKEN = "the-operators-token"
+#: Where a page has numbers that grow while the fleet sends: events on the map, open letters, accepted events.
+GROWING = {
+    "/map": ("[role=status]", "of the newest ([0-9,]+) events"),
+    "/dead-letters": ("tbody td:nth-child(4)", "([0-9,]+)"),
+    "/senders": ("tbody td:nth-child(2)", "([0-9,]+)"),
+}
 
 
 @dataclass
@@ -211,6 +217,31 @@ def test_a_dead_letter_is_repaired_and_replayed(stack: Stack, browser: Browser) 
     token.send_keys(TOKEN + Keys.ENTER)
     browser.until_text("1 selected, 1 sent, 1 events")
     stack.pipeline.row(f"imei = '{imei}'")
+    assert browser.errors() == []
+
+
+@pytest.mark.parametrize("path", GROWING)
+def test_a_page_keeps_up_with_the_fleet(stack: Stack, browser: Browser, path: str) -> None:
+    """Map, dead letters and senders show more and more while they are open, without an error."""
+    selector, pattern = GROWING[path]
+    total = (
+        f"[...document.querySelectorAll({selector!r})].map(e => e.innerText.match(/{pattern}/))"
+        ".reduce((sum, found) => sum + Number(found ? found[1].replaceAll(',', '') : 0), 0)"
+    )
+    browser.open(f"{stack.url}{path}")
+    before = browser.until(f"return {total}", "a number")
+    browser.until(f"return {total} > {before}", f"more than {before}")
+    assert browser.errors() == []
+
+
+def test_an_event_of_the_fleet_is_found_while_it_sends(stack: Stack, browser: Browser) -> None:
+    """By its link on the map: the trace follows it to its row."""
+    browser.open(f"{stack.url}/map")
+    browser.find(".latest button.event").click()
+    link = browser.find(".dialog a")
+    stack.pipeline.row(f"event_id = '{(link.get_attribute('href') or '').rpartition('=')[2]}'")
+    link.send_keys(Keys.ENTER)  # the dialog may still be moving
+    browser.until_text("telematics.raw.v1 partition", "inserted into telematics.events")
     assert browser.errors() == []
 
 

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from schemas.contract import schemas
 from schemas.event_types import TYPES
-from schemas.topics import EVENTS, of_type
+from schemas.topics import DEAD_LETTER, EVENTS, of_type
 from tests.integration.pipeline_support import Pipeline, own_pipeline, until
 
 SAMPLE: dict[str, Any] = {
@@ -36,6 +36,11 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 def at(second: int, **fields: Any) -> dict[str, Any]:
     """The sample at another second, so that it is another event."""
     return SAMPLE | {"Device_Time": f"2024-06-28T17:00:{second:02d}.000000+0000"} | fields
+
+
+def validator(topic: str) -> Draft202012Validator:
+    """The contract of a topic."""
+    return Draft202012Validator(schemas()[topic], format_checker=FormatChecker())
 
 
 def settled(pipeline: Pipeline) -> dict[str, Any]:
@@ -109,7 +114,7 @@ def test_every_type_on_its_topic_keeps_the_contract(pipeline: Pipeline) -> None:
     for event in TYPES:
         for message in pipeline.messages(event, count=1):
             for topic in (EVENTS, of_type(event)):
-                Draft202012Validator(schemas()[topic], format_checker=FormatChecker()).validate(message)
+                validator(topic).validate(message)
 
 
 def test_a_duplicate_is_dropped(pipeline: Pipeline) -> None:
@@ -227,6 +232,15 @@ def test_a_simulation_loses_and_doubles_nothing(pipeline: Pipeline) -> None:
     assert again["already_stored"] == again["unique"] == report["unique"]
     assert settled(pipeline)["total"]["accepted"] > 1_600
     assert pipeline.select(count) == before
+
+
+def test_all_that_was_published_keeps_the_contract(pipeline: Pipeline) -> None:
+    """Every event and every dead letter that the tests above have caused, those of the simulated fleet included."""
+    for table, topic, arguments in (("events", EVENTS, ()), ("dead_letters", DEAD_LETTER, ("--dead-letters",))):
+        (row,) = pipeline.select(f"SELECT count() AS n FROM telematics.{table}")
+        contract = validator(topic)
+        for message in pipeline.messages(*arguments, count=row["n"]):
+            contract.validate(message)
 
 
 def test_a_row_that_is_missing_is_named_by_the_account(pipeline: Pipeline) -> None:

@@ -2,8 +2,12 @@
 
 import itertools
 import json
+import re
 import threading
 import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ from schemas.contract import headers_schema, schemas
 from schemas.event_types import TYPES
 from schemas.sent_schema import example
 from schemas.topics import EVENTS, of_type
+from tests.browser import Browser, headless
 from tests.integration.pipeline_support import until
 from tests.integration.subscriber_fixture import (
     TRACEPARENT,
@@ -22,7 +27,9 @@ from tests.integration.subscriber_fixture import (
     lines_of,
     publisher,
 )
+from tests.sse_proxy import StreamProxy, proxy_of
 from tests.sse_reader import Message, SseReader
+from tests.stack import ROOT
 from tests.toolchain import require
 
 __all__ = ["publisher"]
@@ -158,3 +165,81 @@ def test_the_event_stream_refuses_with_a_reason(
     with SseReader(stream.stream_port, **options) as reader:
         assert reader.response.status == status
         assert why in reader.response.read().decode()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser, or the tests are skipped."""
+    with headless() as found:
+        yield found
+
+
+@dataclass
+class Page:
+    """The page of docs/subscribers.md in the browser, and events of the type that it shows."""
+
+    browser: Browser
+    proxy: StreamProxy
+    events: list[dict[str, Any]]
+
+    def lines(self) -> list[str]:
+        """What the page shows, the newest first."""
+        found: list[str] = self.browser.run(f"return {_LINES}")
+        return found
+
+    def wait_for(self, count: int) -> None:
+        """Wait until the page shows this many events."""
+        self.browser.until(f"return {_LINES}.length >= {count}", f"{count} events on the page")
+
+
+_LINES = "[...document.querySelectorAll('#alarms li')].map(item => item.innerText)"
+
+
+@pytest.fixture
+def page(browser: Browser, stream: Publisher, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page behind its proxy, open and connected; its type's first event came before."""
+    warm_up, *events = events_of_type(request.param, 401)
+    stream.post(warm_up)
+    stream.wait_for_records(of_type(request.param))
+    subscribers = (ROOT / "docs" / "subscribers.md").read_text()
+    (text,) = re.findall(r"^```html\n(.*?)^```$", subscribers, re.MULTILINE | re.DOTALL)
+    with proxy_of(stream.stream_port, text.replace("type=sos", f"type={request.param}")) as proxy:
+        browser.driver.get(proxy.url)
+        browser.until("return events.readyState === EventSource.OPEN", "the connection of the page")
+        yield Page(browser, proxy, events)
+        browser.driver.get("about:blank")
+
+
+def as_shown(events: list[dict[str, Any]]) -> list[str]:
+    """The lines of the page for these events, sorted."""
+    times = (datetime.strptime(event["Device_Time"], "%Y-%m-%dT%H:%M:%S.%f%z") for event in events)
+    texts = (f"{time:%Y-%m-%dT%H:%M:%S.%fZ}" for time in times)
+    return sorted(f"{text} {event['IMEI']}" for text, event in zip(texts, events, strict=True))
+
+
+@pytest.mark.parametrize("page", ["sse_open"], indirect=True)
+def test_a_page_shows_an_event_that_is_published_while_it_is_open(page: Page, stream: Publisher) -> None:
+    """With the browser's own EventSource, without a reload, and nothing that was there before."""
+    event = page.events[:1]
+    stream.post(*event)
+    page.wait_for(1)
+    assert page.lines() == as_shown(event)
+    assert page.browser.errors() == []
+
+
+@pytest.mark.parametrize("page", ["sse_resumed"], indirect=True)
+def test_a_page_resumes_by_itself_and_shows_each_event_once(page: Page, stream: Publisher) -> None:
+    """The connection breaks at work, then the event stream is replaced; the browser sends Last-Event-ID on its own."""
+    for begin in range(0, 300, 100):
+        stream.post(*page.events[begin : begin + 50])
+        page.wait_for(begin + 1)
+        page.proxy.cut()
+        stream.post(*page.events[begin + 50 : begin + 100])
+    page.wait_for(300)
+    stream.stop_event_stream()
+    stream.post(*page.events[300:])
+    until(lambda: page.proxy.unanswered or None, "the browser tries again")
+    stream.start_event_stream()
+    page.wait_for(len(page.events))
+    assert sorted(page.lines()) == as_shown(page.events)
+    assert len(page.proxy.resumed_at) >= 4
