@@ -180,7 +180,7 @@ def test_an_append_may_come_after_body_and_two_timeouts() -> None:
 
 def test_an_added_partition_holds_up_the_rows_until_its_first_proof() -> None:
     """While nothing is proven of one partition, what is proven of the others is not the whole."""
-    completeness = Completeness(2, _DELAY)
+    completeness = Completeness(2, _DELAY, {})
     tps = [TopicPartition(topic, partition) for topic in GATES for partition in range(2)]
     ends = dict.fromkeys(tps, 0)
     completeness.advance(set(), 100, ends)
