@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faust.types import TP
@@ -20,6 +21,7 @@ from runtime.adapters import aiokafka
 from runtime.adapters.aiokafka_transactions import (
     GroupMember,
     RefusedMemberError,
+    TxnOffsetCommitRequest,
     UnstableOffsetError,
     high_watermarks,
     stable_offset,
@@ -248,6 +250,47 @@ async def test_the_owner_named_in_the_offset_is_fenced(group: Group) -> None:
     assert time.monotonic() - began_s < TIMEOUT_S / 4
     assert await stable_offset(second.consumer, group.partition) == (4, second.transactions.id)
     await second.commit(5)
+
+
+async def test_an_offset_whose_transaction_lost_its_end_is_ended(group: Group) -> None:
+    """A broker that was killed may forget that a transaction has ended, and nobody writes its end again: the next owner
+    clears what the coordinator takes for pending, and goes on at the last offset that is certain.
+    """
+    first = await group.owner()
+    await first.take_over()
+    await first.commit(4)
+    await _pending_without_transaction(group, first)
+    with pytest.raises(UnstableOffsetError):
+        await stable_offset(first.consumer, group.partition)
+    await first.consumer.stop()
+    second = await group.owner()
+    async with asyncio.timeout(TIMEOUT_S / 4):
+        assert await second.take_over() == 4
+    assert await stable_offset(second.consumer, group.partition) == (4, second.transactions.id)
+    await second.commit(5)
+
+
+async def _pending_without_transaction(group: Group, owner: Owner) -> None:
+    """Give the group's coordinator an offset of the owner's producer of which the transactions' knows nothing."""
+    producer: Any = await group.producer(owner.transactions.id)
+    ids = producer._txn_manager.producer_id, producer._txn_manager.producer_epoch
+    offsets = {group.partition: OffsetAndMetadata(9, "")}
+    request = TxnOffsetCommitRequest(owner.transactions.id, GroupMember.of(owner.consumer), ids, offsets)
+    coordinator: Any = owner.consumer._coordinator
+    async with admin(group.settings) as client:
+        await client.alter_configs([_verification("false")])
+        try:
+            async with asyncio.timeout(READY_S):
+                while (await coordinator._send_req(request)).topics[0][1][0][1]:  # the setting takes a moment
+                    await asyncio.sleep(0.1)
+        finally:
+            await client.alter_configs([_verification("true")])
+
+
+def _verification(value: str) -> ConfigResource:
+    """The brokers' check that an offset belongs to a transaction, which is what a lost end passes by (KIP-890)."""
+    name = "transaction.partition.verification.enable"
+    return ConfigResource(ConfigResourceType.BROKER, "1", configs={name: value})
 
 
 async def test_a_worker_of_the_release_before_is_fenced(group: Group) -> None:
