@@ -57,6 +57,8 @@ def test_parts_encoded_together_are_what_they_are_alone(parts, max_bytes: int) -
     encoded_parts = list(map(encoded, parts))
     alone = [batches_of([part], max_bytes)[0] for part in encoded_parts]
     assert batches_of(encoded_parts, max_bytes) == alone
+    many = encoded_parts * 50
+    assert batches_of(many, 10_000) == [batches_of([part], 10_000)[0] for part in encoded_parts] * 50
 
 
 @given(_RECORDS, st.data())
