@@ -90,15 +90,15 @@ async def _partitions(bootstrap: str) -> list[TopicPartition]:
 
 
 async def rows(settings: Settings, query: str) -> list[dict[str, object]]:
-    """The rows of a query, as the user and with the password of the settings."""
+    """The rows of a statement, as the user and with the password of the settings."""
     login = {
         "X-ClickHouse-User": settings.clickhouse_user,
         "X-ClickHouse-Key": settings.clickhouse_password.get_secret_value(),
     }
-    numbers = {"output_format_json_quote_64bit_integers": "0"}
+    params = {"default_format": "JSONEachRow", "output_format_json_quote_64bit_integers": "0"}
     async with (
         aiohttp.ClientSession(headers=login) as session,
-        session.post(settings.clickhouse_url, data=query + " FORMAT JSONEachRow", params=numbers) as answer,
+        session.post(settings.clickhouse_url, data=query, params=params) as answer,
     ):
         text = await answer.read()
         if answer.status != 200:
