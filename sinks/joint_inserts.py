@@ -8,16 +8,17 @@ each finds the same intent and repeats the same insert (`repeat`), and commits o
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from runtime.consumer.batch import Batch, Record
+from runtime.consumer.coalescer import Coalescer
 from runtime.consumer.offset_committer import Committed, OffsetCommitter
 from sinks.bisection import Inserter, Refusals, write
 from sinks.row_encoder import RowEncoder
 from sinks.write_intent import METADATA_MAX_BYTES, Part, WriteIntent
 
-#: How long an insert waits for the other batches in progress, at most: one of them may be waiting for ClickHouse.
-_GATHER_S, _GATHER_PAUSE_S = 0.05, 0.002
+#: How long a batch waits for the others in progress, at most: one of them may be waiting for ClickHouse.
+_GATHER_S = 0.05
 _INSERTS_AT_ONCE = 2
 
 #: Commit in one request what each committer is to commit; False if one of them has to be confirmed first.
@@ -43,12 +44,16 @@ class _Unplanned:
 
 
 @dataclass(eq=False, slots=True)
-class _Waiting:
+class _Insertion:
+    """A batch, and the committer of its partition."""
+
     committer: OffsetCommitter
     batch: Batch
-    done: "asyncio.Future[Written | _Unplanned]" = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    is_lost: bool = False  # its partition is: its next owner commits, and repeats the insert before
+
+    @property
+    def rows(self) -> int:
+        return len(self.batch.records)
 
     @property
     def part(self) -> Part:
@@ -74,13 +79,16 @@ class JointInserts:
         self._writer = writer
         self._commit_together = commit_together
         self._read_intent = read_intent
-        self._in_progress = in_progress
         self._max_rows = max_rows
-        self._waiting: list[_Waiting] = []
-        self._gathering: asyncio.Task[None] | None = None
-        self._slots = asyncio.Semaphore(_INSERTS_AT_ONCE)
-        self._inserts: set[asyncio.Task[None]] = set()
-        self._inserting = 0  # batches
+        self._insertions = Coalescer[_Insertion, Written | _Unplanned](
+            self._insert,
+            in_progress=in_progress,
+            size_of=lambda insertion: insertion.rows,
+            enough=max_rows,
+            wait_s=_GATHER_S,
+            fit=self._fit,
+            at_once=_INSERTS_AT_ONCE,
+        )
         self._repeats: dict[str, asyncio.Task[Refusals]] = {}
 
     async def write(self, committer: OffsetCommitter, batch: Batch) -> Written:
@@ -90,15 +98,12 @@ class JointInserts:
         the partition's next owner repeats it.
         """
         while True:
-            waiting = _Waiting(committer, batch)
-            self._waiting.append(waiting)
-            if self._gathering is None or self._gathering.done():
-                self._gathering = asyncio.create_task(self._gather())
+            insertion = _Insertion(committer, batch)
             try:
-                outcome = await waiting.done
-            finally:
-                if waiting in self._waiting:
-                    self._waiting.remove(waiting)
+                outcome = await self._insertions.submit(insertion)
+            except asyncio.CancelledError:
+                insertion.is_lost = True
+                raise
             if isinstance(outcome, Written):
                 return outcome
             await committer.confirm(Committed(batch.first_offset, outcome.intent.metadata))
@@ -112,80 +117,29 @@ class JointInserts:
 
     def close(self) -> None:
         """Cancel what is under way."""
-        for task in (*self._inserts, *self._repeats.values(), *filter(None, [self._gathering])):
+        self._insertions.close()
+        for task in self._repeats.values():
             task.cancel()
 
     async def _repeat(self, intent: WriteIntent) -> Refusals:
         records = await self._read_intent(intent)
         return await write(self._writer, self._rows, intent, intent.rows(records), repeated=True)
 
-    async def _gather(self) -> None:
-        """Begin one insert after the other, until no batch waits."""
-        while self._waiting:
-            await self._slots.acquire()
-            await self._others()
-            task = asyncio.create_task(self._guarded(self._take()))
-            self._inserts.add(task)
-            task.add_done_callback(self._ended)
+    def _fit(self, insertions: Sequence[_Insertion]) -> bool:
+        """Whether the batches fit into one insert, and their intent into the offsets' metadata."""
+        metadata_bytes = sum(len(str(insertion.part)) + 1 for insertion in insertions)
+        rows = sum(insertion.rows for insertion in insertions)
+        return rows <= self._max_rows and metadata_bytes <= METADATA_MAX_BYTES - 10
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._inserts.discard(task)
-        self._slots.release()
-
-    async def _others(self) -> None:
-        """Wait for the other batches in progress, unless there is enough for an insert."""
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + _GATHER_S
-        while (  # noqa: ASYNC110 - what it waits for is counted elsewhere
-            len(self._waiting) + self._inserting < self._in_progress()
-            and sum(len(waiting.batch.records) for waiting in self._waiting) < self._max_rows
-            and loop.time() < deadline_s
-        ):
-            await asyncio.sleep(_GATHER_PAUSE_S)
-
-    def _take(self) -> list[_Waiting]:
-        """Take as many batches as fit into one insert, at least one."""
-        taken: list[_Waiting] = []
-        rows = metadata_bytes = 0
-        while self._waiting:
-            waiting = self._waiting[0]
-            rows += len(waiting.batch.records)
-            metadata_bytes += len(str(waiting.part)) + 1
-            if taken and (rows > self._max_rows or metadata_bytes > METADATA_MAX_BYTES - 10):
-                break
-            taken.append(self._waiting.pop(0))
-        return sorted(taken, key=lambda waiting: waiting.part)
-
-    async def _guarded(self, taken: Sequence[_Waiting]) -> None:
-        if not taken:
-            return
-        self._inserting += len(taken)
-        try:
-            await self._insert(taken)
-        except Exception as error:
-            for waiting in taken:
-                if not waiting.done.done():
-                    waiting.done.set_exception(error)
-        finally:
-            self._inserting -= len(taken)
-
-    async def _insert(self, taken: Sequence[_Waiting]) -> None:
+    async def _insert(self, insertions: Sequence[_Insertion]) -> list[Written | _Unplanned]:
         """Commit the intent, insert, commit the offsets."""
-        intent = WriteIntent(self._topic, tuple(waiting.part for waiting in taken))
-        plan = [(waiting.committer, Committed(waiting.part.first, intent.metadata)) for waiting in taken]
+        intent = WriteIntent(self._topic, tuple(sorted(insertion.part for insertion in insertions)))
+        plan = [(one.committer, Committed(one.part.first, intent.metadata)) for one in insertions]
         if not await self._commit_together(plan):
-            _resolve(taken, _Unplanned(intent))
-            return
-        rows = intent.rows({waiting.part.partition: waiting.batch.records for waiting in taken})
+            return [_Unplanned(intent)] * len(insertions)
+        rows = intent.rows({one.part.partition: one.batch.records for one in insertions})
         refusals = await write(self._writer, self._rows, intent, rows, repeated=False)
-        whole = [w for w in taken if not w.done.done() and w.part.partition not in refusals]
-        ends = [(waiting.committer, Committed(waiting.part.end, "")) for waiting in whole]
+        whole = [one for one in insertions if not one.is_lost and one.part.partition not in refusals]
+        ends = [(one.committer, Committed(one.part.end, "")) for one in whole]
         committed = await self._commit_together(ends) if ends else False
-        for waiting in taken:
-            _resolve([waiting], Written(intent, refusals, committed and waiting in whole))
-
-
-def _resolve(taken: Sequence[_Waiting], outcome: Written | _Unplanned) -> None:
-    for waiting in taken:
-        if not waiting.done.done():
-            waiting.done.set_result(outcome)
+        return [Written(intent, refusals, committed and one in whole) for one in insertions]

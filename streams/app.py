@@ -3,12 +3,14 @@
 telematics.raw.v1 ──> agent ──> task ──> validate → deduplicate → enrich ──> one transaction for all partitions
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 
 from faust.types import TP
 
 from runtime.adapters.faust import Fetch
+from runtime.consumer.coalescer import Coalescer
 from runtime.consumer.stage import Stage
 from runtime.kafka.topic_admin import ensure_topics
 from runtime.platform import directories, metrics
@@ -18,11 +20,10 @@ from schemas import topics
 from schemas.event_types import CATEGORIES
 from schemas.event_warnings import WARNINGS
 from schemas.rules import Reason
-from streams.batch_processor import BatchProcessor
+from streams.batch_processor import BatchProcessor, BatchResult, RawBatch
 from streams.content import content_of
 from streams.device_registry import DeviceRegistry
 from streams.enrichment import Source
-from streams.joint_processing import JointProcessing
 from streams.partition_processor import PartitionProcessor
 from streams.takeover import Fence
 from streams.transactions import Transactions
@@ -31,6 +32,10 @@ from streams.window_table import WindowTable, window_table
 
 #: Compressed raw events that are worth a transaction at once: some hundreds.
 _ENOUGH_BYTES = 128 * 1024
+#: Records that are worth a call of the processor at once; beyond them, waiting for more batches saves nothing.
+_ENOUGH_RECORDS = 1_000
+#: Batches are on their way for some milliseconds; those of a partition that is being restored, for much longer.
+_ARRIVAL_S = 0.05
 
 
 def batch_processor(settings: Settings, registry: DeviceRegistry) -> BatchProcessor:
@@ -38,6 +43,25 @@ def batch_processor(settings: Settings, registry: DeviceRegistry) -> BatchProces
     clock = clock_limits(settings)
     source = Source(topics.RAW, registry.devices, clock.skew_us)
     return BatchProcessor(source, clock, content_of(settings.content_fields.split(",")), registry.erased)
+
+
+def processing(processor: BatchProcessor, arriving: Callable[[], int]) -> Coalescer[RawBatch, BatchResult]:
+    """Return what processes the batches of all partitions that arrive together in one call (decision 0034).
+
+    A fetch returns a batch for each of many partitions, and they are handed on one by one. A call of the processor
+    costs as much as some dozen events. `arriving` counts the batches that were fetched and are not processed yet.
+    """
+
+    async def process(batches: Sequence[RawBatch]) -> list[BatchResult]:
+        return processor.process(batches)
+
+    return Coalescer(
+        process,
+        in_progress=arriving,
+        size_of=lambda batch: len(batch.records),
+        enough=_ENOUGH_RECORDS,
+        wait_s=_ARRIVAL_S,
+    )
 
 
 class StreamStage:
@@ -60,7 +84,7 @@ class StreamStage:
         self.clock = steady_clock()
         in_progress = partial(self.stage.app.batches_in_progress, topics.RAW)
         self.transactions = Transactions(settings, in_progress)
-        self.processing = JointProcessing(
+        self.processing = processing(
             batch_processor(settings, self.registry), lambda: in_progress() - self.transactions.held
         )
         self.fence = Fence(settings)

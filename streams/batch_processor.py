@@ -188,10 +188,11 @@ class BatchProcessor:
 
     def _publish(self, batches: Sequence[RawBatch], pieces: Sequence[Piece], rows: Rows, results: Results) -> None:
         """Enrich and encode unique events, whose rows these are, and give each batch its own."""
-        newer = _newer_states(batches, pieces)
+        bounds = _bounds(batches, pieces)
+        newer = _newer_states(batches, pieces, bounds)
         records = joined([self._encode(*piece, results) for piece in zip(pieces, newer, strict=True)])
         types = list(chain.from_iterable(piece.events.event for piece in pieces))
-        for batch, (begin, end) in zip(batches, _bounds(batches, pieces), strict=True):
+        for batch, (begin, end) in zip(batches, bounds, strict=True):
             result = results[batch.partition.number]
             result.types, result.events, result.rows = types[begin:end], records.between(begin, end), rows[begin:end]
 
@@ -268,12 +269,14 @@ def _classify(batches: Sequence[RawBatch], pieces: Sequence[Piece], rows: Rows) 
     return np.concatenate(found)
 
 
-def _newer_states(batches: Sequence[RawBatch], pieces: Sequence[Piece]) -> list[list[int]]:
+def _newer_states(
+    batches: Sequence[RawBatch], pieces: Sequence[Piece], bounds: Sequence[tuple[int, int]]
+) -> list[list[int]]:
     """Return the positions in each piece of the events that are the new state of their device."""
     imeis = list(chain.from_iterable(piece.events.imei for piece in pieces))
     device_us = np.concatenate([piece.events.device_us for piece in pieces])
     newer = list[int]()
-    for batch, (begin, end) in zip(batches, _bounds(batches, pieces), strict=True):
+    for batch, (begin, end) in zip(batches, bounds, strict=True):
         found = batch.partition.states.find_newer(imeis[begin:end], device_us[begin:end])
         newer += [begin + at for at in found]
     begins = np.cumsum([0, *(len(piece.digests) for piece in pieces)])

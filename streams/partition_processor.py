@@ -11,20 +11,20 @@ from faust.types import TP
 from runtime.adapters.aiokafka_transactions import GroupMember, RefusedMemberError, stable_offset
 from runtime.adapters.faust import BatchApp
 from runtime.consumer.batch import Batch
+from runtime.consumer.coalescer import Coalescer
 from runtime.consumer.offset_committer import OffsetCommitter
 from runtime.kafka.record_format import Records, records_of
 from runtime.platform import metrics
 from runtime.platform.settings import Settings
 from schemas import account, times, topics
-from streams.batch_processor import BatchResult, PartitionState
+from streams.batch_processor import BatchResult, PartitionState, RawBatch
 from streams.device_registry import DeviceRegistry
 from streams.disk_segment import forget_window, window_on_disk
-from streams.joint_processing import JointProcessing
 from streams.latest_states import LatestStates, encode_states
 from streams.memory_segment import MemorySegment
 from streams.state_restore import encode, next_offset, reader, restore, restore_states
 from streams.takeover import Fence, Takeover
-from streams.transactions import Transactions
+from streams.transactions import Commit, Transactions
 from streams.type_topics import TypeTopics
 from streams.window import DeduplicationWindow
 from streams.window_table import WindowTable
@@ -51,7 +51,7 @@ class PartitionProcessor:
         self,
         settings: Settings,
         app: BatchApp,
-        processing: JointProcessing,
+        processing: Coalescer[RawBatch, BatchResult],
         transactions: Transactions,
         fence: Fence,
         tp: TP,
@@ -99,7 +99,7 @@ class PartitionProcessor:
     async def process(self, batch: Batch) -> None:
         """Process the batch, commit its outcome, then add its identities to the window."""
         started_s = time.perf_counter()
-        result = await self._processing.process(self._state, batch.records)
+        result = await self._processing.submit(RawBatch(self._state, batch.records))
         stream_time_us = advance(self._window.stream_time_us, result.latest_us, self._steady_now_us())
         await self._type_topics.ensure(result.types)
         offsets = await self._commit(self._outputs(batch, result, stream_time_us), batch.next_offset)
@@ -119,7 +119,7 @@ class PartitionProcessor:
         while True:
             member = await self._confirmed_member()
             try:
-                offsets = await self._transactions.commit(self._source, outputs, next_offset, member)
+                offsets = await self._transactions.commit(Commit(self._source, outputs, next_offset, member))
             except RefusedMemberError as error:
                 log.info("committing again", partition=self._source.partition, reason=str(error))
                 await self._has_rejoined(member)

@@ -11,8 +11,8 @@ generation (KIP-447, `runtime.adapters.aiokafka_transactions`).
 import asyncio
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain, zip_longest
+from typing import NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -20,6 +20,7 @@ from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from runtime.adapters.aiokafka import EncodedBatch
 from runtime.adapters.aiokafka_transactions import GroupMember, RefusedMemberError
+from runtime.consumer.coalescer import Coalescer
 from runtime.kafka.connection import connection
 from runtime.kafka.record_format import Records, batches_of
 from runtime.platform import metrics
@@ -32,20 +33,24 @@ _BATCH_BYTES = 900_000  # below the brokers' usual max.message.bytes of 1 MiB
 #: Records that are worth a transaction at once, before compression: thousands of events. A transaction has at most
 #: these and one more batch, so its requests stay below the brokers' `socket.request.max.bytes` of 100 MiB.
 _ENOUGH_BYTES = 8 * 2**20
-_GATHER_PAUSE_S = 0.002
 
 
-@dataclass(eq=False, slots=True)
-class _Waiting:
-    """What one partition wants to commit; `done` yields the base offset of the last batch of each topic."""
+class Commit(NamedTuple):
+    """What one partition wants to commit."""
 
     source: TopicPartition
     outputs: Mapping[str, Records]
     next_offset: int
     member: GroupMember
-    size_bytes: int
-    since_s: float
-    done: "asyncio.Future[dict[str, int]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the outputs before compression."""
+        return sum(int(records.sizes.sum()) for records in self.outputs.values())
+
+
+#: The base offset of the last batch of each topic; -1 if the broker did not return it.
+BaseOffsets = dict[str, int]
 
 
 class Transactions:
@@ -59,11 +64,13 @@ class Transactions:
         self.id = f"{settings.streams_app_id}-{uuid.uuid4()}"
         self._compression = settings.streams_compression
         self._timeout_s = settings.transaction_timeout_s
-        self._linger_s = settings.streams_linger_ms / 1000
-        self._in_progress = in_progress
-        self._waiting: list[_Waiting] = []
-        self._running: asyncio.Task[None] | None = None
-        self.held = 0  # batches that wait for their commit
+        self._commits = Coalescer[Commit, BaseOffsets](
+            self._commit_together,
+            in_progress=in_progress,
+            size_of=lambda commit: commit.size_bytes,
+            enough=_ENOUGH_BYTES,
+            wait_s=settings.streams_linger_ms / 1000,
+        )
         self._known_topics: set[str] = set()
         self._producer = AIOKafkaProducer(
             **connection(settings),
@@ -75,103 +82,64 @@ class Transactions:
             linger_ms=0,
         )
 
+    @property
+    def held(self) -> int:
+        """The number of batches that wait for their commit."""
+        return self._commits.submitted
+
     async def start(self) -> None:
         """Connect, and register the transactional id."""
         await self._producer.start()
 
     async def stop(self) -> None:
         """Close the producer; an open transaction is left to the partitions' next owners or the broker's timeout."""
-        if self._running is not None:
-            self._running.cancel()
+        self._commits.close()
         try:
             async with asyncio.timeout(_STOP_TIMEOUT_S):
                 await self._producer.stop()
         except Exception as error:  # the next owners fence whatever is left open
             log.warning("producer did not stop cleanly", error=repr(error))
 
-    async def commit(
-        self, source: TopicPartition, outputs: Mapping[str, Records], next_offset: int, member: GroupMember
-    ) -> dict[str, int]:
+    async def commit(self, commit: Commit) -> BaseOffsets:
         """Publish the outputs, by topic, to the source's partition number and commit its offset, atomically.
 
-        Returns the base offset of the last batch of each topic; -1 if the broker did not return it. Raises
-        `RefusedMemberError` when nothing was committed because the group has gone on without this `member`. A
+        Raises `RefusedMemberError` when nothing was committed because the group has gone on without this member. A
         cancelled call takes the outputs out again, unless their transaction has begun: then it goes on.
         """
-        size_bytes = sum(int(records.sizes.sum()) for records in outputs.values())
-        now_s = asyncio.get_running_loop().time()
-        waiting = _Waiting(source, outputs, next_offset, member, size_bytes, now_s)
-        self._waiting.append(waiting)
-        if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._run())
-        self.held += 1
-        try:
-            return await waiting.done
-        finally:
-            self.held -= 1
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
+        return await self._commits.submit(commit)
 
-    async def _run(self) -> None:
-        """Commit one transaction after the other, until no partition waits."""
-        while self._waiting:
-            await self._gather()
-            taken = self._take()
-            try:
-                if taken:
-                    with metrics.STREAMS_TRANSACTION_S.metric.time():
-                        await self._commit(taken)
-            except Exception as error:
-                for waiting in taken:
-                    if not waiting.done.done():
-                        waiting.done.set_exception(error)
+    async def _commit_together(self, taken: Sequence[Commit]) -> list[BaseOffsets | Exception]:
+        """Commit what is of the latest generation in one transaction, and refuse the rest."""
+        latest = taken[-1].member.joined
+        current = [commit for commit in taken if commit.member.joined == latest]
+        with metrics.STREAMS_TRANSACTION_S.metric.time():
+            published = await self._transact(current)
+        return [
+            {topic: published[topic, commit.source.partition] for topic in commit.outputs}
+            if commit.member.joined == latest
+            else RefusedMemberError("a rebalance has begun a new generation")
+            for commit in taken
+        ]
 
-    async def _gather(self) -> None:
-        """Wait for the other batches in progress until there is enough, or the oldest has waited long enough."""
-        loop = asyncio.get_running_loop()
-        while (  # noqa: ASYNC110 - what it waits for is counted elsewhere
-            0 < len(self._waiting) < self._in_progress()
-            and sum(waiting.size_bytes for waiting in self._waiting) < _ENOUGH_BYTES
-            and loop.time() < self._waiting[0].since_s + self._linger_s
-        ):
-            await asyncio.sleep(_GATHER_PAUSE_S)
-
-    def _take(self) -> list[_Waiting]:
-        """Take as many as one transaction may hold, at least one, all of one generation: the latest to come."""
-        taken: list[_Waiting] = []
-        size_bytes = 0
-        while self._waiting and size_bytes < _ENOUGH_BYTES:
-            waiting = self._waiting.pop(0)
-            size_bytes += waiting.size_bytes
-            taken.append(waiting)
-        latest = taken[-1].member.joined if taken else None
-        for waiting in taken:
-            if waiting.member.joined != latest:
-                waiting.done.set_exception(RefusedMemberError("a rebalance has begun a new generation"))
-        return [waiting for waiting in taken if waiting.member.joined == latest]
-
-    async def _commit(self, taken: Sequence[_Waiting]) -> None:
-        """Commit one transaction.
+    async def _transact(self, commits: Sequence[Commit]) -> dict[tuple[str, int], int]:
+        """Commit one transaction; return what `_publish` does.
 
         The offsets follow the outputs: while they are being added to the transaction, the broker cannot verify that
         partitions belong to it (KIP-890) and refuses one write in ten; each refusal costs a backoff of 100 ms.
         """
         producer = self._producer
         async with asyncio.timeout(self._timeout_s):
-            await self._request_metadata({topic for waiting in taken for topic in waiting.outputs})
+            await self._request_metadata({topic for commit in commits for topic in commit.outputs})
             await producer.begin_transaction()
-            published = await self._publish(taken)
-            offsets = {waiting.source: OffsetAndMetadata(waiting.next_offset, self.id) for waiting in taken}
+            published = await self._publish(commits)
+            offsets = {commit.source: OffsetAndMetadata(commit.next_offset, self.id) for commit in commits}
             try:
-                await producer.send_offsets_to_transaction(offsets, taken[0].member)
+                await producer.send_offsets_to_transaction(offsets, commits[0].member)
             except RefusedMemberError:
                 await producer.abort_transaction()
                 raise
             await producer.commit_transaction()
-        for waiting in taken:
-            if not waiting.done.done():
-                partition = waiting.source.partition
-                waiting.done.set_result({topic: published[topic, partition] for topic in waiting.outputs})
+        return published
 
     async def _request_metadata(self, topics: Iterable[str]) -> None:
         """Add the topics to those whose metadata the client requests.
@@ -183,14 +151,14 @@ class Transactions:
             self._known_topics.update(topics)
             await self._producer.client.set_topics(self._known_topics)
 
-    async def _publish(self, taken: Sequence[_Waiting]) -> dict[tuple[str, int], int]:
+    async def _publish(self, commits: Sequence[Commit]) -> dict[tuple[str, int], int]:
         """Publish everything; return the base offset of the last batch of each topic and partition.
 
         Of each topic and partition the first batch is handed over before any second one, which has to wait for it: so
         all are added to the transaction in one request, and go to their broker in one.
         """
-        targets = [(topic, waiting.source.partition) for waiting in taken for topic in waiting.outputs]
-        outputs = [records for waiting in taken for records in waiting.outputs.values()]
+        targets = [(topic, commit.source.partition) for commit in commits for topic in commit.outputs]
+        outputs = [records for commit in commits for records in commit.outputs.values()]
         delivered: dict[tuple[str, int], list[asyncio.Future[RecordMetadata]]] = {target: [] for target in targets}
         for turn in zip_longest(*batches_of(outputs, _BATCH_BYTES)):
             for (topic, partition), batch in zip(targets, turn, strict=True):

@@ -19,7 +19,7 @@ from runtime.kafka.record_format import records_of
 from runtime.kafka.topic_admin import admin, create
 from schemas import topics
 from sinks import write_intent
-from streams.transactions import Transactions
+from streams.transactions import Commit, Transactions
 from tests.faults.conftest import exactly_once, without_faults
 from tests.faults.faults import struck
 from tests.faults.pipeline import Pipeline
@@ -41,10 +41,10 @@ async def test_a_new_topic_holds_up_no_transaction(pipeline: Pipeline):
     source, member = TopicPartition(old, 0), GroupMember.made(group, -1, "")
     await transactions.start()
     try:
-        await transactions.commit(source, {old: RECORD}, 1, member)
+        await transactions.commit(Commit(source, {old: RECORD}, 1, member))
         for topic in new:
             await _create(pipeline, topic)
-            await transactions.commit(source, {old: RECORD, topic: RECORD}, 2, member)
+            await transactions.commit(Commit(source, {old: RECORD, topic: RECORD}, 2, member))
     finally:
         await transactions.stop()
 

@@ -32,7 +32,7 @@ from runtime.kafka.topic_admin import admin
 from runtime.platform.settings import Settings, load
 from streams.state_restore import reader
 from streams.takeover import Fence, Takeover
-from streams.transactions import Transactions
+from streams.transactions import Commit, Transactions
 
 TIMEOUT_S = 240  # of transactions: long enough that what passes sooner did not wait for it
 READY_S = 120  # the machine may be busy with other tests
@@ -107,7 +107,7 @@ class Owner:
     async def commit(self, next_offset: int, member: GroupMember | None = None) -> None:
         """Commit one record and this offset in a transaction."""
         member = member or GroupMember.of(self.consumer)
-        await self.transactions.commit(self.group.partition, {self.group.topic: RECORD}, next_offset, member)
+        await self.transactions.commit(Commit(self.group.partition, {self.group.topic: RECORD}, next_offset, member))
         self.committer.follow(next_offset, self.transactions.id)
 
     async def take_over(self) -> int:

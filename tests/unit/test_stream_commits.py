@@ -1,7 +1,6 @@
 """What a partition does with an outcome when a rebalance is faster than its transaction."""
 
 import asyncio
-from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,11 +8,12 @@ import pytest
 from aiokafka import TopicPartition
 from faust.types import TP
 
-from runtime.adapters.aiokafka_transactions import GroupMember, RefusedMemberError
+from runtime.adapters.aiokafka_transactions import RefusedMemberError
 from runtime.consumer.offset_committer import FencedError
-from runtime.kafka.record_format import Records, records_of
+from runtime.kafka.record_format import records_of
 from runtime.platform.settings import load
 from streams.partition_processor import PartitionProcessor
+from streams.transactions import BaseOffsets, Commit
 
 SOURCE = TopicPartition("telematics.raw.v1", 0)
 OUTPUTS = {"events": records_of([(b"a key", b"a value", 0)])}
@@ -48,14 +48,12 @@ class FakeTransactions:
         self._group = group
         self.members: list[tuple[int, str]] = []
 
-    async def commit(
-        self, _source: TopicPartition, _outputs: Mapping[str, Records], next_offset: int, member: GroupMember
-    ) -> dict[str, int]:
-        self.members.append(member.joined)
-        if member.generation != 6:
+    async def commit(self, commit: Commit) -> BaseOffsets:
+        self.members.append(commit.member.joined)
+        if commit.member.generation != 6:
             asyncio.get_running_loop().call_later(0.05, setattr, self._group, "generation", 6)  # it hears of it later
             raise RefusedMemberError("generation is over")
-        self._group.stored = next_offset, self.id
+        self._group.stored = commit.next_offset, self.id
         return {"events": 1}
 
 
@@ -76,8 +74,8 @@ class Partition:
         self.group.stored = 7, self.transactions.id
         await self.committer.read()
 
-    async def commit(self) -> dict[str, int]:
-        committed: dict[str, int] = await vars(PartitionProcessor)["_commit"](self._processor, OUTPUTS, 9)
+    async def commit(self) -> BaseOffsets:
+        committed: BaseOffsets = await vars(PartitionProcessor)["_commit"](self._processor, OUTPUTS, 9)
         return committed
 
 

@@ -12,7 +12,7 @@ from runtime.adapters.aiokafka_transactions import GroupMember, RefusedMemberErr
 from runtime.kafka.record_format import Records, records_of
 from runtime.platform.settings import load
 from streams import transactions as module
-from streams.transactions import Transactions
+from streams.transactions import Commit, Transactions
 
 RECORD = records_of([(b"a key", b"a value", 0)])
 MEGABYTE = records_of([(b"", b"." * 2**20, 0)])
@@ -66,7 +66,7 @@ class Worker:
         self, partition: int, member: GroupMember = CURRENT, records: Records = RECORD
     ) -> Coroutine[Any, Any, dict[str, int]]:
         source = TopicPartition("raw", partition)
-        return self.transactions.commit(source, {"events": records}, 100 + partition, member)
+        return self.transactions.commit(Commit(source, {"events": records}, 100 + partition, member))
 
 
 @pytest.fixture(autouse=True)
