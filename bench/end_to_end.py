@@ -36,13 +36,11 @@ async def _run(stack: BenchmarkStack, rate: int, duration_s: float, seed: int) -
 
 def _add(section: Section, trace: Trace, rate: int) -> None:
     ends = (
-        ("readable on the type's topic", trace.on_topic, 150.0),
-        ("selectable in ClickHouse", trace.in_clickhouse, 1_500.0),
+        ("readable on the type's topic", trace.to_topic(), 150.0),
+        ("selectable in ClickHouse", trace.to_row(), 1_500.0),
     )
-    for where, seen, target in ends:
-        latencies_ms = trace.latencies_ms(seen)
-        p50, p99 = (latencies_ms[int(len(latencies_ms) * share)] for share in (0.5, 0.99))
-        note = f"{len(latencies_ms):,} events"
+    for where, latencies, target in ends:
+        p50, p99, note = latencies.percentile(50), latencies.percentile(99), latencies.note
         section.add(f"POST → {where}, {rate:,} events/s: p50", p50, "ms", note=note)
         at_most = {"target": target, "sense": "at_most"} if rate == 1_000 else {}
         section.add(f"POST → {where}, {rate:,} events/s: p99", p99, "ms", note=note, **at_most)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -31,6 +31,28 @@ class _Names(msgspec.Struct):
     device_time: str
 
 
+@dataclass(frozen=True)
+class Latencies:
+    """Latencies in milliseconds, ascending. An event that had not arrived counts with its time until the end."""
+
+    ms: list[float]
+    missing: int
+
+    def percentile(self, percent: float) -> float:
+        """Return the latency that so many percent of the events do not exceed; at least that if some are missing."""
+        return self.ms[min(len(self.ms) - 1, int(len(self.ms) * percent / 100))]
+
+    @property
+    def note(self) -> str:
+        """How many events these are."""
+        late = (
+            f"; {self.missing:,} had not arrived {_GRACE_S:g} s after the last was sent: at least"
+            if self.missing
+            else ""
+        )
+        return f"{len(self.ms):,} events{late}"
+
+
 @dataclass
 class Trace:
     """When each event was sent and first seen at either end (`time.perf_counter`)."""
@@ -46,9 +68,19 @@ class Trace:
             self.sent[identity] = time.perf_counter()
             yield request
 
-    def latencies_ms(self, seen: dict[Identity, float]) -> list[float]:
-        """Return the latencies of the events seen at one end, ascending."""
-        return sorted((at - self.sent[identity]) * 1_000 for identity, at in seen.items() if identity in self.sent)
+    def to_topic(self) -> Latencies:
+        """Return the latencies of all events to the topic."""
+        return _latencies(self.sent, self.on_topic)
+
+    def to_row(self) -> Latencies:
+        """Return the latencies of the probes' events to ClickHouse."""
+        return _latencies({one: at for one, at in self.sent.items() if one[0] in self.probes}, self.in_clickhouse)
+
+
+def _latencies(sent: Mapping[Identity, float], seen: Mapping[Identity, float]) -> Latencies:
+    now = time.perf_counter()
+    ms = sorted((seen.get(identity, now) - at) * 1_000 for identity, at in sent.items())
+    return Latencies(ms, sum(identity not in seen for identity in sent))
 
 
 async def start_stages(stack: BenchmarkStack) -> dict[str, MeasuredProcess]:

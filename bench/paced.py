@@ -72,7 +72,11 @@ async def measure(*, quick: bool) -> Section:
     section = Section("paced")
     every = product((1_000,), (4, 64), (8,)) if quick else product(_RATES, _PARTITIONS, _TYPES)
     for load in (Load(*values) for values in every):
-        await measure_load(section, load, 10.0 if quick else _SECONDS)
+        click.echo(f"  {load} …", err=True)
+        try:
+            await measure_load(section, load, 10.0 if quick else _SECONDS)
+        except (OSError, RuntimeError) as problem:  # the other loads are worth measuring
+            click.echo(f"  {load}: not measured: {problem}", err=True)
     return section
 
 
@@ -119,24 +123,24 @@ def _add(section: Section, load: Load, begin: _Usage, end: _Usage) -> None:
     transactions = (end.transactions - begin.transactions) / seconds
     inserts = (end.inserts - begin.inserts) / seconds
     section.add(f"{load}: transactions", transactions, "/s")
-    section.add(f"{load}: worker's time per transaction", cores["streams"] / transactions * 1_000, "CPU-ms")
+    if transactions:
+        section.add(f"{load}: worker's time per transaction", cores["streams"] / transactions * 1_000, "CPU-ms")
     _add_target(section, load, "inserts", "inserts", inserts, "/s")
     section.add(f"{load}: rows per insert", (end.rows - begin.rows) / max(1, end.inserts - begin.inserts), "rows")
     section.add(f"{load}: parts written by ClickHouse", (end.parts - begin.parts) / seconds, "/s")
 
 
 def _add_latencies(section: Section, load: Load, trace: Trace) -> None:
-    for where, seen in (("to the topic", trace.on_topic), ("to the row", trace.in_clickhouse)):
-        latencies_ms = trace.latencies_ms(seen)
+    for where, latencies in (("to the topic", trace.to_topic()), ("to the row", trace.to_row())):
         for percent in (50, 99):
-            value = latencies_ms[int(len(latencies_ms) * percent / 100)]
-            _add_target(section, load, f"{where}, p{percent}", f"POST {where}, p{percent}", value, "ms")
+            key, value = f"{where}, p{percent}", latencies.percentile(percent)
+            _add_target(section, load, key, f"POST {where}, p{percent}", value, "ms", latencies.note)
 
 
-def _add_target(section: Section, load: Load, key: str, what: str, value: float, unit: str) -> None:
+def _add_target(section: Section, load: Load, key: str, what: str, value: float, unit: str, note: str = "") -> None:
     target = _TARGETS.get((key, load.partitions)) if (load.rate, load.event_types) == (1_000, 8) else None
     more: dict[str, Any] = {} if target is None else {"target": target, "sense": "at_most"}
-    section.add(f"{load}: {what}", value, unit, **more)
+    section.add(f"{load}: {what}", value, unit, note=note, **more)
 
 
 def _unanswered(outcome: LoadResult) -> int:
