@@ -9,8 +9,11 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,7 @@ KILLED = 137
 #: What the containers logged, for who looks into a failure.
 LOGS = ROOT / ".containers" / "logs"
 README = (ROOT / "README.md").read_text()
+STREAM = "http://127.0.0.1:9104/events/stream"
 LOGIN = {"X-ClickHouse-User": "eventpush", "X-ClickHouse-Key": "eventpush"}
 #: Where a client on this machine finds the published ports.
 OUTSIDE = {
@@ -340,6 +344,65 @@ def test_two_of_each_share_the_work(figure: Figure) -> None:
     compose("up", "--detach")
     sent = sum(report["sent"] for report in reports)
     figure(f"two of each: {sent} events through both ports, lost 0, doubled 0")
+
+
+class Reader(threading.Thread):
+    """A client of the event stream that reconnects with the last id, as a browser does."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(daemon=True)
+        self.seen: list[str] = []  # event ids
+        self.connections = 0
+        self.last_id = ""
+        self._token = token
+
+    def run(self) -> None:
+        """Read until the program ends."""
+        while True:
+            headers = {"Authorization": f"Bearer {self._token}", "Last-Event-ID": self.last_id}
+            request = urllib.request.Request(STREAM, headers={k: v for k, v in headers.items() if v})
+            with (
+                contextlib.suppress(OSError, HTTPException),
+                urllib.request.urlopen(request, timeout=15) as stream,  # noqa: S310 - http, written here
+            ):
+                self.connections += 1
+                pending, new_id = list[str](), self.last_id
+                for line in stream:
+                    field, _, value = line.decode().rstrip("\n").partition(": ")
+                    if field == "data":
+                        pending.append(json.loads(value)["event_id"])
+                    elif field == "id":
+                        new_id = value
+                    elif not field:
+                        self.seen += pending
+                        self.last_id, pending = new_id, []
+            time.sleep(0.5)
+
+
+def test_a_killed_event_stream_is_resumed(figure: Figure) -> None:
+    """With `--profile sse`, a client that reconnects gets each event once, though the container is killed meanwhile."""
+    created = run(sys.executable, "-m", "eventpush", "token", "new", "drill")
+    (token,), (line,) = (re.findall(pattern, created) for pattern in (r"Bearer (\S+)", r"drill sha256:\S+"))
+    profile = ("--profile", "sse")
+    compose(*profile, "up", "--detach", "sse", environ={"SSE_TOKENS": line})
+    try:
+        (container,) = compose(*profile, "ps", "--all", "--quiet", "sse").split()
+        wait_until(lambda: is_healthy(container), HEALTHY_S, "that the event stream is healthy")
+        reader = Reader(token)
+        reader.start()
+        wait_until(lambda: bool(reader.last_id), 30, "that the client is connected")
+        before = rows()
+        with simulation(seed=500, seconds=10) as fleet:
+            fleet.wait_until_under_way()
+            crash(container)
+            fleet.report()
+        stored = rows() - before
+        wait_until(lambda: len(reader.seen) >= stored, 60, f"that all {stored} events have come")
+        assert len(set(reader.seen)) == len(reader.seen) == stored
+        assert reader.connections == 2
+        figure(f"event stream killed under 200 events/s: the client got each of {stored} events once")
+    finally:
+        compose(*profile, "rm", "--stop", "--force", "sse")
 
 
 def test_down_leaves_named_volumes_only(volumes_before: set[str]) -> None:
