@@ -150,7 +150,7 @@ class Settings(BaseModel):
     sink_app_id: str = Field("eventpush-sink", description="Consumer group of the sink.")
     sink_batch_max_rows: Annotated[int, Field(ge=1, le=500_000)] = Field(20_000, description="Most rows in one insert.")
     sink_linger_ms: Annotated[int, Field(ge=5, le=10_000)] = Field(
-        350,
+        250,
         description="How long the broker lets records accumulate for the sink, in milliseconds; with a backlog it does "
         "not wait. The rows of all partitions are one insert: ClickHouse wants few.",
     )
