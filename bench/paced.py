@@ -61,6 +61,7 @@ class _Usage:
 
     at_s: float
     cpu_s: dict[str, float]
+    events: float
     transactions: float
     inserts: float
     rows: float
@@ -108,6 +109,7 @@ async def _usage(stack: BenchmarkStack, processes: dict[str, MeasuredProcess]) -
     return _Usage(
         time.monotonic(),
         {name: processes[name].cpu_s() for name in _PROCESSES},
+        streams.get("eventpush_streams_events_total", 0),
         streams.get("eventpush_streams_transaction_seconds_count", 0),
         sink.get("eventpush_sink_insert_seconds_count", 0),
         sink.get("eventpush_sink_rows_total", 0),
@@ -120,6 +122,7 @@ def _add(section: Section, load: Load, begin: _Usage, end: _Usage) -> None:
     cores = {name: (end.cpu_s[name] - begin.cpu_s[name]) / seconds for name in _PROCESSES}
     for name, value in cores.items():
         _add_target(section, load, name, f"{name}, cores", value, "cores")
+    section.add(f"{load}: events through the worker", (end.events - begin.events) / seconds, "/s")
     transactions = (end.transactions - begin.transactions) / seconds
     inserts = (end.inserts - begin.inserts) / seconds
     section.add(f"{load}: transactions", transactions, "/s")
