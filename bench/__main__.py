@@ -29,7 +29,7 @@ def main(parts: tuple[str, ...], *, quick: bool, rows: int | None, report_only: 
             options = {"rows": rows} if part == "analysts" and rows else {}
             section = asyncio.run(importlib.import_module(f"bench.{part}").measure(quick=quick, **options))
             results.save(section, quick=quick)
-            click.echo(report.table(results.load(), [part]))
+            click.echo(report.table(results.load(), [section.name]))
     except OperatorError as problem:
         sys.exit(str(problem))
     report.write(results.load(), PARTS)

@@ -206,9 +206,12 @@ class Warehouse:
 
 
 async def measure(*, quick: bool, rows: int = 0, partition: Partition = "week") -> Section:
-    """Measure the questions over `rows` events (0: 20 million, or half a million when quick)."""
+    """Measure the questions over `rows` events (0: 20 million, or half a million when quick).
+
+    Another number of rows is a section of its own.
+    """
     rows = rows or (_QUICK_ROWS if quick else ROWS)
-    section = Section("analysts")
+    section = Section("analysts" if rows in {ROWS, _QUICK_ROWS} else f"analysts, {rows / 1e6:g} million rows")
     async with _warehouse(partition) as warehouse:
         begun = time.monotonic()
         await warehouse.fill(rows)

@@ -4,9 +4,10 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from itertools import islice
 
 from bench import workload
-from bench.benchmark_stack import benchmark_stack, wait_ready
+from bench.benchmark_stack import BenchmarkStack, benchmark_stack, wait_ready
 from bench.results import Section
 from bench.sampling import Cost, Sample, follow, from_metrics
 from bench.seeding import seed_window
@@ -53,19 +54,37 @@ async def _identities(section: Section, batches: list[EncodedBatch], count: int,
 
 
 async def _partitions(section: Section, count: int) -> None:
+    costs = {}
     for partitions in (4, 64):
-        batches = workload.encode(workload.events(count), partitions)
         async with benchmark_stack(topic_partitions=partitions) as stack:
-            await workload.fill(stack.bootstrap, topics.RAW, batches)
-            _add(section, f"{partitions} partitions", Cost.of(await run_worker(stack, count)))
+            costs[partitions] = await _cold_and_warm(section, stack, f"{partitions} partitions", count)
+    _add_ratio(section, "64 partitions ÷ 4", costs[64], costs[4])
 
 
 async def _event_types(section: Section, count: int) -> None:
+    costs = {}
     for event_types in (8, 150):
-        batches = workload.encode(workload.events(count, event_types), partitions=4)
         async with benchmark_stack() as stack:
-            await workload.fill(stack.bootstrap, topics.RAW, batches)
-            _add(section, f"{event_types} event types", Cost.of(await run_worker(stack, count)))
+            costs[event_types] = await _cold_and_warm(section, stack, f"{event_types} event types", count, event_types)
+    _add_ratio(section, "150 event types ÷ 8", costs[150], costs[8])
+
+
+async def _cold_and_warm(section: Section, stack: BenchmarkStack, label: str, count: int, event_types: int = 0) -> Cost:
+    """Measure `count` events on a broker that has just started, and as many more; return the cost of the latter.
+
+    A broker that has just started touches each log's index files for the first time.
+    """
+    planned = workload.events(2 * count, event_types)
+    for broker in ("cold", "warm"):
+        batches = workload.encode(islice(planned, count), stack.settings.topic_partitions)
+        await workload.fill(stack.bootstrap, topics.RAW, batches)
+        cost = Cost.of(await run_worker(stack, count))
+        _add(section, f"{label}, {broker} broker", cost)
+    return cost
+
+
+def _add_ratio(section: Section, label: str, cost: Cost, default: Cost) -> None:
+    section.add(f"{label}, per CPU-second, warm broker", cost.per_cpu_s / default.per_cpu_s, "×", target=0.9)
 
 
 async def _workers(section: Section, batches: list[EncodedBatch], count: int) -> None:

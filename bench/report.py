@@ -37,7 +37,11 @@ def table_of(measured: Iterable[Figure]) -> str:
 
 
 def write(document: dict[str, Any], parts: Sequence[str]) -> None:
-    """Write the report and its plots (by matplotlib in the peers' environment, if it exists)."""
+    """Write the report and its plots (by matplotlib in the peers' environment, if it exists).
+
+    Sections that are not among `parts` come last.
+    """
+    parts = [*parts, *sorted(document.keys() - set(parts))]
     lines = [_INTRODUCTION]
     lines += ["## Targets", "", *_markdown(f for part in parts for f in figures(document, part) if f.target), ""]
     for part in parts:
@@ -68,7 +72,8 @@ def _section(part: str, measured: dict[str, Any], of_part: Sequence[Figure]) -> 
     when = f"Measured {measured['date']} on {measured['machine']}; load average before the end {measured['load'][0]}."
     quick = " **Quick run: rough figures.**" if measured["quick"] else ""
     plots = [f"![{part}](benchmarks-{part}.svg)", ""] if measured["series"] else []
-    return [f"## {TITLES[part]}", "", when + quick, "", measured["versions"] + ".", "", *_markdown(of_part), "", *plots]
+    title = TITLES.get(part, part.capitalize())
+    return [f"## {title}", "", when + quick, "", measured["versions"] + ".", "", *_markdown(of_part), "", *plots]
 
 
 def _markdown(rows: Iterable[Figure]) -> list[str]:

@@ -25,6 +25,9 @@ _FILES = (Path(__file__).parents[2] / "docs" / "benchmarks.json", Path(__file__)
 
 _PACED = re.compile(r"([\d,]+) events/s, (\d+) partitions, (\d+) types: (.+)")
 
+#: A paced run's figure of the events per second that the worker took, and the share of the load that it must be.
+_TAKEN, _KEPT_UP = "events through the worker", 0.95
+
 #: What drives each process's cores at a steady rate.
 DRIVERS: Mapping[str, tuple[str, ...]] = {
     "ingress": ("events",),
@@ -53,6 +56,11 @@ class Run:
     partitions: int
     types: int
     measured: Mapping[str, float]
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the worker kept up with the load; a queue that grows says nothing about the cost of the load."""
+        return self.measured.get(_TAKEN, self.rate) >= _KEPT_UP * self.rate
 
     def driver(self, name: str) -> float:
         """Return events, transactions or inserts per second."""
@@ -94,7 +102,7 @@ def read(path: Path | None = None) -> dict[str, Any]:
 
 def costs(document: Mapping[str, Any]) -> Costs:
     """Return the costs; a process that the benchmark does not cover is left out, and said to be missing."""
-    runs = paced_runs(document)
+    runs = [run for run in paced_runs(document) if run.is_steady]
     of = _fitted(runs) if runs else _of_a_backlog(document)
     missing = [] if runs else [
         "paced runs (`make bench ARGS=paced`), so cores are lower bounds: of full batches, as under a backlog",
@@ -134,7 +142,7 @@ def _fit(process: str, used: Sequence[Run], others: Sequence[Run]) -> Cost:
     coefficients = non_negative(loads, cores)
     cost = dict(zip(drivers, coefficients.tolist(), strict=True))
     errors = [abs(sum(cost[name] * run.driver(name) for name in drivers) / run.measured[process] - 1) for run in others]
-    source = f"fitted from {len(used)} paced runs"
+    source = f"fitted from {len(used)} paced runs that kept up"
     return Cost(**cost, error=max(errors, default=None), source=source)
 
 

@@ -49,6 +49,17 @@ def test_the_error_is_that_of_runs_that_were_not_fitted() -> None:
     assert costs(paced(100, 5_000)).of["streams"].error is None
 
 
+def test_a_run_that_did_not_keep_up_is_left_out() -> None:
+    """Its cores are those of fewer events than were sent."""
+    document = paced(100, 1_000, 5_000)
+    for figure in document["paced"]["figures"]:
+        if figure["what"].startswith("5,000 events/s, 64 partitions"):
+            figure["value"] /= 3
+    slow = {"what": "5,000 events/s, 64 partitions, 8 types: events through the worker", "value": 1_700}
+    document["paced"]["figures"].append(slow)
+    assert costs(document).of["streams"].events == pytest.approx(_EVENT)
+
+
 @given(st.lists(st.tuples(st.floats(1, 1e5), st.floats(1, 1e3), st.floats(0.01, 50)), min_size=2, max_size=10))
 def test_no_cost_is_below_zero(runs: list[tuple[float, float, float]]) -> None:
     """Whatever was measured: more events never make a process cheaper."""
