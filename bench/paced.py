@@ -106,9 +106,11 @@ async def _warm_up(load: Load, port: int, bodies: Iterator[bytes], trace: Trace)
     The first events of 150 types create thousands of partitions. That is the cost of the first minute, not of the load.
     """
     await http_load.paced(port, bodies, _CONNECTIONS, load.rate, _WARM_UP_S)
-    async with asyncio.timeout(_ARRIVAL_S):
-        while not trace.on_topic.keys() >= trace.sent.keys():  # noqa: ASYNC110 - of a dictionary
-            await asyncio.sleep(_POLL_S)
+    deadline_s = time.monotonic() + _ARRIVAL_S
+    while not trace.on_topic.keys() >= trace.sent.keys():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"the events of the warm-up had not arrived after {_ARRIVAL_S:g} s")
+        await asyncio.sleep(_POLL_S)
     await http_load.paced(port, bodies, _CONNECTIONS, load.rate, _WARM_UP_S)
 
 
