@@ -1,24 +1,27 @@
 """What an event costs, from the figures of the committed benchmark (`docs/benchmarks.json`). Pure, but for reading it.
 
 Under a backlog a process works on full batches, and the cost of an event is all there is. At a steady rate each
-transaction and each insert costs as well:
+transaction, each batch in it and each insert costs as well:
 
-    cores = a per event x events/s + b per transaction x transactions/s + c per insert x inserts/s
+    cores = a per event x events/s + b per transaction x transactions/s + c per insert x inserts/s + …
 
 The coefficients are fitted by least squares, none below 0, from the runs of `make bench ARGS=paced` at its lowest and
-its highest rate. Those in between are not used for the fit: the error is stated against them.
+its highest rate, and from the backlog. Those in between are not used: the error is stated against them.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from eventpush.sizing.demand import Demand, batches, writes
+from schemas.event_types import TYPES
 
 #: In a checkout and in a wheel.
 _FILES = (Path(__file__).parents[2] / "docs" / "benchmarks.json", Path(__file__).parent / "benchmarks.json")
@@ -28,22 +31,17 @@ _PACED = re.compile(r"([\d,]+) events/s, (\d+) partitions, (\d+) types: (.+)")
 #: A paced run's figure of the events per second that the worker took, and the share of the load that it must be.
 _TAKEN, _KEPT_UP = "events through the worker", 0.95
 
-#: What drives each process's cores at a steady rate.
+#: What drives each process's cores at a steady rate: fields of `Demand`.
 DRIVERS: Mapping[str, tuple[str, ...]] = {
-    "ingress": ("events",),
-    "streams": ("events", "transactions"),
-    "kafka": ("events", "transactions"),
+    "ingress": ("events", "processes", "writes"),
+    "streams": ("events", "transactions", "batches"),
+    "kafka": ("events", "writes", "transactions", "batches"),
     "sink": ("events", "inserts"),
     "clickhouse": ("events", "inserts"),
 }
 
-#: The figure of a backlog that says how many events a CPU-second takes, by section.
-_BACKLOG: Mapping[str, tuple[str, str]] = {
-    "ingress": ("ingress", "ingress, single events, 64 connections"),
-    "streams": ("streams", "stream worker, everything on"),
-    "sink": ("sink", "sink process"),
-    "clickhouse": ("sink", "ClickHouse, embedded"),
-}
+#: Of the benchmark's backlog.
+_BACKLOG_PARTITIONS, _INSERT_ROWS = 4, 20_000
 
 Matrix = npt.NDArray[np.float64]
 
@@ -62,24 +60,25 @@ class Run:
         """Whether the worker kept up with the load; a queue that grows says nothing about the cost of the load."""
         return self.measured.get(_TAKEN, self.rate) >= _KEPT_UP * self.rate
 
-    def driver(self, name: str) -> float:
-        """Return events, transactions or inserts per second."""
-        return float(self.rate) if name == "events" else self.measured[name]
+    @property
+    def demand(self) -> Demand:
+        """What the one process of each kind did."""
+        transactions = self.measured["transactions"]
+        in_batches = batches(self.rate, transactions, self.partitions, self.types)
+        return Demand(self.rate, 1, writes(self.rate), transactions, in_batches, self.measured["inserts"])
 
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU-seconds of one process: per event, per transaction, per insert."""
+    """CPU-seconds of a process by driver (see `DRIVERS`)."""
 
-    events: float
-    transactions: float = 0.0
-    inserts: float = 0.0
+    per: Mapping[str, float]
     error: float | None = None  # greatest relative error against runs that were not fitted; None: no such runs
     source: str = ""
 
-    def cores(self, rate: float, transactions: float, inserts: float) -> float:
-        """Return the cores at a load, all per second."""
-        return self.events * rate + self.transactions * transactions + self.inserts * inserts
+    def cores(self, demand: Demand) -> float:
+        """Return the cores that this work takes."""
+        return sum(cost * float(getattr(demand, driver)) for driver, cost in self.per.items())
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,8 @@ def read(path: Path | None = None) -> dict[str, Any]:
 def costs(document: Mapping[str, Any]) -> Costs:
     """Return the costs; a process that the benchmark does not cover is left out, and said to be missing."""
     runs = [run for run in paced_runs(document) if run.is_steady]
-    of = _fitted(runs) if runs else _of_a_backlog(document)
+    backlog = _backlog(document)
+    of = _fitted(runs, backlog) if runs else _of_a_backlog(backlog)
     missing = [] if runs else [
         "paced runs (`make bench ARGS=paced`), so cores are lower bounds: of full batches, as under a backlog",
         "the brokers' cores, so their number follows from disk and network alone",
@@ -128,22 +128,30 @@ def paced_runs(document: Mapping[str, Any]) -> list[Run]:
     return [Run(*load, measured) for load, measured in sorted(found.items())]
 
 
-def _fitted(runs: Sequence[Run]) -> dict[str, Cost]:
+#: A demand, and the cores that it took.
+Measured = tuple[Demand, float]
+
+
+def _fitted(runs: Sequence[Run], backlog: Mapping[str, Measured]) -> dict[str, Cost]:
     ends = {min(run.rate for run in runs), max(run.rate for run in runs)}
-    used = [run for run in runs if run.rate in ends]
-    others = [run for run in runs if run.rate not in ends]
-    return {process: _fit(process, used, others) for process in DRIVERS}
+    found = {}
+    for process in DRIVERS:
+        used = [(run.demand, run.measured[process]) for run in runs if run.rate in ends]
+        others = [(run.demand, run.measured[process]) for run in runs if run.rate not in ends]
+        source = f"fitted from {len(used)} paced runs that kept up"
+        if process in backlog:
+            used.append(backlog[process])
+            source += " and the backlog"
+        found[process] = _fit(DRIVERS[process], used, others, source)
+    return found
 
 
-def _fit(process: str, used: Sequence[Run], others: Sequence[Run]) -> Cost:
-    drivers = DRIVERS[process]
-    loads = np.array([[run.driver(name) for name in drivers] for run in used])
-    cores = np.array([run.measured[process] for run in used])
-    coefficients = non_negative(loads, cores)
-    cost = dict(zip(drivers, coefficients.tolist(), strict=True))
-    errors = [abs(sum(cost[name] * run.driver(name) for name in drivers) / run.measured[process] - 1) for run in others]
-    source = f"fitted from {len(used)} paced runs that kept up"
-    return Cost(**cost, error=max(errors, default=None), source=source)
+def _fit(drivers: Sequence[str], used: Sequence[Measured], others: Sequence[Measured], source: str) -> Cost:
+    loads = np.array([[float(getattr(demand, driver)) for driver in drivers] for demand, _ in used])
+    cores = np.array([cores for _, cores in used])
+    cost = Cost(dict(zip(drivers, non_negative(loads, cores).tolist(), strict=True)), source=source)
+    errors = [abs(cost.cores(demand) / cores - 1) for demand, cores in others]
+    return replace(cost, error=max(errors, default=None))
 
 
 def non_negative(loads: Matrix, cores: Matrix) -> Matrix:
@@ -163,10 +171,30 @@ def non_negative(loads: Matrix, cores: Matrix) -> Matrix:
     return best
 
 
-def _of_a_backlog(document: Mapping[str, Any]) -> dict[str, Cost]:
+def _of_a_backlog(backlog: Mapping[str, Measured]) -> dict[str, Cost]:
     return {
-        process: Cost(1 / _figure(document, section, what), source=f"{what}, backlog")
-        for process, (section, what) in _BACKLOG.items()
+        process: Cost({"events": cores / demand.events}, source="of full batches, as under a backlog")
+        for process, (demand, cores) in backlog.items()
+    }
+
+
+def _backlog(document: Mapping[str, Any]) -> dict[str, Measured]:
+    """Return what the processes did, and took, when there was more than they could do."""
+    ingress, streams, sink = "ingress, single events, 64 connections", "stream worker, everything on", "sink process"
+    received = _figure(document, "ingress", f"{ingress}: wall rate")
+    processed = _figure(document, "streams", f"{streams}: wall rate")
+    stored = _figure(document, "sink", f"{sink}: wall rate")
+    transactions = processed / _figure(document, "streams", "stream worker: events in a transaction")
+    in_batches = batches(processed, transactions, _BACKLOG_PARTITIONS, len(TYPES))
+    of_sink = Demand(stored, inserts=stored / _INSERT_ROWS)
+    return {
+        "ingress": (Demand(received, writes=writes(received)), received / _figure(document, "ingress", ingress)),
+        "streams": (
+            Demand(processed, transactions=transactions, batches=in_batches),
+            processed / _figure(document, "streams", streams),
+        ),
+        "sink": (of_sink, stored / _figure(document, "sink", sink)),
+        "clickhouse": (of_sink, stored / _figure(document, "sink", "ClickHouse, embedded")),
     }
 
 

@@ -1,9 +1,11 @@
 """The layout that a load needs: processes, partitions, brokers, memory, disk and network. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
 from eventpush.sizing.costs import Costs
+from eventpush.sizing.demand import Demand, batches, writes
 
 #: Share of a core that a process may use at the peak: the rest is for catching up and for a pod that is replaced.
 UTILISATION = 0.6
@@ -89,9 +91,9 @@ class Layout:
 
 def layout(load: Load, costs: Costs) -> Layout:
     """Return what the load needs, for its peak; ValueError if a worker's memory cannot hold the registry."""
-    ingress = _single(load, costs, "ingress")
-    workers, worker_cores = _scaled(load, costs, "streams", costs.transactions_per_worker)
-    sinks, sink_cores = _scaled(load, costs, "sink", costs.inserts_per_sink)
+    ingresses = _scaled(load, costs, "ingress")
+    workers = _scaled(load, costs, "streams")
+    sinks = _scaled(load, costs, "sink")
     identities = load.rate * load.window_s * _WINDOW_KEPT
     fixed_gb = (_PROCESS_BYTES + load.devices * _REGISTRY_BYTES) / 1e9  # in each worker
     shared_gb = (identities * _IDENTITY_BYTES + load.devices * _STATE_BYTES) / 1e9
@@ -101,11 +103,11 @@ def layout(load: Load, costs: Costs) -> Layout:
     by_cores = "their cores" if workers > _WORKERS_MIN else "availability"
     streams_by = "memory" if for_memory > workers else by_cores
     workers = max(workers, for_memory)
-    worker_cores = _cores(load, costs, "streams", workers, costs.transactions_per_worker)
-    partitions = _PARTITION_STEP * ceil(max(_PARTITIONS_MIN, workers * _PARTITIONS_PER_WORKER) / _PARTITION_STEP)
+    partitions = _partitions(workers)
     sinks = min(sinks, partitions)
-    clickhouse = _cores(load, costs, "clickhouse", sinks, costs.inserts_per_sink)
-    kafka = _cores(load, costs, "kafka", workers, costs.transactions_per_worker) if "kafka" in costs.of else None
+    counts = {"ingress": ingresses, "streams": workers, "sink": sinks}
+    clickhouse = _cores(load, costs, "clickhouse", counts)
+    kafka = _cores(load, costs, "kafka", counts) if "kafka" in costs.of else None
     disk_gb = load.rate * load.retention_h * 3_600 * KAFKA_EVENT_BYTES * load.replication / 1e9
     in_mbit = load.peak_rate * KAFKA_EVENT_BYTES * load.replication * 8 / 1e6
     out_mbit = load.peak_rate * (_READ_BYTES + KAFKA_EVENT_BYTES * (load.replication - 1)) * 8 / 1e6
@@ -118,9 +120,9 @@ def layout(load: Load, costs: Costs) -> Layout:
     brokers = max(reasons.values())
     topics = load.types + 8  # raw, events, dead letters, registry, latest states, account, window, other
     return Layout(
-        ingress=ingress,
-        streams=Processes(workers, *worker_cores),
-        sink=Processes(sinks, *sink_cores),
+        ingress=Processes(ingresses, *_cores(load, costs, "ingress", counts)),
+        streams=Processes(workers, *_cores(load, costs, "streams", counts)),
+        sink=Processes(sinks, *_cores(load, costs, "sink", counts)),
         clickhouse_cores=clickhouse,
         kafka_cores=kafka,
         brokers=brokers,
@@ -140,21 +142,35 @@ def layout(load: Load, costs: Costs) -> Layout:
     )
 
 
-def _single(load: Load, costs: Costs, process: str) -> Processes:
-    average, peak = _cores(load, costs, process, 1, None)
-    return Processes(max(_WORKERS_MIN, ceil(peak / UTILISATION)), average, peak)
+def _partitions(workers: int) -> int:
+    return _PARTITION_STEP * ceil(max(_PARTITIONS_MIN, workers * _PARTITIONS_PER_WORKER) / _PARTITION_STEP)
 
 
-def _scaled(load: Load, costs: Costs, process: str, per_process: float | None) -> tuple[int, tuple[float, float]]:
-    """Return how many processes of this kind are needed: each adds its own transactions or inserts."""
+def _scaled(load: Load, costs: Costs, process: str) -> int:
+    """Return how many processes of this kind are needed for their cores: each adds its own transactions or inserts."""
     count = _WORKERS_MIN
-    while (cores := _cores(load, costs, process, count, per_process))[1] > count * UTILISATION:
+    while _cores(load, costs, process, {process: count})[1] > count * UTILISATION:
         count += 1
-    return count, cores
+    return count
 
 
-def _cores(load: Load, costs: Costs, process: str, count: int, per_process: float | None) -> tuple[float, float]:
-    batches = count * (per_process or 0.0)
-    cost = costs.of[process]
-    average, peak = (cost.cores(rate, batches, batches) for rate in (load.rate, load.peak_rate))
+def _cores(load: Load, costs: Costs, process: str, counts: Mapping[str, int]) -> tuple[float, float]:
+    """Return the cores of all processes of this kind, on average and at the peak."""
+    average, peak = (
+        costs.of[process].cores(_demand(load, costs, rate, process, counts)) for rate in (load.rate, load.peak_rate)
+    )
     return average, peak
+
+
+def _demand(load: Load, costs: Costs, rate: float, process: str, counts: Mapping[str, int]) -> Demand:
+    """Return the work at a rate; of processes that are not counted there is none."""
+    workers, ingresses = counts.get("streams", 0), counts.get("ingress", 0)
+    transactions = workers * (costs.transactions_per_worker or 0.0)
+    return Demand(
+        rate,
+        counts.get(process, 0),
+        writes(rate, ingresses) if ingresses else 0.0,
+        transactions,
+        batches(rate, transactions, _partitions(workers), load.types, workers) if transactions else 0.0,
+        counts.get("sink", 0) * (costs.inserts_per_sink or 0.0),
+    )

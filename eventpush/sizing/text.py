@@ -57,9 +57,20 @@ def _size(gigabytes: float) -> str:
 
 
 def cost_text(cost: Cost) -> str:
-    """Return what an event, a transaction and an insert cost, and how far to trust it."""
-    parts = [f"{cost.events * 1e6:.1f} CPU-µs per event"]
-    parts += [f"{cost.transactions * 1e3:.2f} CPU-ms per transaction"] if cost.transactions else []
-    parts += [f"{cost.inserts * 1e3:.2f} CPU-ms per insert"] if cost.inserts else []
+    """Return what an event, a transaction and so on cost, and how far to trust it."""
+    parts = ", ".join(
+        _COSTS[driver].format(cost_s * 1e6, cost_s * 1e3) for driver, cost_s in cost.per.items() if cost_s
+    )
     error = "no other run to check it" if cost.error is None else f"off by up to {cost.error:.0%} for other runs"
-    return f"{', '.join(parts)} ({cost.source}; {error})"
+    return f"{parts} ({cost.source}; {error})"
+
+
+#: A driver's cost, given in microseconds and milliseconds of CPU.
+_COSTS = {
+    "events": "{0:.1f} CPU-µs per event",
+    "processes": "{1:.0f} CPU-ms per second of a process",
+    "writes": "{1:.2f} CPU-ms per write to Kafka",
+    "transactions": "{1:.2f} CPU-ms per transaction",
+    "batches": "{0:.0f} CPU-µs per batch in a transaction",
+    "inserts": "{1:.2f} CPU-ms per insert",
+}

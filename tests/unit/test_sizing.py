@@ -11,11 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventpush.cli import cli
-from eventpush.sizing.costs import DRIVERS, costs, non_negative, read
+from eventpush.sizing import costs as module
+from eventpush.sizing.costs import DRIVERS, Run, costs, non_negative, read
+from eventpush.sizing.demand import Demand, batches, writes
 from eventpush.sizing.layout import UTILISATION, Load, layout
 
-#: CPU-seconds per event, transaction and insert of made-up processes.
-_EVENT, _BATCH = 20e-6, 2e-3
+#: CPU-seconds of made-up processes, by driver.
+_MADE_UP = {
+    "events": 20e-6, "processes": 0.01, "writes": 0.3e-3, "transactions": 2e-3, "batches": 50e-6, "inserts": 5e-3,
+}  # fmt: skip
 
 
 def paced(*rates: int, wrong_at: int | None = None) -> dict[str, Any]:
@@ -23,32 +27,61 @@ def paced(*rates: int, wrong_at: int | None = None) -> dict[str, Any]:
     figures = []
     for rate in rates:
         for partitions in (4, 64):
-            batches = 10 + partitions / 2
-            wanted = {name: _EVENT * rate + (_BATCH * batches if len(of) > 1 else 0) for name, of in DRIVERS.items()}
-            values = {f"{name}, cores": value * (1.5 if rate == wrong_at else 1) for name, value in wanted.items()}
-            values |= {"transactions": batches, "inserts": batches}
+            values = {"transactions": 20 - partitions / 8, "inserts": 1 + partitions / 32}
+            demand = Run(rate, partitions, 8, values).demand
+            for process in DRIVERS:
+                values[f"{process}, cores"] = cores_of(process, demand) * (1.5 if rate == wrong_at else 1)
             what = f"{rate:,} events/s, {partitions} partitions, 8 types: "
             figures += [{"what": what + name, "value": value} for name, value in values.items()]
-    return read() | {"paced": {"figures": figures}}
+    return {name: section for name, section in read().items() if name != "paced"} | {"paced": {"figures": figures}}
 
 
+@pytest.fixture
+def _made_up_backlog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backlog that follows the made-up costs, too."""
+    demand = Demand(30_000, 1, writes(30_000), 8, 400, 7)
+    made_up = {process: (demand, cores_of(process, demand)) for process in DRIVERS if process != "kafka"}
+    monkeypatch.setattr(module, "_backlog", lambda _document: made_up)
+
+
+def cores_of(process: str, demand: Demand) -> float:
+    """The cores of a made-up process."""
+    return sum(_MADE_UP[driver] * float(getattr(demand, driver)) for driver in DRIVERS[process])
+
+
+@pytest.mark.usefixtures("_made_up_backlog")
 def test_costs_are_found_again_in_paced_runs() -> None:
-    """Per event, per transaction and per insert; runs in between, which are not fitted, agree."""
+    """By driver; runs in between, which are not fitted, agree."""
     found = costs(paced(100, 1_000, 5_000))
-    assert found.of["streams"].events == pytest.approx(_EVENT)
-    assert found.of["streams"].transactions == pytest.approx(_BATCH)
-    assert found.of["sink"].inserts == pytest.approx(_BATCH)
-    assert found.of["ingress"].events == pytest.approx(_EVENT)
+    for process, drivers in DRIVERS.items():
+        assert found.of[process].per == pytest.approx({driver: _MADE_UP[driver] for driver in drivers}, rel=1e-6)
     assert all(cost.error == pytest.approx(0, abs=1e-9) for cost in found.of.values())
-    assert (found.transactions_per_worker, found.missing) == (42, [])
+    assert (found.transactions_per_worker, found.missing) == (19.5, [])
 
 
+@pytest.mark.usefixtures("_made_up_backlog")
 def test_the_error_is_that_of_runs_that_were_not_fitted() -> None:
     """A run in between that cost half as much again is a third off; without one there is no error to state."""
     assert costs(paced(100, 1_000, 5_000, wrong_at=1_000)).of["streams"].error == pytest.approx(1 / 3)
     assert costs(paced(100, 5_000)).of["streams"].error is None
 
 
+def test_a_backlog_counts_as_a_run() -> None:
+    """So the costs hold at the rate that a process can just bear, not only at the paced rates."""
+    document = read()
+    found = costs(document)
+    for process, (demand, cores) in module._backlog(document).items():
+        assert found.of[process].cores(demand) == pytest.approx(cores, rel=0.5), process
+
+
+def test_batches_are_counted_as_events_fall() -> None:
+    """Few events hit a partition and a topic each; many hit all of them."""
+    assert batches(10, 10, 64, 8) == pytest.approx(10 * 5)
+    assert batches(1e6, 10, 4, 8) == pytest.approx(10 * (4 * 4 + 4 * 8))
+    assert batches(1e6, 20, 4, 8, workers=2) == pytest.approx(20 * (4 * 2 + 2 * 8))
+
+
+@pytest.mark.usefixtures("_made_up_backlog")
 def test_a_run_that_did_not_keep_up_is_left_out() -> None:
     """Its cores are those of fewer events than were sent."""
     document = paced(100, 1_000, 5_000)
@@ -57,7 +90,10 @@ def test_a_run_that_did_not_keep_up_is_left_out() -> None:
             figure["value"] /= 3
     slow = {"what": "5,000 events/s, 64 partitions, 8 types: events through the worker", "value": 1_700}
     document["paced"]["figures"].append(slow)
-    assert costs(document).of["streams"].events == pytest.approx(_EVENT)
+    found = costs(document).of["streams"]
+    kept_up = [run for run in module.paced_runs(document) if run.is_steady]
+    assert [run.measured["streams"] for run in kept_up] == pytest.approx([found.cores(run.demand) for run in kept_up])
+    assert len(kept_up) == 5
 
 
 @given(st.lists(st.tuples(st.floats(1, 1e5), st.floats(1, 1e3), st.floats(0.01, 50)), min_size=2, max_size=10))
@@ -72,7 +108,7 @@ def test_without_paced_runs_the_answer_says_what_is_missing() -> None:
     found = costs({name: section for name, section in read().items() if name != "paced"})
     assert len(found.missing) == 2
     assert "kafka" not in found.of
-    assert 0 < found.of["streams"].events < 1e-3
+    assert 0 < found.of["streams"].per["events"] < 1e-3
     assert layout(Load(1_000, 50_000, 86_400, 8), found).kafka_cores is None
 
 
