@@ -1,7 +1,7 @@
 """Render the figures as a table on the terminal and as docs/benchmarks.md."""
 
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,8 @@ def _section(part: str, measured: dict[str, Any], of_part: Sequence[Figure]) -> 
     quick = " **Quick run: rough figures.**" if measured["quick"] else ""
     plots = [f"![{part}](benchmarks-{part}.svg)", ""] if measured["series"] else []
     title = TITLES.get(part, part.capitalize())
-    return [f"## {title}", "", when + quick, "", measured["versions"] + ".", "", *_markdown(of_part), "", *plots]
+    rows = _by_load(of_part) if part == "paced" else _markdown(of_part)
+    return [f"## {title}", "", when + quick, "", measured["versions"] + ".", "", *rows, "", *plots]
 
 
 def _markdown(rows: Iterable[Figure]) -> list[str]:
@@ -82,6 +83,22 @@ def _markdown(rows: Iterable[Figure]) -> list[str]:
         what, value, unit, against_target = _cells(figure)
         lines.append(f"| {what} | {value} | {unit} | {against_target} | {figure.note} |")
     return lines
+
+
+def _by_load(of_part: Sequence[Figure]) -> Iterator[str]:
+    """Yield a table with a row for each load, whose name comes before the colon, and a column for each figure."""
+    loads: dict[str, dict[str, Figure]] = {}
+    for figure in of_part:
+        load, _, what = figure.what.partition(": ")
+        loads.setdefault(load, {})[what] = figure
+    columns = {what: figure.unit for found in loads.values() for what, figure in found.items()}
+    heads = [what if what.endswith(unit) else f"{what}, {unit}" for what, unit in columns.items()]
+    yield f"| load | {' | '.join(heads)} |"
+    yield f"| --- |{' ---: |' * len(heads)}"
+    for load, found in loads.items():
+        values = [_number(found[what].value) if what in found else "" for what in columns]
+        late = any(figure.note.startswith("at least") for figure in found.values())
+        yield f"| {load}{' (did not keep up)' if late else ''} | {' | '.join(values)} |"
 
 
 def _cells(figure: Figure) -> tuple[str, str, str, str]:
