@@ -58,12 +58,12 @@ hold() {
   daemon unshare --net --mount --propagation slave bash -euc '
     R=$1 checkout=$2 D=$3
     mount --bind "$R" "$R"
+    mount -t tmpfs tmpfs "$R/run"
+    mount -t tmpfs tmpfs "$R/tmp"  # before the checkout, which may be in there
     for shared in /dev /sys "$checkout"; do mkdir -p "$R$shared"; mount --rbind "$shared" "$R$shared"; done
     mount -t proc proc "$R/proc"
     mount --bind "$R/proc/sys/kernel" "$R/proc/sys/kernel"
     mount -o remount,bind,ro "$R/proc/sys/kernel"
-    mount -t tmpfs tmpfs "$R/run"
-    mount -t tmpfs tmpfs "$R/tmp"
     cp --dereference /etc/resolv.conf "$R/etc/resolv.conf"
     cd "$R"; mkdir -p .old; pivot_root . .old; umount -l /.old
     echo $$ >"$D/holder.pid"; exec sleep infinity' - "$R" "$checkout" "$D" >"$D/holder.log" 2>&1 </dev/null &
