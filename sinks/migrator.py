@@ -55,7 +55,8 @@ async def planned_after(client: AsyncClient, settings: Settings) -> list[str]:
 
 
 async def _security(client: AsyncClient, settings: Settings) -> list[str]:
-    return view_security.statements_for(await _definitions(client), settings)
+    ((user,),) = (await client.query("SELECT currentUser()")).result_rows
+    return view_security.statements_for(await _definitions(client), str(user), settings.clickhouse_cluster)
 
 
 async def _definitions(client: AsyncClient) -> dict[str, str]:

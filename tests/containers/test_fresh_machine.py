@@ -14,12 +14,12 @@ from tests.containers.images import FRESH_IMAGE, build_secrets
 pytestmark = pytest.mark.containers
 
 _READY_S = 540.0
-_NEEDED = "Makefile pyproject.toml README.md LICENSE requirements*.lock tools"
+_NEEDED = "Makefile pyproject.toml README.md LICENSE requirements*.lock tools docs/benchmarks.json"
 _PACKAGES = "runtime schemas ingress streams sinks embedded eventpush"
 _HOME = "/root/eventpush"
 _PREPARE = f"""
 command -v make >/dev/null || {{ apt-get update && apt-get install -y python3 python3-venv make curl; }}
-mkdir {_HOME} && cd /checkout && cp -r {_NEEDED} {_PACKAGES} {_HOME}
+mkdir {_HOME} && cd /checkout && cp -r --parents {_NEEDED} {_PACKAGES} {_HOME}
 """
 
 

@@ -19,6 +19,10 @@ from pathlib import Path
 
 import pytest
 
+from runtime.platform.settings import load
+from schemas.migration_steps import MIGRATIONS
+from sinks.clickhouse_connection import connect
+from sinks.migrator import migrate
 from tests.integration.test_clickhouse_http import call, post, until, value
 from tests.stack import ClickHouse
 
@@ -200,6 +204,34 @@ def test_the_password_is_asked_for_in_every_way(tmp_path):
         assert call(server, "GET", "/ping").status == 200
         command = Path(f"/proc/{server.pid}/cmdline")
         assert not command.exists() or b"ssword:1" not in command.read_bytes()
+    finally:
+        server.end()
+
+
+async def test_any_user_of_its_own_may_migrate(tmp_path):
+    """Its only user may have any name, as in Compose: the schema is made, and the views run with that user's rights."""
+    server = ClickHouse(
+        tmp_path / "data",
+        arguments=("--user", "eve", "--password-from-env", "TEST_PASSWORD"),
+        environ={"TEST_PASSWORD": "secret"},
+    )
+    server.start()
+    settings = load(
+        {
+            "EVENTPUSH_CLICKHOUSE_URL": f"http://127.0.0.1:{server.port}",
+            "EVENTPUSH_CLICKHOUSE_USER": "eve",
+            "EVENTPUSH_CLICKHOUSE_PASSWORD": "secret",
+        }
+    )
+    try:
+        client = await connect(settings)
+        assert len(await migrate(client, settings)) == len(MIGRATIONS)
+        reads_as_owner = "create_table_query LIKE '% SQL SECURITY DEFINER %'"
+        views = f"SELECT count(), countIf({reads_as_owner}) FROM system.tables WHERE database = 'telematics'"
+        ((of_owner, all_views),) = (await client.query(f"{views} AND engine = 'View'")).result_rows
+        assert of_owner == all_views > 10
+        assert await migrate(client, settings) == []
+        await client.close()
     finally:
         server.end()
 

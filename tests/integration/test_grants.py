@@ -14,7 +14,6 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from eventpush.grants import FLEET_VIEWS, OPEN_VIEWS, PAYLOAD_VIEWS, statements
-from runtime.platform.settings import load
 from schemas.migration_steps import MIGRATIONS, bootstrap
 from schemas.tables import EVENTS
 from schemas.views import VIEWS
@@ -76,7 +75,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for answer, error in execute(home, users(_ALL), [*made, insert, registry]):
         assert error is None, (answer, error)
     ((rows, _),) = execute(home, users(_ALL), [definitions])
-    secured = statements_for(dict(rows or []), load({"EVENTPUSH_CLICKHOUSE_USER": OWNER}))
+    secured = statements_for(dict(rows or []), OWNER, None)
     assert all(error is None for _, error in execute(home, users(_ALL), secured))
     return home
 
@@ -162,7 +161,7 @@ def test_the_statements_run_on_the_official_image() -> None:
             admin.command(statement)
         found = admin.query("SELECT concat(database, '.', name), create_table_query FROM system.tables"
                             " WHERE database = 'telematics'").result_rows  # fmt: skip
-        for statement in statements_for({str(name): str(query) for name, query in found}, load({})):
+        for statement in statements_for({str(name): str(query) for name, query in found}, "default", None):
             admin.command(statement)
         admin.command(
             f"INSERT INTO {EVENTS.store} (event_id, event, imei, device_time, received_at, fleet) SELECT"

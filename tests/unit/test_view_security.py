@@ -2,7 +2,6 @@
 
 import pytest
 
-from runtime.platform.settings import load
 from sinks.view_security import statements_for
 
 
@@ -16,7 +15,6 @@ def test_views_run_with_the_rights_of_the_user(user: str) -> None:
         "telematics.events_hourly_refresh": "CREATE MATERIALIZED VIEW …",
     }
     quoted = user.replace("\\", "\\\\").replace("`", "\\`")
-    settings = load({"EVENTPUSH_CLICKHOUSE_USER": user, "EVENTPUSH_CLICKHOUSE_CLUSTER": "main"})
-    assert statements_for(definitions, settings) == [
+    assert statements_for(definitions, user, "main") == [
         f"ALTER TABLE telematics.events ON CLUSTER `main` MODIFY SQL SECURITY DEFINER DEFINER = `{quoted}`"
     ]
