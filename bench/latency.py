@@ -44,13 +44,11 @@ class Latencies:
 
     @property
     def note(self) -> str:
-        """How many events these are."""
-        late = (
-            f"; {self.missing:,} had not arrived {_GRACE_S:g} s after the last was sent: at least"
-            if self.missing
-            else ""
+        """How many events these are, and how many of them count with less time than they took."""
+        events = f"{len(self.ms):,} events"
+        return (
+            f"{events}, {self.missing:,} not there {_GRACE_S:g} s after the last was sent" if self.missing else events
         )
-        return f"{len(self.ms):,} events{late}"
 
 
 @dataclass
@@ -67,6 +65,11 @@ class Trace:
         for identity, request in events:
             self.sent[identity] = time.perf_counter()
             yield request
+
+    @property
+    def is_on_topic(self) -> bool:
+        """Whether everything that was sent has been seen on the topic."""
+        return self.on_topic.keys() >= self.sent.keys()
 
     def to_topic(self) -> Latencies:
         """Return the latencies of all events to the topic."""
@@ -137,7 +140,7 @@ async def _all_seen(trace: Trace, watchers: Sequence["asyncio.Task[None]"]) -> N
     deadline = time.monotonic() + _GRACE_S
     probes = {identity for identity in trace.sent if identity[0] in trace.probes}
     while time.monotonic() < deadline and not any(watcher.done() for watcher in watchers):
-        if trace.on_topic.keys() >= trace.sent.keys() and trace.in_clickhouse.keys() >= probes:
+        if trace.is_on_topic and trace.in_clickhouse.keys() >= probes:
             return
         await asyncio.sleep(_PAUSE_S)
 

@@ -107,7 +107,7 @@ async def _warm_up(load: Load, port: int, bodies: Iterator[bytes], trace: Trace)
     """
     await http_load.paced(port, bodies, _CONNECTIONS, load.rate, _WARM_UP_S)
     deadline_s = time.monotonic() + _ARRIVAL_S
-    while not trace.on_topic.keys() >= trace.sent.keys():
+    while not trace.is_on_topic:
         if time.monotonic() > deadline_s:
             raise TimeoutError(f"the events of the warm-up had not arrived after {_ARRIVAL_S:g} s")
         await asyncio.sleep(_POLL_S)

@@ -93,12 +93,12 @@ def _by_load(of_part: Sequence[Figure]) -> Iterator[str]:
         loads.setdefault(load, {})[what] = figure
     columns = {what: figure.unit for found in loads.values() for what, figure in found.items()}
     heads = [what if what.endswith(unit) else f"{what}, {unit}" for what, unit in columns.items()]
-    yield f"| load | {' | '.join(heads)} |"
-    yield f"| --- |{' ---: |' * len(heads)}"
+    yield f"| load | {' | '.join(heads)} | note |"
+    yield f"| --- |{' ---: |' * len(heads)} --- |"
     for load, found in loads.items():
         values = [_number(found[what].value) if what in found else "" for what in columns]
-        late = any(figure.note.startswith("at least") for figure in found.values())
-        yield f"| {load}{' (did not keep up)' if late else ''} | {' | '.join(values)} |"
+        notes = dict.fromkeys(figure.note for figure in found.values() if figure.note)
+        yield f"| {load} | {' | '.join([*values, '; '.join(notes)])} |"
 
 
 def _cells(figure: Figure) -> tuple[str, str, str, str]:

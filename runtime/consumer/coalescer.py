@@ -107,13 +107,15 @@ class Coalescer(Generic[Item, Outcome]):
 
     def _take(self) -> list[_Submission[Item]]:
         """Take what is handled together; at least one, if one waits."""
-        taken: list[_Submission[Item]] = []
-        size = 0
-        while self._waiting and size < self._enough:
-            if taken and not self._fit([*(one.item for one in taken), self._waiting[0].item]):
+        items: list[Item] = []
+        count = size = 0
+        for submission in self._waiting:
+            items.append(submission.item)
+            if size >= self._enough or (count and not self._fit(items)):
                 break
-            taken.append(self._waiting.pop(0))
-            size += taken[-1].size
+            count += 1
+            size += submission.size
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
         return taken
 
     async def _finish(self, taken: Sequence[_Submission[Item]]) -> None:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
@@ -34,6 +33,7 @@ from tests.containers.docker_cli import (
     run,
     wait_until,
 )
+from tests.sse_reader import SseReader
 
 pytestmark = pytest.mark.containers
 
@@ -45,7 +45,6 @@ KILLED = 137
 #: What the containers logged, for who looks into a failure.
 LOGS = ROOT / ".containers" / "logs"
 README = (ROOT / "README.md").read_text()
-STREAM = "http://127.0.0.1:9104/events/stream"
 LOGIN = {"X-ClickHouse-User": "eventpush", "X-ClickHouse-Key": "eventpush"}
 #: Where a client on this machine finds the published ports.
 OUTSIDE = {
@@ -346,37 +345,34 @@ def test_two_of_each_share_the_work(figure: Figure) -> None:
     figure(f"two of each: {sent} events through both ports, lost 0, doubled 0")
 
 
-class Reader(threading.Thread):
+class Client(threading.Thread):
     """A client of the event stream that reconnects with the last id, as a browser does."""
 
     def __init__(self, token: str) -> None:
         super().__init__(daemon=True)
         self.seen: list[str] = []  # event ids
-        self.connections = 0
-        self.last_id = ""
+        self.connections: list[SseReader] = []
         self._token = token
 
     def run(self) -> None:
         """Read until the program ends."""
+        last_id = ""
         while True:
-            headers = {"Authorization": f"Bearer {self._token}", "Last-Event-ID": self.last_id}
-            request = urllib.request.Request(STREAM, headers={k: v for k, v in headers.items() if v})
             with (
                 contextlib.suppress(OSError, HTTPException),
-                urllib.request.urlopen(request, timeout=15) as stream,  # noqa: S310 - http, written here
+                SseReader(9104, last_id, token=self._token) as connection,
             ):
-                self.connections += 1
-                pending, new_id = list[str](), self.last_id
-                for line in stream:
-                    field, _, value = line.decode().rstrip("\n").partition(": ")
-                    if field == "data":
-                        pending.append(json.loads(value)["event_id"])
-                    elif field == "id":
-                        new_id = value
-                    elif not field:
-                        self.seen += pending
-                        self.last_id, pending = new_id, []
+                if connection.response.status != 200:
+                    raise HTTPException(connection.response.reason)
+                self.connections.append(connection)
+                for message in connection:
+                    self.seen.append(json.loads(message.data)["event_id"])
+                    last_id = message.last_id
             time.sleep(0.5)
+
+    def is_connected(self) -> bool:
+        """Whether the stream has said from where on it sends."""
+        return any(connection.last_id for connection in self.connections)
 
 
 def test_a_killed_event_stream_is_resumed(figure: Figure) -> None:
@@ -388,18 +384,18 @@ def test_a_killed_event_stream_is_resumed(figure: Figure) -> None:
     try:
         (container,) = compose(*profile, "ps", "--all", "--quiet", "sse").split()
         wait_until(lambda: is_healthy(container), HEALTHY_S, "that the event stream is healthy")
-        reader = Reader(token)
-        reader.start()
-        wait_until(lambda: bool(reader.last_id), 30, "that the client is connected")
+        client = Client(token)
+        client.start()
+        wait_until(client.is_connected, 30, "that the client is connected")
         before = rows()
         with simulation(seed=500, seconds=10) as fleet:
             fleet.wait_until_under_way()
             crash(container)
             fleet.report()
         stored = rows() - before
-        wait_until(lambda: len(reader.seen) >= stored, 60, f"that all {stored} events have come")
-        assert len(set(reader.seen)) == len(reader.seen) == stored
-        assert reader.connections == 2
+        wait_until(lambda: len(client.seen) >= stored, 60, f"that all {stored} events have come")
+        assert len(set(client.seen)) == len(client.seen) == stored
+        assert len(client.connections) == 2
         figure(f"event stream killed under 200 events/s: the client got each of {stored} events once")
     finally:
         compose(*profile, "rm", "--stop", "--force", "sse")
