@@ -1,9 +1,7 @@
 """`eventpush sink`."""
 
-import sys
-
 from eventpush.options import command_with_examples, settings_of_a_process
-from runtime.platform.event_loop import run_loop
+from runtime.platform.event_loop import run_process
 from sinks.app import run
 
 
@@ -18,4 +16,4 @@ def command() -> None:
 
     It migrates ClickHouse's schema first. While ClickHouse is unavailable it waits, then catches up.
     """
-    sys.exit(run_loop(run(settings_of_a_process("sink"))))
+    run_process(run(settings_of_a_process("sink")))

@@ -1,9 +1,7 @@
 """`eventpush streams`."""
 
-import sys
-
 from eventpush.options import command_with_examples, settings_of_a_process
-from runtime.platform.event_loop import run_loop
+from runtime.platform.event_loop import run_process
 from streams.app import run
 
 
@@ -19,4 +17,4 @@ def command() -> None:
     Run up to one worker per partition; they share the partitions. If a worker dies, the others or its next start take
     over without loss or duplicates.
     """
-    sys.exit(run_loop(run(settings_of_a_process("streams"))))
+    run_process(run(settings_of_a_process("streams")))
