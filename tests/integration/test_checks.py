@@ -66,7 +66,8 @@ def finding(pipeline: Pipeline, check: str) -> tuple[str, str]:
 
 
 async def _move(pipeline: Pipeline, group: str, topic: str, to: dict[int, int] | None) -> None:
-    consumer = AIOKafkaConsumer(bootstrap_servers=pipeline.kafka_bootstrap, group_id=group)
+    # An automatic commit, when it stops, would put the group back to where the consumer began.
+    consumer = AIOKafkaConsumer(bootstrap_servers=pipeline.kafka_bootstrap, group_id=group, enable_auto_commit=False)
     await consumer.start()
     try:
         tps = [TopicPartition(topic, partition) for partition in range(4)]
