@@ -36,13 +36,17 @@ def require_space(directory: Path, minimum_bytes: int = SPACE_MIN_BYTES) -> None
         )
 
 
+_given_ports: set[int] = set()  # by `free_ports`: its callers bind them later
+
+
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Return `count` distinct ports that are free now, below the range used for outgoing connections."""
+    """Return `count` ports that are free now, below the range used for outgoing connections; none is returned twice."""
     ports: list[int] = []
     while len(ports) < count:
         port = random.randrange(20_000, 32_000)
         with contextlib.suppress(OperatorError):
             require_free_port(host, port, "", "")
-            if port not in ports:
+            if port not in _given_ports:
+                _given_ports.add(port)
                 ports.append(port)
     return ports

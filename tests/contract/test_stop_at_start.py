@@ -51,8 +51,16 @@ def test_process_1_handles_sigterm_before_it_imports_the_service(
 ) -> None:
     """SIGTERM is handled while no package's library is loaded, and ends the process at once with status 143."""
     outside, pid = process_1
-    _wait_until(lambda: _handles_sigterm(pid))
-    loaded = Path(f"/proc/{pid}/maps").read_text()
+    loaded = ""
+
+    def handles_sigterm() -> bool:
+        nonlocal loaded
+        before = Path(f"/proc/{pid}/maps").read_text()  # first, as the process goes on
+        if handles := _handles_sigterm(pid):
+            loaded = before
+        return handles
+
+    _wait_until(handles_sigterm)
     os.kill(pid, signal.SIGTERM)
     assert outside.wait(_DEADLINE_S) == _KILLED_BY_SIGTERM
     assert "site-packages" not in loaded

@@ -1,5 +1,6 @@
 """The embedded Kafka is a real one: transactions, durable data, a cluster."""
 
+import asyncio
 import signal
 import uuid
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from tests.stack import Kafka, bootstrap_of, kafka_cluster
+from runtime.adapters.aiokafka_transactions import high_watermarks
+from tests.stack import READY_S, Kafka, bootstrap_of, kafka_cluster
 
 
 async def make_topic(bootstrap: str, replicas: int = 1) -> str:
@@ -35,13 +37,17 @@ async def send(bootstrap: str, topic: str, *values: bytes, commit: bool = True) 
 
 
 async def read_committed(bootstrap: str, topic: str) -> list[bytes]:
+    """All values; waits for the ends of transactions, which the broker writes after it has answered."""
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed")
     await consumer.start()
     try:
         tp = TopicPartition(topic, 0)
         consumer.assign([tp])
         await consumer.seek_to_beginning(tp)
-        end = (await consumer.end_offsets([tp]))[tp]
+        async with asyncio.timeout(READY_S):
+            while (ends := await consumer.end_offsets([tp])) != await high_watermarks(consumer, [tp]):
+                await asyncio.sleep(0.02)
+        end = ends[tp]
         values = []
         while await consumer.position(tp) < end:
             records = await consumer.getmany(tp, timeout_ms=200)

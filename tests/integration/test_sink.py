@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from embedded.preflight import free_ports
 from runtime.kafka.topic_admin import ensure_topics
 from runtime.platform.settings import Settings, load
 from schemas import times, topics
@@ -287,7 +288,7 @@ async def test_workers_come_and_go(harness: SinkHarness, imei: str) -> None:
         for i in range(6):
             await harness.publish(sent[i * 1_000 : (i + 1) * 1_000])
             if i == 1:
-                second = harness.start(EVENTPUSH_SINK_METRICS_PORT=str(harness.metrics_port + 1))
+                second = harness.start(EVENTPUSH_SINK_METRICS_PORT=str(free_ports(1)[0]))
             if i == 4:
                 first.kill()
         await harness.stored(imei, 6_000)

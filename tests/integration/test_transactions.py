@@ -129,6 +129,11 @@ async def until(true: Callable[[], bool], timeout_s: float = READY_S) -> None:
             await asyncio.sleep(0.02)
 
 
+def _has_leader(described: Any) -> bool:
+    [topic] = described
+    return [partition["leader"] >= 0 for partition in topic["partitions"]] == [True]
+
+
 @pytest.fixture
 async def group(kafka_bootstrap: str) -> AsyncIterator[Group]:
     """A topic and a group that nothing else uses."""
@@ -141,6 +146,9 @@ async def group(kafka_bootstrap: str) -> AsyncIterator[Group]:
     })  # fmt: skip
     async with admin(settings) as client:
         await client.create_topics([NewTopic(name, 1, 1)])
+        async with asyncio.timeout(READY_S):
+            while not _has_leader(await client.describe_topics([name])):  # the broker has answered before
+                await asyncio.sleep(0.02)
     async with AsyncExitStack() as closing:
         yield Group(settings, name, closing)
 

@@ -13,6 +13,7 @@ import pytest
 import structlog
 import trustme
 import uvloop
+from prometheus_client import REGISTRY
 
 from ingress.http import lingering_close
 from ingress.http.connection import Connection
@@ -223,6 +224,11 @@ def send_on_then_read(port: int, duration_s: float) -> bytes:
         return received
 
 
+def open_connections() -> float:
+    """The connections of this process, those included whose refusal is under way."""
+    return REGISTRY.get_sample_value("eventpush_ingress_connections") or 0
+
+
 @LOOPS
 def test_a_stop_leaves_a_refusal_to_be_read(loop):
     """One connection too many, refused just before the process gets SIGTERM: its client sends on past the closing
@@ -231,9 +237,12 @@ def test_a_stop_leaves_a_refusal_to_be_read(loop):
 
     async def attempt() -> None:
         async with running(ingress_connections_max=1, ingress_drain_s=5) as ingress:
+            before = open_connections()
             _, first = await ingress.connect()
             refused = asyncio.create_task(asyncio.to_thread(send_on_then_read, ingress.port, 1.5))
-            await asyncio.sleep(0.05)
+            async with asyncio.timeout(5):
+                while open_connections() < before + 2:
+                    await asyncio.sleep(0.001)
         first.close()
         assert (await refused).startswith(b"HTTP/1.1 503 ")
 

@@ -57,9 +57,19 @@ def group() -> FakeGroup:
 
 @pytest.fixture
 async def committer(group: FakeGroup) -> OffsetCommitter:
+    return committer_of(group, rebalance_timeout_s=30)
+
+
+@pytest.fixture
+async def impatient(group: FakeGroup) -> OffsetCommitter:
+    """A committer that soon gives up waiting for an assignment."""
+    return committer_of(group, rebalance_timeout_s=0.2)
+
+
+def committer_of(group: FakeGroup, rebalance_timeout_s: float) -> OffsetCommitter:
     consumer = SimpleNamespace(_coordinator=group, _subscription=group)
     app: Any = SimpleNamespace(with_consumer=lambda function: function(consumer))
-    return OffsetCommitter(app, TP(*TOPIC_PARTITION), rebalance_timeout_s=0.2)
+    return OffsetCommitter(app, TP(*TOPIC_PARTITION), rebalance_timeout_s=rebalance_timeout_s)
 
 
 async def test_offset_and_metadata_are_read_back(committer: OffsetCommitter) -> None:
@@ -94,24 +104,24 @@ async def test_a_commit_is_refused_when_another_worker_has_written(
     assert group.stored[TOPIC_PARTITION].offset == 20
 
 
-async def test_a_zombie_is_fenced(committer: OffsetCommitter, group: FakeGroup) -> None:
+async def test_a_zombie_is_fenced(impatient: OffsetCommitter, group: FakeGroup) -> None:
     """The broker has a newer generation and the partition another owner: the commit fails, nothing is written."""
-    await committer.read()
-    await committer.commit(5, "insert-to:9")
+    await impatient.read()
+    await impatient.commit(5, "insert-to:9")
     group.broker_generation += 1
     group.ours = False
     with pytest.raises(FencedError, match="is no longer assigned to this worker"):
-        await committer.commit(9)
+        await impatient.commit(9)
     assert group.stored[TOPIC_PARTITION].offset == 5
 
 
-async def test_a_member_that_was_thrown_out_does_not_commit(committer: OffsetCommitter, group: FakeGroup) -> None:
+async def test_a_member_that_was_thrown_out_does_not_commit(impatient: OffsetCommitter, group: FakeGroup) -> None:
     """Without a generation Kafka would take the commit of anybody, if the group happens to be empty."""
-    await committer.read()
+    await impatient.read()
     group.generation = -1
     group.reassignment_in_progress = True
     with pytest.raises(FencedError):
-        await committer.commit(9)
+        await impatient.commit(9)
     assert TOPIC_PARTITION not in group.stored
 
 
