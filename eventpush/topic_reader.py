@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
+from runtime.adapters import aiokafka_closing
 from runtime.kafka.connection import consumer_connection
 from runtime.kafka.topic_admin import admin, unreachable
 from runtime.platform.errors import OperatorError
@@ -42,6 +43,7 @@ async def consumer_of(
     It stays with them: who reads for long asks for `added_partitions`.
     `fetch` holds aiokafka's bounds of a fetch. Inside, an error or missing answer of Kafka becomes an `OperatorError`.
     """
+    aiokafka_closing.install()
     partitions = [TopicPartition(topic, number) for number in range(await require_topic(settings, topic))]
     try:
         async with AIOKafkaConsumer(

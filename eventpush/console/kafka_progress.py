@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from eventpush.console.progress import Backlog, Progress
+from runtime.adapters import aiokafka_closing
 from runtime.kafka.connection import connection
 from runtime.platform.errors import OperatorError
 from runtime.platform.settings import Settings
@@ -28,6 +29,7 @@ class KafkaProgress:
     """Reads offsets and the first waiting records; connects on first use, and again after an error."""
 
     def __init__(self, settings: Settings) -> None:
+        aiokafka_closing.install()
         self._settings = settings
         self._admin: AIOKafkaAdminClient | None = None
         self._consumer: AIOKafkaConsumer | None = None

@@ -8,6 +8,7 @@
 - zstd is of level 1, by a compressor that is reused, and gzip is ISA-L's of level 1. aiokafka has no compression
   levels: its zstd uses level 3 and a new context for each batch, its gzip level 9; either takes ten times as long.
 - Transactions may be fenced by the consumer group (`runtime.adapters.aiokafka_transactions`).
+- Consumers can be stopped while a broker is away (`runtime.adapters.aiokafka_closing`).
 
 `tests/unit/test_private_names.py` checks that every private name in `PRIVATE_NAMES` exists in the installed version.
 """
@@ -30,7 +31,7 @@ from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from isal import igzip
 
-from runtime.adapters import aiokafka_transactions
+from runtime.adapters import aiokafka_closing, aiokafka_transactions
 from runtime.consumer.batch import Record
 from runtime.kafka.record_format import Batch
 
@@ -73,6 +74,7 @@ def install() -> None:
     codecs: Any = importlib.import_module(DefaultRecordBatchBuilder.__module__)
     codecs.zstd_encode, codecs.gzip_encode, codecs.gzip_decode = _zstd, _gzip, igzip.decompress
     aiokafka_transactions.install()
+    aiokafka_closing.install()
 
 
 def require_installed() -> None:

@@ -62,6 +62,10 @@ class Worker:
     async def _guard(self, work: Callable[[], Awaitable[Any]]) -> None:
         try:
             await work()
+        except asyncio.CancelledError as error:
+            # Unless this worker is ending, something within has let it out: the work would end, and nobody would know.
+            self.fail(error)
+            raise
         except Exception as error:
             self.fail(error)
 

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from runtime.adapters import aiokafka, aiokafka_admin, aiokafka_transactions, faust
+from runtime.adapters import aiokafka, aiokafka_admin, aiokafka_closing, aiokafka_transactions, faust
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("runtime", "schemas", "ingress", "streams", "sinks", "embedded", "eventpush", "bench")
-ADAPTERS = (aiokafka, aiokafka_admin, aiokafka_transactions, faust)
+ADAPTERS = (aiokafka, aiokafka_admin, aiokafka_closing, aiokafka_transactions, faust)
 NAMES = [(owner, name) for table in ADAPTERS for owner, names in table.PRIVATE_NAMES.items() for name in names]
 #: Private names of our own modules or of the standard library;.
 ALLOWED: dict[str, set[str]] = {
     "embedded/clickhouse/__main__.py": {"_exit"},  # os
     "eventpush/__main__.py": {"_exit"},  # os
+    "runtime/platform/event_loop.py": {"_exit"},  # os
     "bench/stages.py": {"_decoded", "_encoded"},  # the stages that are timed
 }
 

@@ -42,3 +42,15 @@ async def test_a_broken_worker_does_not_wait_for_an_orderly_end(tmp_path: Path, 
     await asyncio.sleep(0)
     running.fail(RuntimeError("fenced"))
     assert await asyncio.wait_for(ending, 10) == 1
+
+
+async def test_work_that_is_cancelled_from_within_fails_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A library that lets a CancelledError out ends what runs beside the app: the worker does not go on without it."""
+    monkeypatch.setattr(worker, "FAILED_STOP_TIMEOUT_S", 0.01)
+
+    async def beside() -> None:
+        raise asyncio.CancelledError
+
+    app: Any = HangingApp(tmp_path)
+    tasks: Any = SimpleNamespace()
+    assert await asyncio.wait_for(worker.Worker().run(app, tasks, beside), 10) == 1
