@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -14,8 +15,9 @@ from aiokafka.consumer import fetcher
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from runtime.adapters import faust as faust_adapter
 from runtime.adapters.aiokafka import as_parsed, install, require_installed
-from runtime.adapters.faust import BatchConsumer
+from runtime.adapters.faust import BatchConsumer, _DaemonThread
 from runtime.consumer.batch import Batch
 
 RAW = TopicPartition("raw", 1)
@@ -205,3 +207,12 @@ def test_a_consumer_without_the_patch_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(fetcher, "FetchResult", patched.__mro__[1])
     with pytest.raises(RuntimeError, match=r"call runtime\.adapters\.aiokafka\.install\(\)"):
         require_installed()
+
+
+def test_a_thread_that_does_not_end_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The consumer's thread may wait for a task that cannot be cancelled: whoever stops it goes on after a while."""
+    monkeypatch.setattr(faust_adapter, "_THREAD_STOP_S", 0.01)
+    stopping = threading.Thread(target=_DaemonThread(None).stop, daemon=True)
+    stopping.start()
+    stopping.join(10)
+    assert not stopping.is_alive()
