@@ -111,9 +111,6 @@ class Ingress:
         return self.status("/healthz") == 200
 
 
-_CLOCK_S = 0.01
-
-
 class Senders:
     """Connections that post events one after the other, each with a number, until stopped.
 
@@ -125,14 +122,12 @@ class Senders:
         self.statuses: Counter[int] = Counter()
         self.accepted: set[int] = set()
         self.slowest_s = 0.0
-        self.late_s = 0.0  # how late this process itself was at most: the machine may have had no time for it
         self.broken = 0  # connections that ended without an answer to a request that was sent
         self.unaccepted: set[int] = set()
         self._ports = cycle(ports)
         self._number = 0
         self._stop = asyncio.Event()
         self._tasks = [asyncio.create_task(self._send()) for _ in range(connections)]
-        self._tasks.append(asyncio.create_task(self._look_at_the_clock()))
 
     async def _send(self) -> None:
         number = 0  # what is to be repeated; 0: the last one was accepted
@@ -154,12 +149,6 @@ class Senders:
                     continue
                 stays = False
             writer.close()
-
-    async def _look_at_the_clock(self) -> None:
-        while not self._stop.is_set():
-            due = time.monotonic() + _CLOCK_S
-            await asyncio.sleep(_CLOCK_S)
-            self.late_s = max(self.late_s, time.monotonic() - due)
 
     def _next(self) -> int:
         self._number += 1

@@ -68,7 +68,7 @@ async def test_kafka_is_killed_under_load_and_comes_back(kafka, tmp_path):
         await asyncio.to_thread(kafka.start)
         await every_request_succeeds_once_ready(ingress)
         assert set(senders.statuses) == {200, 503}
-        assert senders.slowest_s - senders.late_s < SENDERS_PATIENCE_S
+        assert senders.slowest_s < SENDERS_PATIENCE_S
         assert senders.broken == 0
         assert ingress.process.poll() is None
         assert senders.accepted <= set(numbers(await raw_records(kafka.bootstrap)))
@@ -90,7 +90,7 @@ async def test_kafka_hangs(kafka, tmp_path):
                 os.kill(kafka.pid, signal.SIGCONT)
         await every_request_succeeds_once_ready(ingress)
         assert set(senders.statuses) == {200, 503}
-        assert senders.slowest_s - senders.late_s < SENDERS_PATIENCE_S
+        assert senders.slowest_s < SENDERS_PATIENCE_S
         assert senders.accepted <= set(numbers(await raw_records(kafka.bootstrap)))
 
 

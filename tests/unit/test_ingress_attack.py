@@ -93,13 +93,12 @@ async def test_memory_stays_flat_and_a_healthy_client_is_served():
     bounds = {"ingress_header_timeout_s": 2, "ingress_body_timeout_s": 2, "ingress_inflight_max_bytes": HELD_MAX_BYTES}
     with ingress_process(**bounds) as (process, port):
         ingress, kinds = Running(port, None), list(KINDS)
-        memory, slowest_s = psutil.Process(process.pid), list[float]()
+        memory, attacked = psutil.Process(process.pid), []
         sizes = [memory.memory_info().rss]
         while len(sizes) < 3 or (sizes[-1] - sizes[-2] >= GROWTH_MAX_BYTES and len(sizes) < ROUNDS_MAX):
-            # Longer than the times for heads and bodies.
-            slowest_s.append(max(await latencies_beside(kinds, ingress, 4)))
+            attacked += await latencies_beside(kinds, ingress, 4)  # longer than the times for heads and bodies
             sizes.append(memory.memory_info().rss)
         afterwards = await latencies_s(ingress, 100)
     assert sizes[-1] - sizes[-2] < GROWTH_MAX_BYTES, sizes
-    assert min(slowest_s) < SENDERS_PATIENCE_S  # one that waits in each round waits for the ingress
+    assert max(attacked) < SENDERS_PATIENCE_S
     assert max(afterwards) < SENDERS_PATIENCE_S
